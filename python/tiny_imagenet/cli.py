@@ -1,0 +1,109 @@
+"""What every script of tools/ shares: argument parsing, one-line errors, exit statuses and progress.
+
+Exit status 0 is success, 1 a failure, 2 bad use, 130 an interruption. Errors are one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn, TypeVar
+
+from tiny_imagenet.errors import TinyImageNetError
+
+T = TypeVar("T")
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser with an example in its help and errors of one line."""
+
+    def __init__(self, description: str, example: str):
+        super().__init__(
+            description=description,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: an integer of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def count(text: str) -> int:
+    """An argparse type: an integer of at least 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Call `main` and end the process with the contract's exit status."""
+    prog = os.path.basename(sys.argv[0])
+    try:
+        main()
+        sys.stdout.flush()
+    except TinyImageNetError as error:
+        sys.exit(_fail(prog, error, 1))
+    except BrokenPipeError:  # the reader of our output (head, say) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:  # a disk, a permission: the system's words name the file
+        sys.exit(_fail(prog, error, 1))
+    except KeyboardInterrupt:
+        sys.exit(_fail(prog, "interrupted", 130))
+    sys.exit(0)
+
+
+def _fail(prog: str, error: object, status: int) -> int:
+    print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return status
+
+
+def note(text: str) -> None:
+    """Print a line about what is going on (stderr, so that stdout stays the result's)."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Yield `items` and show how far it is: a bar on a terminal, at most a line every ten seconds elsewhere."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track as rich_track
+
+        yield from rich_track(items, total=total, description=what, console=Console(stderr=True), transient=True)
+        return
+    last = time.monotonic()
+    for index, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - last > 10 and index < total:
+            last = time.monotonic()
+            note(f"{what}: {index} of {total}")
