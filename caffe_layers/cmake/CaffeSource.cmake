@@ -1,0 +1,38 @@
+# CAFFE_SOURCE: where BVLC Caffe's source is (fetched where CAFFE_SOURCE_DIR names none).
+# caffe_edit(FILE OLD NEW [OLD NEW ...]): compile FILE of that source with each OLD replaced by its NEW, from a copy in
+# the build folder; stops where an OLD is not in it.
+
+if(CAFFE_SOURCE_DIR)
+  set(CAFFE_SOURCE ${CAFFE_SOURCE_DIR})
+else()
+  set(CAFFE_SOURCE ${CMAKE_CURRENT_BINARY_DIR}/caffe-source)
+  if(NOT EXISTS ${CAFFE_SOURCE}/src/caffe/proto/caffe.proto)
+    execute_process(COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tools/fetch_caffe.sh ${CAFFE_SOURCE} RESULT_VARIABLE failed)
+    if(failed)
+      message(FATAL_ERROR "Caffe's source could not be fetched (see above); "
+                          "or name a checkout of BVLC Caffe: cmake -DCAFFE_SOURCE_DIR=DIR")
+    endif()
+  endif()
+endif()
+if(NOT EXISTS ${CAFFE_SOURCE}/src/caffe/proto/caffe.proto)
+  message(FATAL_ERROR "CAFFE_SOURCE_DIR is ${CAFFE_SOURCE}, where no src/caffe/proto/caffe.proto is: "
+                      "name a checkout of BVLC Caffe, or leave it out to have the source fetched")
+endif()
+
+function(caffe_edit file)
+  file(READ ${CAFFE_SOURCE}/${file} text)
+  math(EXPR last "${ARGC} - 1")
+  foreach(i RANGE 1 ${last} 2)
+    math(EXPR j "${i} + 1")
+    string(FIND "${text}" "${ARGV${i}}" found)
+    if(found EQUAL -1)
+      message(FATAL_ERROR "${file} of ${CAFFE_SOURCE} has no '${ARGV${i}}': is this BVLC Caffe 1.0 (commit 99bd997)?")
+    endif()
+    string(REPLACE "${ARGV${i}}" "${ARGV${j}}" text "${text}")
+  endforeach()
+  set(edited ${CMAKE_CURRENT_BINARY_DIR}/edited/${file})
+  file(WRITE ${edited}.new "${text}")
+  configure_file(${edited}.new ${edited} COPYONLY) # leaves the time stamp alone where nothing changed
+  list(REMOVE_ITEM UPSTREAM_SOURCES ${CAFFE_SOURCE}/${file})
+  set(UPSTREAM_SOURCES ${UPSTREAM_SOURCES} ${edited} PARENT_SCOPE)
+endfunction()

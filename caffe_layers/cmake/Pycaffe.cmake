@@ -1,0 +1,38 @@
+# pycaffe: the module caffe._caffe (pybind11) beside upstream's own python/caffe/*.py, in build/python and in the wheel.
+
+# The checkout's .venv is the Python that tools/setup.sh builds for; any other by -DPython_EXECUTABLE=...
+if(NOT Python_EXECUTABLE AND NOT SKBUILD AND EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/.venv/bin/python)
+  set(Python_EXECUTABLE ${CMAKE_CURRENT_SOURCE_DIR}/.venv/bin/python)
+endif()
+find_package(Python 3.9 COMPONENTS Interpreter Development.Module)
+if(Python_FOUND)
+  # Asked anew every time: the folder changes with the environment that builds.
+  execute_process(COMMAND ${Python_EXECUTABLE} -m pybind11 --cmakedir OUTPUT_VARIABLE pybind11_DIR
+                  OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+endif()
+if(NOT Python_FOUND OR NOT pybind11_DIR)
+  message(WARNING "pycaffe is left out: no Python 3.9 or newer with its headers and pybind11 was found. "
+                  "Run tools/setup.sh, or pip install pybind11 and configure with -DPython_EXECUTABLE=...")
+  return()
+endif()
+set(pybind11_DIR ${pybind11_DIR} CACHE PATH "" FORCE)
+find_package(pybind11 2.12 CONFIG REQUIRED)
+
+file(GLOB PYCAFFE_SOURCES CONFIGURE_DEPENDS caffe_layers/pycaffe/*.cpp)
+pybind11_add_module(_caffe MODULE ${PYCAFFE_SOURCES})
+# Default visibility: hidden, the registries of layers and solvers (statics of inline functions) would be copies here.
+set_target_properties(_caffe PROPERTIES CXX_VISIBILITY_PRESET default)
+target_link_libraries(_caffe PRIVATE caffelib)
+set_target_properties(_caffe caffelib PROPERTIES INSTALL_RPATH "$ORIGIN;${OPENBLAS_DIR}" INSTALL_REMOVE_ENVIRONMENT_RPATH ON)
+
+# Upstream's Python files as they are, ours in place of its __init__.py, and the messages.
+file(GLOB PYCAFFE_UPSTREAM CONFIGURE_DEPENDS ${CAFFE_SOURCE}/python/caffe/*.py)
+list(REMOVE_ITEM PYCAFFE_UPSTREAM ${CAFFE_SOURCE}/python/caffe/__init__.py)
+set(PYCAFFE_OURS caffe_layers/pycaffe/__init__.py caffe_layers/pycaffe/_caffe.pyi caffe_layers/pycaffe/py.typed)
+file(WRITE ${GENERATED}/caffe/proto/__init__.py "")
+
+install(TARGETS _caffe caffelib LIBRARY DESTINATION caffe COMPONENT python)
+install(FILES ${PYCAFFE_UPSTREAM} ${PYCAFFE_OURS} DESTINATION caffe COMPONENT python)
+install(FILES ${GENERATED}/caffe/proto/__init__.py ${GENERATED}/caffe/proto/caffe_pb2.py DESTINATION caffe/proto COMPONENT python)
+install(FILES ${CAFFE_SOURCE}/python/caffe/imagenet/ilsvrc_2012_mean.npy DESTINATION caffe/imagenet COMPONENT python)
+install(FILES ${CAFFE_SOURCE}/LICENSE DESTINATION caffe COMPONENT python)

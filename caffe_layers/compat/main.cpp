@@ -1,0 +1,15 @@
+// The caffe program's entry: upstream's main (compiled under the name caffe_main) with errors as one line and status 1.
+
+#include <exception>
+#include <iostream>
+
+int caffe_main(int argc, char** argv);
+
+int main(int argc, char** argv) {
+  try {
+    return caffe_main(argc, argv);
+  } catch (const std::exception& error) {
+    std::cerr << "caffe: error: " << error.what() << std::endl;
+    return 1;
+  }
+}

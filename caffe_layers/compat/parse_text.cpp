@@ -1,0 +1,43 @@
+#include "parse_text.hpp"
+
+#include <glog/logging.h>
+#include <google/protobuf/io/tokenizer.h>
+#include <google/protobuf/text_format.h>
+
+namespace caffe {
+namespace {
+
+/// Keeps the first error (later ones tend to follow from it) and warns of the rest as they come.
+class FirstError : public google::protobuf::io::ErrorCollector {
+ public:
+  explicit FirstError(const std::string& filename) : filename_(filename) {}
+
+  void AddError(int line, int column, const std::string& message) override {
+    if (text_.empty()) text_ = Place(line, column) + message;
+  }
+  void AddWarning(int line, int column, const std::string& message) override {
+    LOG(WARNING) << Place(line, column) << message;
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string Place(int line, int column) const {  // protobuf counts from 0, editors from 1
+    return filename_ + ":" + std::to_string(line + 1) + ":" + std::to_string(column + 1) + ": ";
+  }
+
+  const std::string filename_;
+  std::string text_;
+};
+
+}  // namespace
+
+bool ParseText(google::protobuf::io::ZeroCopyInputStream* input, const std::string& filename,
+               google::protobuf::Message* message) {
+  FirstError errors(filename);
+  google::protobuf::TextFormat::Parser parser;
+  parser.RecordErrorsTo(&errors);
+  if (!parser.Parse(input, message)) LOG(FATAL) << errors.text();
+  return true;
+}
+
+}  // namespace caffe

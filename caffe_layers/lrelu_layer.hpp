@@ -1,0 +1,46 @@
+#ifndef CAFFE_LRELU_LAYER_HPP_
+#define CAFFE_LRELU_LAYER_HPP_
+
+#include <vector>
+
+#include "caffe/blob.hpp"
+#include "caffe/layer.hpp"
+#include "caffe/layers/neuron_layer.hpp"
+#include "caffe/proto/caffe.pb.h"
+
+namespace caffe {
+
+/// Leaky rectifier (section 4.3.2 of the paper):
+///
+///     y = x          where x > 0
+///     y = slope x    elsewhere
+///
+/// Bottom and top have any shape and may be the same blob. There are no parameter blobs.
+///
+/// relu_param:
+///   negative_slope  the slope (default: 0.01, the paper's, section 5.3.2; a stock ReLU's is 0)
+///
+/// Gradient: dx = dy where x > 0, else slope dy. In place, the sign of x is read off y, which holds for slopes of 0
+/// and above; a negative slope in place is refused, since both signs of x then give a positive y.
+template <typename Dtype>
+class LReLULayer : public NeuronLayer<Dtype> {
+ public:
+  explicit LReLULayer(const LayerParameter& param) : NeuronLayer<Dtype>(param) {}
+
+  void LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) override;
+  const char* type() const override { return "LReLU"; }
+
+ protected:
+  void Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) override;
+  void Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) override;
+  void Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
+                    const vector<Blob<Dtype>*>& bottom) override;
+  void Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
+                    const vector<Blob<Dtype>*>& bottom) override;
+
+  Dtype slope_;
+};
+
+}  // namespace caffe
+
+#endif  // CAFFE_LRELU_LAYER_HPP_

@@ -1,0 +1,52 @@
+#ifndef CAFFE_PRELU_LAYER_HPP_
+#define CAFFE_PRELU_LAYER_HPP_
+
+#include <vector>
+
+#include "caffe/blob.hpp"
+#include "caffe/layer.hpp"
+#include "caffe/layers/neuron_layer.hpp"
+#include "caffe/proto/caffe.pb.h"
+
+namespace caffe {
+
+/// Parametric rectifier with a learned slope for negative inputs (section 4.3.2 of the paper):
+///
+///     y = x          where x > 0
+///     y = a_c x      elsewhere, c being the channel of x
+///
+/// Bottom and top are (N x C x ...), any number of axes from 2, and may be the same blob.
+/// The one parameter blob is the slopes a: (C), or a single value when they are shared.
+///
+/// prelu_param:
+///   filler          how the slopes start (default: constant 0.25)
+///   channel_shared  one slope for all channels (default: false)
+///
+/// Gradients: dx = dy where x > 0, else a_c dy; da_c = the sum of x dy over the x of channel c that are not above 0.
+/// At x = 0 the negative side's is taken. Slopes with lr_mult 0 cost nothing in backward.
+///
+/// Replaces upstream's layer of the same class, type name and header (include/caffe/layers/prelu_layer.hpp).
+template <typename Dtype>
+class PReLULayer : public NeuronLayer<Dtype> {
+ public:
+  explicit PReLULayer(const LayerParameter& param) : NeuronLayer<Dtype>(param) {}
+
+  void LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) override;
+  void Reshape(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) override;
+  const char* type() const override { return "PReLU"; }
+
+ protected:
+  void Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) override;
+  void Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) override;
+  void Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
+                    const vector<Blob<Dtype>*>& bottom) override;
+  void Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
+                    const vector<Blob<Dtype>*>& bottom) override;
+
+  bool channel_shared_;
+  Blob<Dtype> input_;  // the bottom's values, kept when top overwrites them
+};
+
+}  // namespace caffe
+
+#endif  // CAFFE_PRELU_LAYER_HPP_

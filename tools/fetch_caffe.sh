@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Fetch BVLC Caffe at commit 99bd997 (1.0 and 2018's fixes), check it and unpack it into a folder.
+#
+#   tools/fetch_caffe.sh DIR
+#
+# From Debian's source package where the machine has apt, else from the upstream repository. DIR appears whole or not at all.
+set -euo pipefail
+
+die() {
+  echo "fetch_caffe.sh: error: $*" >&2
+  exit 1
+}
+
+if [ $# -ne 1 ] || [ "${1#-}" != "$1" ]; then
+  if [ "${1-}" = --help ] || [ "${1-}" = -h ]; then sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0; fi
+  echo "fetch_caffe.sh: error: give one folder to unpack into, for example tools/fetch_caffe.sh build/caffe-source" >&2
+  exit 2
+fi
+target=$1
+[ ! -e "$target/src/caffe/proto/caffe.proto" ] || { echo "Caffe's source is in $target already"; exit 0; }
+[ ! -e "$target" ] || die "$target exists and is not Caffe's source: remove it or name another folder"
+
+commit=99bd99795dcdf0b1d3086a8d67ab1782a8a08383
+archive=caffe_1.0.0+git20180821.99bd997.orig.tar.gz
+sha256=e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c
+
+mkdir -p "$(dirname "$target")"
+work=$(mktemp -d "$(dirname "$target")/.caffe-source.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+# The Debian mirrors this machine's apt is set up with (all of its sources where no list has been fetched yet).
+mirrors() {
+  local found
+  found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 2>/dev/null | sort -u)
+  [ -n "$found" ] || found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | sort -u)
+  echo "$found" | grep -v security
+}
+
+from_apt() {
+  command -v apt-get >/dev/null || return 1
+  local keyring=/usr/share/keyrings/debian-archive-keyring.gpg mirror
+  for mirror in $(mirrors); do
+    mkdir -p "$work/apt/lists/partial" "$work/apt/archives/partial"
+    if [ -e "$keyring" ]; then
+      echo "deb-src [signed-by=$keyring] $mirror bullseye main" >"$work/apt/sources.list"
+    else # the checksum below is what decides
+      echo "deb-src [trusted=yes] $mirror bullseye main" >"$work/apt/sources.list"
+    fi
+    local options=(-o "Dir::Etc::SourceList=$work/apt/sources.list" -o "Dir::Etc::SourceParts=/dev/null"
+      -o "Dir::State::Lists=$work/apt/lists" -o "Dir::Cache=$work/apt" -o "Dir::Cache::archives=$work/apt/archives"
+      -o "Acquire::Check-Valid-Until=false" -o "APT::Sandbox::User=root")
+    echo "Caffe's source: Debian's source package caffe 1.0.0+git20180821.99bd997, from this machine's mirror"
+    if apt-get "${options[@]}" -qq update 2>/dev/null && (cd "$work" && apt-get "${options[@]}" -qq source --download-only caffe) 2>/dev/null; then
+      echo "$sha256  $work/$archive" | sha256sum --check --quiet ||
+        die "$archive does not have the sha256 it should: the mirror or the network changed it; try again or another mirror"
+      mkdir "$work/tree"
+      tar -xzf "$work/$archive" -C "$work/tree"
+      return 0
+    fi
+    rm -rf "$work/apt"
+  done
+  return 1
+}
+
+from_git() {
+  command -v git >/dev/null || return 1
+  echo "Caffe's source: the upstream repository at commit ${commit:0:7}"
+  git init -q "$work/tree" &&
+    git -C "$work/tree" fetch -q --depth 1 https://github.com/BVLC/caffe.git "$commit" &&
+    git -C "$work/tree" checkout -q FETCH_HEAD && rm -rf "$work/tree/.git"
+}
+
+from_apt || from_git ||
+  die "neither Debian's source package nor the upstream repository could be reached: check the network, or get BVLC Caffe" \
+    "at commit ${commit:0:7} yourself and set CAFFE_SOURCE_DIR to it"
+
+root=$(dirname "$(dirname "$(dirname "$(find "$work/tree" -maxdepth 4 -path '*/src/caffe' -type d | head -n 1)")/x")")
+[ -e "$root/src/caffe/proto/caffe.proto" ] || die "what was fetched is not BVLC Caffe: no src/caffe/proto/caffe.proto in it"
+mv "$root" "$target"
+echo "Caffe's source is in $target"
