@@ -1,4 +1,4 @@
-"""Lets a script of this folder run under any Python: it goes on in the checkout's .venv when this one lacks the package."""
+"""Lets a script run under any Python: it goes on in the checkout's .venv when this one lacks the package."""
 
 import importlib.util
 import os

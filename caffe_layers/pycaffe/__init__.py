@@ -1,6 +1,10 @@
 """Caffe in Python: the names of upstream's python/caffe/__init__.py, and CaffeError."""
 
-# isort: off  (classifier and detector find caffe.Net and caffe.io in the half-built package)
+import os
+
+# A second core that waits by spinning makes training many times slower on a machine that has other work to do.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 from .pycaffe import (
     NCCL,
     AdaDeltaSolver,
@@ -36,7 +40,6 @@ from . import io
 from .classifier import Classifier
 from .detector import Detector
 from .net_spec import NetSpec, layers, params, to_proto
-# isort: on
 
 __all__ = [
     "NCCL",
@@ -49,8 +52,8 @@ __all__ = [
     "Classifier",
     "Detector",
     "Layer",
-    "Net",
     "NesterovSolver",
+    "Net",
     "NetSpec",
     "RMSPropSolver",
     "SGDSolver",

@@ -66,13 +66,20 @@ class PySolverCallback : public Solver::Callback {
   py::function on_start_, on_gradients_ready_;
 };
 
+// Names the rate that SGDSolver keeps to itself and its kin.
+struct Rate : public caffe::SGDSolver<Dtype> {
+  static Dtype Of(caffe::SGDSolver<Dtype>* solver) { return (solver->*&Rate::GetLearningRate)(); }
+};
+
 template <typename SolverType>
 void BindSolver(py::module_* m, const char* name) {
   py::class_<SolverType, Solver, boost::shared_ptr<SolverType> >(*m, name)
       .def(py::init([](const std::string& solver_file) {
              return boost::shared_ptr<SolverType>(new SolverType(ReadParam(solver_file)));
            }),
-           ReleaseGil(), py::arg("solver_file"));
+           ReleaseGil(), py::arg("solver_file"))
+      .def_property_readonly("learning_rate", [](SolverType* solver) { return Rate::Of(solver); },
+                             "The rate of the coming iteration, as lr_policy and base_lr have it.");
 }
 
 }  // namespace
@@ -80,12 +87,13 @@ void BindSolver(py::module_* m, const char* name) {
 void BindSolvers(py::module_* module) {
   py::module_& m = *module;
 
-  py::class_<caffe::SolverParameter>(m, "SolverParameter", "A solver's parameters; base_lr may be set while it trains.")
+  py::class_<caffe::SolverParameter>(m, "SolverParameter", "A solver's parameters; base_lr and snapshot_prefix may be set while it trains.")
       .def_property("base_lr", &caffe::SolverParameter::base_lr, &caffe::SolverParameter::set_base_lr)
       .def_property_readonly("max_iter", &caffe::SolverParameter::max_iter)
       .def_property_readonly("display", &caffe::SolverParameter::display)
       .def_property_readonly("layer_wise_reduce", &caffe::SolverParameter::layer_wise_reduce)
-      .def_property_readonly("snapshot_prefix", [](const caffe::SolverParameter& p) { return p.snapshot_prefix(); });
+      .def_property("snapshot_prefix", [](const caffe::SolverParameter& p) { return p.snapshot_prefix(); },
+                    [](caffe::SolverParameter* p, const std::string& prefix) { p->set_snapshot_prefix(prefix); });
 
   py::class_<Solver, boost::shared_ptr<Solver> >(m, "Solver", "What all solvers share.", py::dynamic_attr())
       .def_property_readonly("net", [](Solver* solver) { return solver->net(); })

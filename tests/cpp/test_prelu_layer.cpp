@@ -48,14 +48,16 @@ TYPED_TEST(PReLULayerTest, ValuesAndGradientsAreThoseOfTheFormula) {
 
     const auto x = reference::ToDouble(run.bottom.cpu_data(), count);
     std::vector<double> y(count), dx(count);
-    auto dslopes = reference::ToDouble(slopes.cpu_diff(), slopes.count());
+    std::vector<long double> sums(slopes.cpu_diff(), slopes.cpu_diff() + slopes.count());
     for (int i = 0; i < count; ++i) {
       const int channel = c.shared ? 0 : i / inner % channels;
       const double slope = slopes.cpu_data()[channel];
       y[i] = std::max(0., x[i]) + slope * std::min(0., x[i]);
       dx[i] = dy[i] * (x[i] > 0 ? 1 : slope);
-      if (x[i] <= 0) dslopes[channel] += x[i] * dy[i];
+      if (x[i] <= 0) sums[channel] += static_cast<long double>(x[i]) * dy[i];
     }
+
+    const std::vector<double> dslopes(sums.begin(), sums.end());
 
     run.Forward();
     reference::ExpectClose(y, run.top->cpu_data(), "y");

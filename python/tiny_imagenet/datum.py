@@ -1,0 +1,147 @@
+"""Caffe's Datum and BlobProto messages without Caffe: what stands in an LMDB record and in a .binaryproto file.
+
+The messages are built here, in a descriptor pool of their own, with upstream's field numbers and types, so that
+the bytes are the same as Caffe's and importing pycaffe beside this module does no harm.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from tiny_imagenet import files
+from tiny_imagenet.errors import DatasetError
+
+_F = descriptor_pb2.FieldDescriptorProto
+
+# message: (field, number, type, "" | "repeated" | "packed", default)
+_MESSAGES = {
+    "BlobShape": [("dim", 1, _F.TYPE_INT64, "packed", "")],
+    "BlobProto": [
+        ("num", 1, _F.TYPE_INT32, "", "0"),
+        ("channels", 2, _F.TYPE_INT32, "", "0"),
+        ("height", 3, _F.TYPE_INT32, "", "0"),
+        ("width", 4, _F.TYPE_INT32, "", "0"),
+        ("data", 5, _F.TYPE_FLOAT, "packed", ""),
+        ("diff", 6, _F.TYPE_FLOAT, "packed", ""),
+        ("shape", 7, _F.TYPE_MESSAGE, "", ""),
+        ("double_data", 8, _F.TYPE_DOUBLE, "packed", ""),
+        ("double_diff", 9, _F.TYPE_DOUBLE, "packed", ""),
+    ],
+    "Datum": [
+        ("channels", 1, _F.TYPE_INT32, "", ""),
+        ("height", 2, _F.TYPE_INT32, "", ""),
+        ("width", 3, _F.TYPE_INT32, "", ""),
+        ("data", 4, _F.TYPE_BYTES, "", ""),
+        ("label", 5, _F.TYPE_INT32, "", ""),
+        ("float_data", 6, _F.TYPE_FLOAT, "repeated", ""),
+        ("encoded", 7, _F.TYPE_BOOL, "", "false"),
+    ],
+}
+
+
+def _message_classes() -> dict[str, type]:
+    file = descriptor_pb2.FileDescriptorProto(name="tiny_imagenet/datum.proto", package="caffe", syntax="proto2")
+    for message, fields in _MESSAGES.items():
+        descriptor = file.message_type.add(name=message)
+        for name, number, kind, repeat, default in fields:
+            label = _F.LABEL_REPEATED if repeat else _F.LABEL_OPTIONAL
+            field = descriptor.field.add(name=name, number=number, type=kind, label=label)
+            if kind == _F.TYPE_MESSAGE:
+                field.type_name = ".caffe.BlobShape"
+            if repeat == "packed":
+                field.options.packed = True
+            if default:
+                field.default_value = default
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    get_class = getattr(message_factory, "GetMessageClass", None)  # protobuf 4.22 and later
+    if get_class is None:
+        get_class = message_factory.MessageFactory(pool).GetPrototype
+    return {name: get_class(pool.FindMessageTypeByName(f"caffe.{name}")) for name in _MESSAGES}
+
+
+_classes = _message_classes()
+BlobShape, BlobProto, Datum = _classes["BlobShape"], _classes["BlobProto"], _classes["Datum"]
+
+
+def encode(image: np.ndarray, label: int) -> bytes:
+    """A Datum of the uint8 image (channels, height, width) and the label (-1: unknown)."""
+    channels, height, width = image.shape
+    return Datum(
+        channels=channels, height=height, width=width, data=image.tobytes(), label=label, encoded=False
+    ).SerializeToString()
+
+
+def encode_file(data: bytes, shape: tuple[int, int, int], label: int) -> bytes:
+    """A Datum that holds an image file's bytes; `shape` is that of the decoded image (channels, height, width)."""
+    channels, height, width = shape
+    return Datum(
+        channels=channels, height=height, width=width, data=data, label=label, encoded=True
+    ).SerializeToString()
+
+
+def decode(data: bytes) -> tuple[np.ndarray, int]:
+    """The image of a serialized Datum, uint8 (channels, height, width), and its label.
+
+    An encoded Datum is decoded to three channels, BGR.
+
+    Raises:
+        DatasetError: the bytes are no Datum of a uint8 image.
+    """
+    datum = Datum()
+    try:
+        datum.ParseFromString(data)
+    except DecodeError as error:
+        raise DatasetError(f"not a Datum: {error}; convert the data set again") from error
+    if datum.encoded:
+        image = cv2.imdecode(np.frombuffer(datum.data, np.uint8), cv2.IMREAD_COLOR) if datum.data else None
+        if image is None:
+            raise DatasetError("the encoded image of a Datum cannot be decoded: convert the data set again")
+        return np.ascontiguousarray(image.transpose(2, 0, 1)), datum.label
+    shape = datum.channels, datum.height, datum.width
+    if min(shape) < 1 or len(datum.data) != shape[0] * shape[1] * shape[2]:
+        raise DatasetError(
+            f"a Datum of channels, height, width {shape} has {len(datum.data)} bytes of data: "
+            "only uint8 images are allowed; convert the data set again"
+        )
+    return np.frombuffer(datum.data, np.uint8).reshape(shape).copy(), datum.label
+
+
+def write_mean(path: str | os.PathLike[str], mean: np.ndarray) -> None:
+    """Write the mean image (channels, height, width) as a float32 BlobProto of shape 1 x channels x height x width."""
+    channels, height, width = mean.shape
+    # The four older fields too: tools of Caffe's time look at nothing else.
+    blob = BlobProto(num=1, channels=channels, height=height, width=width, shape=BlobShape(dim=(1, *mean.shape)))
+    blob.data.extend(np.asarray(mean, np.float32).ravel().tolist())
+    with files.atomic_file(path) as temporary:
+        temporary.write_bytes(blob.SerializeToString())
+
+
+def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
+    """The mean image of a .binaryproto file, float32 (channels, height, width).
+
+    Raises:
+        DatasetError: the file is missing or no mean image.
+    """
+    blob = BlobProto()
+    try:
+        blob.ParseFromString(Path(path).read_bytes())
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}; tools/convert.py writes it") from error
+    except DecodeError as error:
+        raise DatasetError(f"{path} is not a BlobProto ({error}): tools/convert.py writes one") from error
+    shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
+    while len(shape) > 3 and shape[0] == 1:
+        shape = shape[1:]
+    values = np.array(blob.data or blob.double_data, np.float32)
+    if len(shape) != 3 or min(shape) < 1 or values.size != shape[0] * shape[1] * shape[2]:
+        raise DatasetError(
+            f"{path} has shape {shape} and {values.size} values: a mean image is channels x height x width"
+        )
+    return values.reshape(shape)

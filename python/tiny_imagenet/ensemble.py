@@ -1,0 +1,167 @@
+"""Averaging several nets' predictions (the paper's section 4.3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tiny_imagenet import metrics
+from tiny_imagenet.errors import PredictionsError
+from tiny_imagenet.predictions import Predictions, check
+
+OPTIMISTIC = "the members were chosen on the images they are scored on, so this score is optimistic"
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a greedy search chose.
+
+    Attributes:
+        weights: one a member, summing to 1; 0 for a member that was not chosen.
+        order: indexes of the members in the order they were taken, with repeats.
+        top1: the top-1 accuracy of the chosen average on the images it was chosen on.
+        note: the reason not to take `top1` for what new images would give.
+    """
+
+    weights: tuple[float, ...]
+    order: tuple[int, ...]
+    top1: float
+    note: str = OPTIMISTIC
+
+
+def average(members: Sequence[Predictions], weights: Sequence[float] | None = None) -> Predictions:
+    """Return the weighted mean of the members' softmax outputs, in the first member's order of images.
+
+    Images are matched by key. Weights are scaled to sum to 1; without them all members count the same.
+
+    Raises:
+        PredictionsError: there is no member, a member is not valid, two differ in their classes, keys or labels,
+            or the weights are not one finite number of at least 0 a member with a sum above 0.
+    """
+    aligned = _align(members)
+    shares = _shares(weights, len(members))
+    total = np.zeros(aligned[0].shape, np.float64)
+    for share, probabilities in zip(shares, aligned):
+        total += share * probabilities
+    meta = {
+        "name": "ensemble",
+        "members": [
+            {"name": member.name, "path": member.path, "weight": share, "meta": member.meta}
+            for member, share in zip(members, shares)
+        ],
+    }
+    return Predictions(members[0].keys, members[0].labels, total.astype(np.float32), meta)
+
+
+def search(members: Sequence[Predictions], rounds: int | None = None) -> Search:
+    """Choose weights by greedy selection with replacement.
+
+    In each of `rounds` rounds (at least 20 by default) the member that gives the running average the highest top-1
+    accuracy joins it, the lower loss deciding between equals; the shortest prefix with the highest accuracy is kept.
+
+    Raises:
+        PredictionsError: as `average`, or no label is known.
+    """
+    aligned = _align(members)
+    metrics.labelled(members[0])
+    known = members[0].labels >= 0
+    labels = members[0].labels[known]
+    candidates = [probabilities[known].astype(np.float64) for probabilities in aligned]
+    rows = np.arange(len(labels))
+    total = np.zeros_like(candidates[0])
+    order: list[int] = []
+    best_hits, best_length = -1, 0
+    for _ in range(rounds or max(20, 2 * len(members))):
+        scores = []
+        for index, candidate in enumerate(candidates):
+            mean = (total + candidate) / (len(order) + 1)
+            hits = int((mean.argmax(axis=1) == labels).sum())
+            likelihood = np.log(np.maximum(mean[rows, labels], np.finfo(np.float32).tiny)).mean()
+            scores.append((hits, float(likelihood), -index))
+        hits, _likelihood, negative = max(scores)
+        order.append(-negative)
+        total += candidates[-negative]
+        if hits > best_hits:
+            best_hits, best_length = hits, len(order)
+    order = order[:best_length]
+    weights = tuple(order.count(index) / len(order) for index in range(len(members)))
+    return Search(weights, tuple(order), best_hits / len(labels))
+
+
+def describe(
+    members: Sequence[Predictions], combined: Predictions, weights: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """Return scores of the members and of their average `combined` as a dict that JSON can hold.
+
+    It is {"members": [{"path", "name", scores ...}], "ensemble": {scores ...}, "weights": [...]}, scores being those
+    of `metrics.summary`, each None and `count` 0 where no label is known. Members of one name are told apart by
+    their paths.
+    """
+    return {
+        "members": [{"path": member.path, "name": member.name, **_scores(member)} for member in members],
+        "ensemble": _scores(combined),
+        "weights": _shares(weights, len(members)),
+    }
+
+
+def _scores(predictions: Predictions) -> dict[str, Any]:
+    if (predictions.labels >= 0).any():
+        return metrics.summary(predictions)
+    counts = {"count": 0, "unlabelled": len(predictions.labels), "classes": predictions.classes}
+    return {**counts, **dict.fromkeys(metrics.SCORES)}
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    if weights is None:
+        return [1 / count] * count
+    if len(weights) != count:
+        raise PredictionsError(f"{len(weights)} weights for {count} members: give one weight a member")
+    values = np.asarray(weights, np.float64)
+    if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
+        shown = ", ".join(f"{value:g}" for value in values)
+        raise PredictionsError(f"the weights {shown} are not all finite and at least 0 with a sum above 0")
+    return [float(value) for value in values / values.sum()]
+
+
+def _align(members: Sequence[Predictions]) -> list[np.ndarray]:
+    """Return each member's probabilities in the first one's order of images."""
+    if not members:
+        raise PredictionsError("an ensemble needs at least one member")
+    names = [f"member {number} ({member.path or member.name})" for number, member in enumerate(members, 1)]
+    for name, member in zip(names, members):
+        check(member, name)
+    first = members[0]
+    order = np.argsort(first.keys)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    aligned = []
+    for name, member in zip(names, members):
+        both = f"{names[0]} and {name}"
+        if member.classes != first.classes:
+            raise PredictionsError(f"{both} differ: {first.classes} classes and {member.classes}: use one data set")
+        own = np.argsort(member.keys)
+        if len(own) != len(order) or (member.keys[own] != first.keys[order]).any():
+            raise PredictionsError(
+                f"{both} differ in their images: {_difference(first, member)}: use one data set and split"
+            )
+        match = own[place]
+        wrong = member.labels[match] != first.labels
+        if wrong.any():
+            at = int(np.flatnonzero(wrong)[0])
+            raise PredictionsError(
+                f"{both} differ in their labels: {str(first.keys[at])!r} is {first.labels[at]} in one and "
+                f"{member.labels[match][at]} in the other: use one data set and split"
+            )
+        aligned.append(member.probabilities[match])
+    return aligned
+
+
+def _difference(first: Predictions, other: Predictions) -> str:
+    missing = np.setdiff1d(first.keys, other.keys)
+    foreign = np.setdiff1d(other.keys, first.keys)
+    parts = [f"{len(missing)} only in the first (such as {str(missing[0])!r})"] if len(missing) else []
+    parts += [f"{len(foreign)} only in the second (such as {str(foreign[0])!r})"] if len(foreign) else []
+    return ", ".join(parts)

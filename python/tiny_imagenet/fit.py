@@ -1,0 +1,166 @@
+"""Fits a net and its solver to a data folder and a run: what is changed, and the words that say so.
+
+The prototxt files stay as they are; only the parsed messages change, and each change is one printed line.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from caffe.proto import caffe_pb2
+
+from tiny_imagenet import datum, lmdb_reader, nets, solvers
+from tiny_imagenet.errors import DatasetError, NetError
+
+
+@dataclass
+class Plan:
+    """A net, its solver and the data they fit.
+
+    Attributes:
+        train_val, deploy, solver: the messages as a run uses them.
+        data, manifest: the converted data folder and its manifest.
+        train_images: records of the training LMDB.
+        batch: images an iteration.
+        changes: one line for each thing that is not as in the files.
+    """
+
+    train_val: caffe_pb2.NetParameter
+    deploy: caffe_pb2.NetParameter
+    solver: caffe_pb2.SolverParameter
+    data: Path
+    manifest: dict[str, Any]
+    train_images: int = 0
+    batch: int = 0
+    changes: list[str] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        """Iterations in which the net sees as many images as there are."""
+        return math.ceil(self.train_images / self.batch)
+
+    @property
+    def classes(self) -> int:
+        """Classes of the data set."""
+        return len(self.manifest["classes"])
+
+    @property
+    def mean(self) -> Path:
+        """The data folder's mean image."""
+        return self.data / self.manifest["mean"]
+
+
+def load(solver: str | os.PathLike[str], data: str | os.PathLike[str]) -> Plan:
+    """Read a solver, the net it names, the deploy net beside that and the data folder.
+
+    The net's path is taken from the working folder, as Caffe does, and where nothing is there from the solver's.
+
+    Raises:
+        NetError, DatasetError: one of them is missing or does not parse.
+    """
+    message = solvers.read(solver)
+    beside = Path(solver).parent / Path(message.net).name
+    path = Path(message.net) if Path(message.net).is_file() and not beside.is_file() else beside
+    if not path.is_file():
+        raise NetError(f"{solver} names the net {message.net}, which is neither there nor beside the solver")
+    deploy = path.with_name("deploy.prototxt")
+    if not deploy.is_file():
+        raise NetError(f"{deploy} is missing: training validates with the deploy net, put it beside {path.name}")
+    return Plan(nets.read(path), nets.read(deploy), message, Path(data), lmdb_reader.read_manifest(data))
+
+
+def fit_data(plan: Plan, batch: int | None = None) -> None:
+    """Point the data layers at the data folder and set the training batch.
+
+    Raises:
+        NetError: there is no data layer for training, or its crop is not that of the deploy net.
+        DatasetError: the LMDB a layer names is not in the folder, or has too few records.
+    """
+    layers = [layer for layer in plan.train_val.layer if layer.type == "Data"]
+    training = [layer for layer in layers if not any(rule.phase == caffe_pb2.TEST for rule in layer.include)]
+    if len(training) != 1:
+        raise NetError(f"net {plan.train_val.name!r} needs one Data layer for training, it has {len(training)}")
+    for layer in layers:
+        source = plan.data / Path(layer.data_param.source).name
+        if not (source / "data.mdb").is_file():
+            there = ", ".join(sorted(plan.manifest["lmdbs"]))
+            raise DatasetError(f"layer {layer.name!r} wants {source.name}, {plan.data} has {there}: convert it again")
+        _change(plan, f"{_phase(layer)} data", layer.data_param.source, str(source.resolve()))
+        layer.data_param.source = str(source.resolve())
+        if layer.transform_param.mean_file:
+            layer.transform_param.mean_file = str(plan.mean.resolve())
+    layer = training[0]
+    side, deploy_side = layer.transform_param.crop_size, nets.crop_size(plan.deploy)
+    if side and side != deploy_side:
+        raise NetError(f"training crops {side} pixels, the deploy net takes {deploy_side}: make the two the same")
+    if batch:
+        _change(plan, "training batch", layer.data_param.batch_size, batch)
+        layer.data_param.batch_size = batch
+    plan.batch = layer.data_param.batch_size * max(1, plan.solver.iter_size)
+    plan.train_images = lmdb_reader.count(layer.data_param.source)
+    if not plan.train_images:
+        raise DatasetError(f"{layer.data_param.source} has no records: there is nothing to train on")
+
+
+def fit_classes(plan: Plan, adapt: bool) -> None:
+    """Give the nets as many outputs as the data set has classes, where `adapt`; else only check that they have.
+
+    Raises:
+        NetError: the outputs do not fit and may not be changed.
+    """
+    for form, net in (("train_val", plan.train_val), ("deploy", plan.deploy)):
+        outputs = nets.outputs(net)
+        if outputs != plan.classes and not adapt:
+            raise NetError(
+                f"{form} net {net.name!r} has {outputs} outputs, the data set {plan.classes} classes: "
+                f"set num_output of layer {nets.classifier(net).name!r} to {plan.classes}"
+            )
+        if outputs != plan.classes:
+            if form == "train_val":
+                _change(plan, f"outputs of {nets.classifier(net).name}", outputs, plan.classes)
+            nets.set_outputs(net, plan.classes)
+    for layer in list(plan.train_val.layer):
+        if layer.type == "Accuracy" and layer.accuracy_param.top_k > plan.classes:
+            plan.train_val.layer.remove(layer)
+
+
+def fit_solver(plan: Plan, folder: Path, seed: int, max_iter: int | None, base_lr: float | None) -> None:
+    """Set what belongs to the run: the net's place, seed, length, rate; tests and snapshots are the loop's own.
+
+    Args:
+        plan: what to change.
+        folder: the run folder, where train_val.prototxt is going to be.
+        seed: of the weights and of the data layer's crops.
+        max_iter: iterations to train, None for the solver's own.
+        base_lr: the rate to begin with, None for the solver's own.
+    """
+    solver = plan.solver
+    solver.net = str((folder / "train_val.prototxt").resolve())
+    solver.random_seed = seed
+    for name, value in (("max_iter", max_iter), ("base_lr", base_lr)):
+        if value is not None:
+            _change(plan, name, f"{getattr(solver, name):g}", f"{value:g}")
+            setattr(solver, name, value)
+    for name in ("test_iter", "test_interval", "test_initialization", "display", "snapshot", "snapshot_prefix"):
+        solver.ClearField(name)
+    solver.snapshot_after_train = False
+    solver.solver_mode = caffe_pb2.SolverParameter.CPU
+
+
+def _phase(layer: caffe_pb2.LayerParameter) -> str:
+    return "validation" if any(rule.phase == caffe_pb2.TEST for rule in layer.include) else "training"
+
+
+def _change(plan: Plan, what: str, old: object, new: object) -> None:
+    if str(old) != str(new):
+        plan.changes.append(f"{what}: {new} (the file says {old})")
+
+
+def describe_data(plan: Plan) -> str:
+    """The data set in one line."""
+    shape = datum.read_mean(plan.mean).shape
+    return f"{plan.train_images} training images of {plan.classes} classes, {shape[2]}x{shape[1]} pixels"

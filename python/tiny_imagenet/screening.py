@@ -1,0 +1,53 @@
+"""Which training images screening drops (section 5.2.1): those whose object a crop can lose.
+
+Boxes are arrays (n, 4) of x0, y0, x1, y1, inclusive pixel indexes within an `image` x `image` picture. A crop is
+`crop` x `crop` pixels at any whole offset from 0 to image - crop on each axis, as the data layer draws it.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+MIN_VISIBLE = Fraction(1, 4)
+SMALL_AREA = 8 * 8
+
+
+def area(boxes: np.ndarray) -> np.ndarray:
+    """Areas in pixels, int64 (n,)."""
+    x0, y0, x1, y1 = _columns(boxes)
+    return (x1 - x0 + 1) * (y1 - y0 + 1)
+
+
+def worst_pixels(boxes: np.ndarray, image: int = 64, crop: int = 56) -> np.ndarray:
+    """The fewest pixels of each box that a crop can show, int64 (n,)."""
+    x0, y0, x1, y1 = _columns(boxes)
+    return _worst_length(x0, x1, image, crop) * _worst_length(y0, y1, image, crop)
+
+
+def worst_visible(boxes: np.ndarray, image: int = 64, crop: int = 56) -> np.ndarray:
+    """The smallest share of each box's area that a crop can show, float64 (n,); `keep` compares exactly."""
+    return worst_pixels(boxes, image, crop) / area(boxes)
+
+
+def keep(boxes: np.ndarray, image: int = 64, crop: int = 56, min_visible: Fraction | float = MIN_VISIBLE) -> np.ndarray:
+    """True for each box of which every crop shows at least `min_visible`, bool (n,); in whole numbers, so exact."""
+    share = Fraction(min_visible).limit_denominator(1_000_000)
+    return worst_pixels(boxes, image, crop) * share.denominator >= area(boxes) * share.numerator
+
+
+def is_small(boxes: np.ndarray) -> np.ndarray:
+    """True for each box with an area under 8 x 8 pixels, bool (n,)."""
+    return area(boxes) < SMALL_AREA
+
+
+def _worst_length(low: np.ndarray, high: np.ndarray, image: int, crop: int) -> np.ndarray:
+    # The overlap of two intervals, one sliding, rises and then falls: it is smallest at an end of the slide.
+    first = np.minimum(high, crop - 1) - low + 1
+    last = high - np.maximum(low, image - crop) + 1
+    return np.maximum(np.minimum(first, last), 0)
+
+
+def _columns(boxes: np.ndarray) -> np.ndarray:
+    return np.asarray(boxes, dtype=np.int64).reshape(-1, 4).T

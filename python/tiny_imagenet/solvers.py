@@ -1,0 +1,80 @@
+"""Solvers as SolverParameter messages: built from a row of the zoo, read from prototxt."""
+
+from __future__ import annotations
+
+import os
+
+from caffe.proto import caffe_pb2
+
+from tiny_imagenet import nets
+from tiny_imagenet.errors import NetError
+from tiny_imagenet.zoo import Model
+
+# The order people write a solver in; protobuf's own is that in which fields were added over the years.
+_ORDER = (
+    "net",
+    "test_iter",
+    "test_interval",
+    "test_initialization",
+    "type",
+    "base_lr",
+    "lr_policy",
+    "momentum",
+    "weight_decay",
+    "max_iter",
+    "display",
+    "snapshot",
+    "snapshot_prefix",
+    "solver_mode",
+)
+
+# Tiny ImageNet's sizes: what a solver file counts in iterations.
+TRAIN_IMAGES = 100_000
+VAL_IMAGES = 10_000
+
+
+def build(model: Model) -> caffe_pb2.SolverParameter:
+    """The solver of a model (section 5.2.1): SGD with momentum and L2 weight decay, batches of 200.
+
+    The rate is `fixed` in the file because tools/train.py lowers it when validation stops improving, which no
+    lr_policy of Caffe's can say; `caffe train` with this file keeps it.
+    """
+    epoch = TRAIN_IMAGES // model.batch
+    return caffe_pb2.SolverParameter(
+        net=f"prototxt/{model.name}/train_val.prototxt",
+        type="SGD",
+        base_lr=model.base_lr,
+        lr_policy="fixed",
+        momentum=model.momentum,
+        weight_decay=model.weight_decay,
+        max_iter=model.max_epochs * epoch,
+        test_iter=[VAL_IMAGES // nets.TEST_BATCH],
+        test_interval=epoch,
+        test_initialization=False,
+        display=20,
+        snapshot=epoch,
+        snapshot_prefix=f"runs/{model.name}",
+        solver_mode=caffe_pb2.SolverParameter.CPU,
+    )
+
+
+def read(path: str | os.PathLike[str]) -> caffe_pb2.SolverParameter:
+    """The solver of a prototxt file.
+
+    Raises:
+        NetError: it is missing, does not parse or names no net.
+    """
+    solver = nets.parse(caffe_pb2.SolverParameter(), path)
+    if not solver.net:
+        raise NetError(f'{path} names no net: add a line such as net: "train_val.prototxt"')
+    if solver.base_lr <= 0:
+        raise NetError(f"{path}: base_lr is {solver.base_lr:g}, it must be above 0")
+    return solver
+
+
+def to_text(solver: caffe_pb2.SolverParameter) -> str:
+    """A solver as prototxt, in the order people write it."""
+    lines = nets.to_text(solver).splitlines(keepends=True)
+    names = [line.split(":", 1)[0] for line in lines]
+    order = sorted(range(len(lines)), key=lambda i: _ORDER.index(names[i]) if names[i] in _ORDER else len(_ORDER))
+    return "".join(lines[i] for i in order)

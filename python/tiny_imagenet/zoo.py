@@ -1,0 +1,194 @@
+"""The paper's nine models as nine rows (Table 1 and section 5.2.1). Adding a model is adding a row.
+
+A row names what differs from the defaults; everything else (layer names, sizes, depth, parameter count) is derived
+and checked once. Where the paper leaves a point open, the reading taken is marked with the point's letter in
+prototxt/README.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass, field
+
+from tiny_imagenet.errors import NetError
+
+ACTIVATIONS = ("ReLU", "PReLU", "LReLU")
+
+
+@dataclass(frozen=True)
+class Conv:
+    """One convolution: stride 1, "same" padding.
+
+    Attributes:
+        name: `conv<stage>_<position>`, both counted from 1.
+        kernel: side of the square kernel, odd.
+        outputs: number of output channels.
+    """
+
+    name: str
+    kernel: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """One net and the way it is trained.
+
+    Attributes:
+        name: what the command line calls it.
+        convs: the convolutions in Table 1's notation, `kernel-outputs`, with `|` for a 2x2 max pool of stride 2.
+        hidden: outputs of the fully connected layers before the last one, each followed by dropout.
+        activation: what follows each convolution; fully connected layers take ReLU (open point f).
+        drop_after_stage: the stage whose last activation is followed by dropout as well, 0 for none.
+        screened: trained without the images whose object a crop may miss (section 5.2.1).
+        base_lr, weight_decay, momentum, batch, dropout: the solver's values (section 5.2.1, open point e).
+        negative_slope: of LReLU (section 5.3.2).
+        classes, crop: outputs of the last layer, side of the input in pixels.
+        lr_factor, patience, lr_drops, max_epochs: the rate is multiplied by `lr_factor` when validation top-1 has not
+            improved for `patience` epochs; training stops after that has happened `lr_drops` times, or after
+            `max_epochs` (open point l).
+
+    Raises:
+        NetError: values that make no net.
+    """
+
+    name: str
+    convs: str
+    hidden: tuple[int, ...] = (1024,)
+    activation: str = "ReLU"
+    drop_after_stage: int = 0
+    screened: bool = False
+    base_lr: float = 0.01
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    batch: int = 200
+    dropout: float = 0.5
+    negative_slope: float = 0.01
+    classes: int = 200
+    crop: int = 56
+    lr_factor: float = 0.1
+    patience: int = 5
+    lr_drops: int = 3
+    max_epochs: int = 100
+    stages: tuple[tuple[Conv, ...], ...] = field(init=False, repr=False)
+
+    def __post_init__(self):
+        if self.activation not in ACTIVATIONS:
+            raise NetError(f"{self.name}: activation {self.activation!r} is none of {', '.join(ACTIVATIONS)}")
+        if not (self.hidden and all(n > 0 for n in self.hidden) and self.classes > 1):
+            raise NetError(f"{self.name}: needs hidden layers of at least 1 output and at least 2 classes")
+        object.__setattr__(self, "stages", self._parse_convs())
+        if not 0 <= self.drop_after_stage <= len(self.stages):
+            raise NetError(f"{self.name}: drop_after_stage {self.drop_after_stage} is none of its stages")
+        if self.crop < 2**self.pools:
+            raise NetError(f"{self.name}: a crop of {self.crop} is nothing after {self.pools} pools, use a larger one")
+
+    def _parse_convs(self) -> tuple[tuple[Conv, ...], ...]:
+        stages = []
+        for s, stage in enumerate(self.convs.rstrip("| ").split("|"), 1):
+            convs = []
+            for i, conv in enumerate(stage.split(), 1):
+                kernel, _, outputs = conv.partition("-")
+                if not (kernel.isdigit() and outputs.isdigit() and int(kernel) % 2 == 1 and int(outputs) > 0):
+                    raise NetError(f"{self.name}: {conv!r} is no convolution, write kernel-outputs such as 3-64")
+                convs.append(Conv(f"conv{s}_{i}", int(kernel), int(outputs)))
+            if not convs:
+                raise NetError(f"{self.name}: stage {s} of {self.convs!r} has no convolution")
+            stages.append(tuple(convs))
+        return tuple(stages)
+
+    @property
+    def pools(self) -> int:
+        """Number of max pools."""
+        return self.convs.count("|")
+
+    @property
+    def fully_connected(self) -> tuple[tuple[str, int], ...]:
+        """Names and outputs of the fully connected layers; the last is always fc3, as in Table 1."""
+        return (*((f"fc{i}", n) for i, n in enumerate(self.hidden, 1)), ("fc3", self.classes))
+
+    @property
+    def depth(self) -> int:
+        """Layers with weights: convolutions and fully connected ones."""
+        return sum(map(len, self.stages)) + len(self.fully_connected)
+
+    @property
+    def train_lmdb(self) -> str:
+        """The training LMDB's name in a converted data folder."""
+        return "train_screened.lmdb" if self.screened else "train.lmdb"
+
+    @property
+    def parameters(self) -> int:
+        """Weights, biases and PReLU slopes."""
+        total, channels, side = 0, 3, self.crop
+        for s, stage in enumerate(self.stages, 1):
+            for conv in stage:
+                total += (conv.kernel**2 * channels + 1) * conv.outputs
+                total += conv.outputs if self.activation == "PReLU" else 0
+                channels = conv.outputs
+            side = math.ceil(side / 2) if s <= self.pools else side  # Caffe's pools round up
+        inputs = channels * side**2
+        for _, outputs in self.fully_connected:
+            total += (inputs + 1) * outputs
+            inputs = outputs
+        return total
+
+    def replace(self, **changes) -> Model:
+        """A variant with some fields changed."""
+        unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(self) if f.init})
+        if unknown:
+            raise NetError(f"{self.name} has no field {unknown[0]!r}: see tiny_imagenet.zoo.Model")
+        return dataclasses.replace(self, **changes)
+
+
+# One row a column of Table 1. Model 4 is Model 3 with one more dropout (open point a); Models 7 and 8 are one net with
+# two regularizations (open point d); Model 9 has no pool after its last stage (open point c).
+_ROWS = (
+    Model("model1", "5-64 | 5-64 | 5-128 |", hidden=(256,)),
+    Model("model2", "5-64 3-64 | 5-128 3-128 | 3-256 |"),
+    Model("model3", "5-64 3-64 | 5-128 3-128 | 3-256 3-256 |"),
+    Model("model4", "5-64 3-64 | 5-128 3-128 | 3-256 3-256 |", drop_after_stage=3),
+    Model("model5", "3-64 3-64 | 3-128 3-128 | 3-256 3-256 |", activation="PReLU", screened=True),
+    Model("model6", "3-64 3-64 | 3-128 3-128 | 3-256 3-256 |", activation="LReLU", screened=True, drop_after_stage=3),
+    Model(
+        "model7",
+        "3-128 3-128 | 3-256 3-256 | 3-512 3-512 |",
+        hidden=(2048, 2048),
+        activation="LReLU",
+        screened=True,
+        drop_after_stage=3,
+    ),
+    Model(
+        "model8",
+        "3-128 3-128 | 3-256 3-256 | 3-512 3-512 |",
+        hidden=(2048, 2048),
+        activation="LReLU",
+        screened=True,
+        drop_after_stage=3,
+        base_lr=0.02,
+        weight_decay=1e-4,
+    ),
+    Model(
+        "model9",
+        "3-64 3-64 | 3-128 3-128 | 3-256 3-256 3-256 | 3-512 3-512 3-512 3-512 3-512 3-512",
+        hidden=(4096, 4096),
+        screened=True,
+    ),
+)
+
+MODELS: dict[str, Model] = {row.name: row for row in _ROWS}
+
+
+def get(name: str) -> Model:
+    """The model of that name.
+
+    Raises:
+        NetError: there is none.
+    """
+    if name not in MODELS:
+        close = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise NetError(f"unknown model {name!r}: {hint}the models are {', '.join(MODELS)}")
+    return MODELS[name]

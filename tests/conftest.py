@@ -1,0 +1,103 @@
+"""What the tests share: the checkout, a converted sample, a trained run, and a way to call the scripts."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def tool():
+    """Call tools/<name>.py and return the finished process; with `fails=STATUS` also check that it failed cleanly."""
+
+    def call(name, *arguments, fails=None, cwd=None):
+        command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+        if fails is None:
+            assert done.returncode == 0, done.stderr
+        else:
+            lines = done.stderr.strip().splitlines()
+            assert done.returncode == fails, done.stderr
+            assert lines and lines[-1].startswith(f"{name}.py: error: "), done.stderr
+            assert "Traceback" not in done.stderr
+        return done
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    """A small sample in Tiny ImageNet's layout: 200 training, 40 validation and 20 test images of 10 classes."""
+    from tiny_imagenet import sample
+
+    path = tmp_path_factory.mktemp("sample") / "dataset"
+    sample.write(path, train=200, val=40, test=20, seed=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def data(dataset):
+    """The sample converted."""
+    from tiny_imagenet import convert
+
+    path = dataset.parent / "data"
+    convert.convert(dataset, path, workers=1, seed=1)
+    return path
+
+
+TINY_NET = """
+name: "tiny"
+layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TRAIN }}
+  transform_param {{ crop_size: 56 mirror: true mean_file: "mean.binaryproto" }}
+  data_param {{ source: "train.lmdb" batch_size: 20 backend: LMDB }} }}
+layer {{ name: "pool0" type: "Pooling" bottom: "data" top: "pool0" pooling_param {{ pool: AVE kernel_size: 7 stride: 7 }} }}
+layer {{ name: "conv1_1" type: "Convolution" bottom: "pool0" top: "conv1_1"
+  convolution_param {{ num_output: 4 kernel_size: 3 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "lrelu1_1" type: "LReLU" bottom: "conv1_1" top: "conv1_1" }}
+layer {{ name: "fc3" type: "InnerProduct" bottom: "conv1_1" top: "fc3"
+  inner_product_param {{ num_output: {outputs} weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "fc3" bottom: "label" top: "loss" }}
+"""
+
+
+def write_tiny_net(folder, outputs=10, base_lr=0.0003):
+    """Write a net that trains in a moment, as a person would by hand, and return its solver file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    train_val = TINY_NET.format(outputs=outputs)
+    body = train_val[train_val.index('layer { name: "pool0"') : train_val.index('layer { name: "loss"')]
+    (folder / "train_val.prototxt").write_text(train_val)
+    (folder / "deploy.prototxt").write_text(
+        'name: "tiny"\nlayer { name: "data" type: "Input" top: "data"'
+        " input_param { shape { dim: 1 dim: 3 dim: 56 dim: 56 } } }\n"
+        + body
+        + 'layer { name: "prob" type: "Softmax" bottom: "fc3" top: "prob" }\n'
+    )
+    solver = folder / "solver.prototxt"
+    solver.write_text(
+        f'net: "train_val.prototxt"\nbase_lr: {base_lr}\nlr_policy: "fixed"\nmomentum: 0.9\nmax_iter: 20\n'
+        "solver_mode: CPU\n"
+    )
+    return solver
+
+
+@pytest.fixture
+def tiny_solver(tmp_path):
+    """The solver file of a hand-written net of 10 classes."""
+    return write_tiny_net(tmp_path / "net")
+
+
+@pytest.fixture(scope="session")
+def trained(data, tmp_path_factory):
+    """The run folder of the hand-written net, trained for two epochs."""
+    from tiny_imagenet.train import Options, train
+
+    folder = tmp_path_factory.mktemp("trained")
+    train(str(write_tiny_net(folder / "net")), Options(data=data, run=folder / "run", epochs=2))
+    return folder / "run"
+
+
+os.environ.setdefault("MPLBACKEND", "Agg")

@@ -1,0 +1,235 @@
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiny_imagenet import ensemble, metrics, predictions
+from tiny_imagenet.errors import PredictionsError
+from tiny_imagenet.predictions import Predictions
+
+ROOT = Path(__file__).parent.parent
+
+
+def make(seed, count=300, classes=10, skill=1.0, order_seed=None, model=None):
+    """Predictions of one set of images by a model of some skill; `order_seed` shuffles the images."""
+    generator = np.random.default_rng(seed)
+    labels = np.random.default_rng(99).integers(0, classes, count)
+    logits = generator.normal(size=(count, classes))
+    logits[np.arange(count), labels] += skill
+    probabilities = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32)
+    keys = np.array([f"{index:08d}_val_{index}.JPEG" for index in range(count)])
+    order = np.arange(count) if order_seed is None else np.random.default_rng(order_seed).permutation(count)
+    meta = {"model": model or f"model{seed}"}
+    return Predictions(keys[order], labels[order], probabilities[order], meta)
+
+
+def changed(given, **changes):
+    fields = {name: getattr(given, name) for name in ("keys", "labels", "probabilities", "meta", "path")}
+    return Predictions(**{**fields, **changes})
+
+
+def test_the_average_is_the_mean_of_the_softmax_outputs():
+    members = [make(seed) for seed in (1, 2, 3)]
+    result = ensemble.average(members)
+    expected = np.mean([member.probabilities.astype(np.float64) for member in members], axis=0)
+    assert result.probabilities == pytest.approx(expected, abs=1e-6)
+    assert result.probabilities.dtype == np.float32
+    predictions.check(result, "average")
+    assert [member["name"] for member in result.meta["members"]] == ["model1", "model2", "model3"]
+    assert [member["weight"] for member in result.meta["members"]] == pytest.approx([1 / 3] * 3)
+    weighted = ensemble.average(members, [6, 0, 2])
+    expected = 0.75 * members[0].probabilities + 0.25 * members[2].probabilities
+    assert weighted.probabilities == pytest.approx(expected, abs=1e-6)
+
+
+def test_averaging_helps_independent_members():
+    members = [make(seed) for seed in range(1, 6)]
+    assert metrics.top_k(ensemble.average(members), 1) > max(metrics.top_k(member, 1) for member in members)
+
+
+def test_members_are_matched_by_key():
+    straight = ensemble.average([make(1), make(2)])
+    shuffled = ensemble.average([make(1, order_seed=5), make(2, order_seed=6)])
+    assert (shuffled.keys == make(1, order_seed=5).keys).all()
+    back = np.argsort(shuffled.keys)
+    assert (shuffled.keys[back] == straight.keys).all()
+    assert (shuffled.labels[back] == straight.labels).all()
+    assert (shuffled.probabilities[back] == straight.probabilities).all()
+
+
+def test_one_member_is_itself_and_none_is_refused():
+    assert (ensemble.average([make(1)]).probabilities == make(1).probabilities).all()
+    with pytest.raises(PredictionsError, match="at least one member"):
+        ensemble.average([])
+
+
+def other_keys(given):
+    keys = given.keys.copy()
+    keys[7] = "foreign"
+    return changed(given, keys=keys)
+
+
+def other_labels(given):
+    labels = given.labels.copy()
+    labels[3] = (labels[3] + 1) % 10
+    return changed(given, labels=labels)
+
+
+def doubled(given):
+    keys = given.keys.copy()
+    keys[7] = keys[8]
+    return changed(given, keys=keys)
+
+
+def not_finite(given):
+    probabilities = given.probabilities.copy()
+    probabilities[0, 0] = np.nan
+    return changed(given, probabilities=probabilities)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (make(2, count=299), r"differ in their images: 1 only in the first \(such as '00000299_val_299.JPEG'\)"),
+        (make(2, count=301), r"differ in their images: 1 only in the second \(such as '00000300_val_300.JPEG'\)"),
+        (other_keys(make(2)), "1 only in the first .*'00000007_val_7.JPEG'.* 1 only in the second .*'foreign'"),
+        (other_labels(make(2, order_seed=4)), "differ in their labels: '.*' is . in one and . in the other"),
+        (changed(make(2), labels=np.full(300, -1)), "differ in their labels"),
+        (make(2, classes=11), "differ: 10 classes and 11"),
+    ],
+)
+def test_members_that_do_not_fit_are_refused(second, message):
+    second = changed(second, path="b/predictions.npz")
+    with pytest.raises(PredictionsError, match=message) as caught:
+        ensemble.average([changed(make(1), path="a/predictions.npz"), make(3), second])
+    text = str(caught.value)
+    assert text.startswith("member 1 (a/predictions.npz) and member 3 (b/predictions.npz) differ") and "\n" not in text
+
+
+@pytest.mark.parametrize(("spoil", "message"), [(doubled, "there 2 times"), (not_finite, "not finite")])
+def test_members_that_are_not_valid_are_refused(spoil, message):
+    with pytest.raises(PredictionsError, match=rf"member 2 \(model2\): .*{message}"):
+        ensemble.average([make(1), spoil(make(2))])
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, -1], [0, 0], [1, np.nan], [np.inf, 1]])
+def test_weights_that_make_no_mean_are_refused(weights):
+    with pytest.raises(PredictionsError, match="weights"):
+        ensemble.average([make(1), make(2)], weights)
+
+
+def test_the_search_finds_the_best_prefix_of_the_greedy_path():
+    members = [make(seed, skill=skill, order_seed=seed) for seed, skill in [(1, 0.2), (2, 1.2), (3, 1.0), (4, 0.1)]]
+    found = ensemble.search(members)
+    singles = [metrics.top_k(member, 1) for member in members]
+    assert found.order[0] == int(np.argmax(singles))
+    assert found.top1 >= max(singles)
+    assert sum(found.weights) == pytest.approx(1)
+    assert metrics.top_k(ensemble.average(members, found.weights), 1) == pytest.approx(found.top1, abs=1 / 300)
+    prefixes = [np.bincount(found.order[:length], minlength=4) for length in range(1, len(found.order))]
+    assert all(metrics.top_k(ensemble.average(members, prefix), 1) < found.top1 for prefix in prefixes)
+    assert "optimistic" in found.note
+    assert ensemble.search(members) == found
+
+
+def test_two_rounds_of_the_search_are_those_of_brute_force():
+    members = [make(seed, count=60, skill=0.8) for seed in range(1, 6)]
+    found = ensemble.search(members, rounds=2)
+    first = found.order[0]
+    pairs = [metrics.top_k(ensemble.average([members[first], other]), 1) for other in members]
+    assert found.top1 == pytest.approx(max(pairs))
+
+
+def test_an_unlabelled_set_cannot_be_searched_but_averaged():
+    members = [changed(make(seed), labels=np.full(300, -1)) for seed in (1, 2)]
+    with pytest.raises(PredictionsError, match="no image has a known label"):
+        ensemble.search(members)
+    result = ensemble.describe(members, ensemble.average(members))
+    assert result["ensemble"]["top1"] is None and result["ensemble"]["unlabelled"] == 300
+
+
+def test_the_description_is_json():
+    members = [changed(make(1), path="a.npz"), changed(make(2), path="b.npz")]
+    result = json.loads(json.dumps(ensemble.describe(members, ensemble.average(members, [3, 1]), [3, 1])))
+    assert result["weights"] == [0.75, 0.25]
+    assert [(member["path"], member["name"]) for member in result["members"]] == [
+        ("a.npz", "model1"),
+        ("b.npz", "model2"),
+    ]
+    assert result["members"][0]["top1"] == metrics.top_k(members[0], 1)
+    assert result["ensemble"] == metrics.summary(ensemble.average(members, [3, 1]))
+
+
+# --- the script ---
+
+
+@pytest.fixture
+def files(tmp_path):
+    for seed in (1, 2):
+        predictions.save(tmp_path / f"model{seed}.npz", make(seed, order_seed=seed))
+    predictions.save(tmp_path / "other.npz", make(3, count=299))
+    return tmp_path
+
+
+def script(*arguments, cwd):
+    command = [sys.executable, str(ROOT / "tools" / "ensemble.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_script_prints_members_and_ensemble_and_writes_the_average(files):
+    done = script("model1.npz", "model2.npz", "--weights", 1, 3, "--out", "both.npz", cwd=files)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {line.split()[0]: line.split() for line in done.stdout.splitlines()[1:]}
+    both = ensemble.average([predictions.load(files / f"model{seed}.npz") for seed in (1, 2)], [1, 3])
+    assert rows["model2"][1] == "0.750"
+    assert rows["ensemble"][1] == f"{100 * metrics.top_k(both, 1):.2f}"
+    assert (predictions.load(files / "both.npz").probabilities == both.probabilities).all()
+
+
+def test_the_script_prints_one_json_object(files):
+    done = script("model1.npz", "model2.npz", "--search", "--json", cwd=files)
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert set(result) == {"members", "ensemble", "weights", "search"}
+    assert result["search"]["note"] == ensemble.OPTIMISTIC
+    assert result["ensemble"]["top1"] == pytest.approx(result["search"]["top1"], abs=1 / 300)
+    assert "optimistic" in script("model1.npz", "model2.npz", "--search", cwd=files).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["model1.npz"], 2, "at least two"),
+        ([], 2, "required"),
+        (["model1.npz", "model2.npz", "--weights", "1"], 2, "1 weights for 2 files"),
+        (["model1.npz", "model2.npz", "--weights", "1", "-1"], 2, "-1"),
+        (["model1.npz", "model2.npz", "--weights", "1", "x"], 2, "'x' is not a number"),
+        (["model1.npz", "model2.npz", "--weights", "1", "1", "--search"], 2, "not allowed with"),
+        (["model1.npz", "model2.npz", "--out", "both.csv"], 2, ".npz"),
+        (["model1.npz", "none.npz"], 1, "none.npz: no such file"),
+        (["model1.npz", "other.npz", "--out", "both.npz"], 1, "differ in their images"),
+        (["model1.npz", "model2.npz", "--weights", "0", "0", "--out", "both.npz"], 1, "sum above 0"),
+        (["model1.npz", "model2.npz", "--out", "model1.npz/both.npz"], 1, "cannot write"),
+    ],
+)
+def test_the_script_refuses_in_one_line_and_leaves_nothing(files, arguments, status, message):
+    before = sorted(files.iterdir())
+    done = script(*arguments, cwd=files)
+    assert done.returncode == status and done.stdout == ""
+    assert done.stderr.startswith("ensemble.py: error: ") and done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert sorted(files.iterdir()) == before
+
+
+def test_the_help_has_an_example():
+    assert "example:" in script("--help", cwd=ROOT).stdout
+
+
+def test_every_order_of_members_gives_the_same_average():
+    members = [make(seed) for seed in (1, 2, 3)]
+    results = [ensemble.average(order).probabilities for order in itertools.permutations(members)]
+    assert all(result == pytest.approx(results[0], abs=1e-6) for result in results)

@@ -1,0 +1,207 @@
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tiny_imagenet import figures, metrics, predictions
+from tiny_imagenet.errors import PredictionsError, TinyImageNetError
+from tiny_imagenet.predictions import Predictions
+
+ROOT = Path(__file__).parent.parent
+
+
+def records(count=50, rate=0.1):
+    lines = []
+    for index in range(1, count + 1):
+        line = {"iteration": 10 * index, "train_loss": 2 * np.exp(-rate * index), "top1": None}
+        if index % 10 == 0:
+            line.update(top1=1 - np.exp(-rate * index))
+        lines.append(line)
+    return lines
+
+
+def some_predictions(classes=10, count=200):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, classes, count)
+    probabilities = generator.random((count, classes)) + 0.1
+    probabilities[np.arange(count), labels] += 0.7
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    keys = np.array([f"{index:08d}" for index in range(count)])
+    return Predictions(keys, labels, probabilities.astype(np.float32), {"model": "model1"})
+
+
+def texts(svg):
+    return ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+# --- curves ---
+
+
+def test_curves_show_what_was_recorded():
+    figure = figures.curves({"model1": records(), "model2": records(rate=0.2)})
+    loss, accuracy = figure.axes
+    assert [line.get_label() for line in loss.lines] == ["model1", "model2"]
+    assert loss.lines[0].get_xydata()[0] == pytest.approx([10, 2 * np.exp(-0.1)])
+    assert len(loss.lines[0].get_xdata()) == 50
+    assert accuracy.lines[1].get_xdata() == pytest.approx([100, 200, 300, 400, 500])
+    assert accuracy.lines[1].get_ydata()[0] == pytest.approx(100 * (1 - np.exp(-2)))
+
+
+def test_curves_leave_out_what_is_not_a_number_and_mend_a_resumed_log():
+    given = [
+        {"iteration": 1, "train_loss": 3.0},
+        {"iteration": 2, "train_loss": float("nan")},
+        {"iteration": 3, "train_loss": "high"},
+        {"iteration": 4},
+        {"train_loss": 1.0},
+        {"iteration": 6, "train_loss": 9.0},
+        {"iteration": 5, "train_loss": 2.0},
+        {"iteration": 6, "train_loss": 1.5},
+    ]
+    (axes,) = figures.curves({"run": given}, ["loss"]).axes
+    assert axes.lines[0].get_xydata().tolist() == [[1, 3], [5, 2], [6, 1.5]]
+
+
+def test_a_long_curve_keeps_its_means():
+    given = [{"iteration": index, "train_loss": float(index % 7)} for index in range(10_000)]
+    (axes,) = figures.curves({"run": given}, ["loss"]).axes
+    iterations, values = axes.lines[0].get_data()
+    assert len(values) == figures.POINTS
+    assert values.mean() == pytest.approx(np.mean([record["train_loss"] for record in given]))
+    assert iterations[:2] == pytest.approx([12, 37])
+
+
+def test_many_runs_can_be_told_apart():
+    (axes,) = figures.curves({f"model{number}": records() for number in range(1, 10)}, ["loss"]).axes
+    looks = {(line.get_color(), str(line.get_linestyle()), str(line._dash_pattern)) for line in axes.lines}
+    assert len(looks) == 9
+
+
+def test_nothing_to_draw_is_an_error():
+    for runs in ({}, {"model1": []}, {"model1": [{"iteration": 1}]}):
+        with pytest.raises(TinyImageNetError, match=r"tools/train\.py"):
+            figures.curves(runs)
+
+
+# --- confusion ---
+
+
+def test_confusion_shows_counts_and_names():
+    given = some_predictions(4)
+    counts = metrics.confusion(given)
+    figure = figures.confusion(given, ["cat, true cat", "dog", "a very long name of a class", "fish"])
+    drawn = {tuple(map(int, text.get_position()[::-1])): int(text.get_text()) for text in figure.axes[0].texts}
+    assert drawn == {(row, column): counts[row, column] for row, column in zip(*np.nonzero(counts))}
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["cat", "dog", "a very long name …", "fish"]
+    image = figure.axes[0].images[0].get_array()
+    assert np.asarray(image.sum(axis=1)) == pytest.approx(np.ones(4))
+
+
+def test_confusion_of_many_classes_and_of_empty_ones():
+    assert not figures.confusion(some_predictions(200, 50)).axes[0].texts
+
+
+def test_confusion_refuses_what_does_not_fit():
+    with pytest.raises(TinyImageNetError, match="2 class names for 10 classes"):
+        figures.confusion(some_predictions(), ["a", "b"])
+    given = some_predictions()
+    unknown = Predictions(given.keys, np.full(200, -1), given.probabilities)
+    with pytest.raises(PredictionsError, match="no image has a known label"):
+        figures.confusion(unknown)
+
+
+# --- files ---
+
+
+def test_names_are_text_not_markup():
+    names = ["a $x^{ 5$", "_hidden", "<b>&", "数字"]
+    runs = {name: records() for name in names}
+    svg = figures.svg(figures.curves(runs, ["loss"]))
+    assert [text.strip() for text in texts(svg) if text.strip() in names] == names
+
+
+@pytest.mark.parametrize("ending", [".png", ".svg", ".PNG"])
+def test_the_same_figure_gives_the_same_bytes(tmp_path, ending):
+    content = []
+    for name in ("a", "b"):
+        figures.save(figures.curves({"数字": records(), "model2": records(rate=0.3)}), tmp_path / (name + ending))
+        content.append((tmp_path / (name + ending)).read_bytes())
+    assert content[0] == content[1]
+    assert len(list(tmp_path.iterdir())) == 2
+    if ending.lower() == ".png":
+        image = cv2.imread(str(tmp_path / ("a" + ending)))
+        assert image.shape[1] > 1000 and (image[0, 0] == 255).all() and len(np.unique(image)) > 10
+    else:
+        assert "model2" in texts(content[0].decode())
+
+
+def test_a_file_with_another_ending_is_refused(tmp_path):
+    figure = figures.confusion(some_predictions())
+    for name in ("a.pdf", "a", "png"):
+        with pytest.raises(TinyImageNetError, match=r"ends in \.png or \.svg"):
+            figures.save(figure, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_global_state_of_pyplot_is_not_touched(tmp_path):
+    code = (
+        "import sys, numpy as np\n"
+        "from tiny_imagenet import figures\n"
+        "figure = figures.curves({'a': [{'iteration': 1, 'train_loss': 1.0}]})\n"
+        f"figures.save(figure, {str(tmp_path / 'a.png')!r})\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- the script ---
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "model1"
+    folder.mkdir()
+    (folder / "run.json").write_text('{"model": "model1"}')
+    (folder / "metrics.jsonl").write_text('{"iteration": 1, "train_loss": 2.0}\n{"iteration": 2, "train_loss": 1.0}\n')
+    predictions.save(folder / "predictions.npz", some_predictions())
+    return folder
+
+
+def script(*arguments, cwd):
+    command = [sys.executable, str(ROOT / "tools" / "visualize.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_script_draws(run, tmp_path):
+    for arguments in (["curves", run], ["confusion", run / "predictions.npz"]):
+        done = script(*arguments, "--out", "a.png", cwd=tmp_path)
+        assert (done.returncode, done.stderr, done.stdout) == (0, "", "a.png\n")
+        assert cv2.imread(str(tmp_path / "a.png")) is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "KIND"),
+        (["curves", "model1"], 2, "visualize.py curves: error: "),
+        (["curves", "model1", "--out", "a.pdf"], 1, "ends in .png or .svg"),
+        (["curves", "none", "--out", "a.png"], 1, "none: no such run folder"),
+        (["confusion", "none.npz", "--out", "a.png"], 1, "none.npz: no such file"),
+    ],
+)
+def test_the_script_refuses_in_one_line_and_leaves_nothing(run, tmp_path, arguments, status, message):
+    done = script(*arguments, cwd=tmp_path)
+    assert done.returncode == status and done.stdout == ""
+    assert done.stderr.startswith("visualize.py") and done.stderr.count("\n") == 1 and message in done.stderr
+    assert list(tmp_path.iterdir()) == [run]
+
+
+def test_the_help_has_examples():
+    for arguments in (["--help"], ["curves", "--help"]):
+        done = script(*arguments, cwd=ROOT)
+        assert done.returncode == 0 and "example:" in done.stdout

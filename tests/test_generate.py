@@ -1,0 +1,50 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from tiny_imagenet import generate, zoo
+from tiny_imagenet.errors import NetError
+
+PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
+
+
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_the_committed_files_are_what_the_code_makes(name):
+    assert generate.differing(zoo.MODELS[name], PROTOTXT) == []
+    assert os.access(PROTOTXT / name / "train.sh", os.X_OK)
+
+
+def test_a_hand_edited_file_is_kept_unless_forced(tmp_path):
+    model = zoo.MODELS["model1"]
+    assert len(generate.write(model, tmp_path)) == 4
+    assert generate.write(model, tmp_path) == []
+    solver = tmp_path / "model1" / "solver.prototxt"
+    mine = solver.read_text().replace("base_lr: 0.01", "base_lr: 0.005")
+    assert mine != solver.read_text()
+    solver.write_text(mine)
+    assert generate.is_edited(mine)
+    with pytest.raises(NetError, match=r"solver\.prototxt was edited by hand.*--force"):
+        generate.write(model, tmp_path)
+    assert solver.read_text() == mine
+    assert generate.write(model, tmp_path, force=True) == [solver]
+    assert not generate.is_edited(solver.read_text())
+
+
+def test_an_older_generated_file_is_brought_up_to_date(tmp_path):
+    generate.write(zoo.MODELS["model1"], tmp_path)
+    changed = generate.write(zoo.MODELS["model1"].replace(base_lr=0.5), tmp_path)
+    assert [path.name for path in changed] == ["solver.prototxt"]
+
+
+def test_the_script(tool, tmp_path):
+    tool("generate", "model2", "--classes", "10", "--out", tmp_path)
+    text = (tmp_path / "model2" / "train_val.prototxt").read_text()
+    assert "Made by tools/generate.py model2 --classes 10." in text
+    assert "num_output: 10" in text
+    tool("generate", "model2", "--classes", "10", "--out", tmp_path, "--check")
+    assert "is not what" in tool("generate", "model2", "--out", tmp_path, "--check", fails=1).stderr
+    assert "model12" in tool("generate", "model12", "--out", tmp_path, fails=1).stderr
+    tool("generate", "model2", "--classes", "1", "--out", tmp_path / "none", fails=1)
+    tool("generate", "--classes", "many", fails=2)
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,234 @@
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
+
+from tiny_imagenet import metrics, predictions
+from tiny_imagenet.errors import PredictionsError
+from tiny_imagenet.predictions import Predictions
+
+
+def make(probabilities, labels, **meta):
+    keys = np.array([f"{index:08d}_val_{index}.JPEG" for index in range(len(labels))])
+    return Predictions(keys, np.array(labels, np.int64), np.array(probabilities, np.float32), meta)
+
+
+def random_predictions(seed=0, count=500, classes=20):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, count)
+    logits = generator.normal(size=(count, classes))
+    logits[np.arange(count), labels] += 1.5
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return make(probabilities, labels)
+
+
+# --- scores against scikit-learn ---
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_agree_with_scikit_learn(seed):
+    given_ = random_predictions(seed)
+    truth, scores, classes = given_.labels, given_.probabilities, np.arange(20)
+    for k in (1, 2, 5, 19):
+        assert metrics.top_k(given_, k) == pytest.approx(top_k_accuracy_score(truth, scores, k=k, labels=classes))
+    matrix = metrics.confusion(given_)
+    assert (matrix == confusion_matrix(truth, scores.argmax(axis=1), labels=classes)).all()
+    summary = metrics.summary(given_)
+    assert summary["top1"] == pytest.approx(accuracy_score(truth, scores.argmax(axis=1)))
+    exact = scores.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)
+    assert summary["loss"] == pytest.approx(log_loss(truth, exact, labels=classes), rel=1e-5)
+    assert metrics.per_class(given_) == pytest.approx(matrix.diagonal() / np.bincount(truth, minlength=20))
+
+
+def test_a_tie_goes_to_the_lower_class():
+    tied = [[0.4, 0.4, 0.2]] * 3
+    assert metrics.ranks(make(tied, [0, 1, 2])).tolist() == [0, 1, 2]
+    given_ = make([[0.2] * 5] * 5, range(5))
+    assert [metrics.top_k(given_, k) for k in range(1, 6)] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert metrics.confusion(given_)[:, 0].tolist() == [1] * 5
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_ranks_are_those_of_a_stable_sort(data):
+    classes = data.draw(st.integers(1, 6))
+    count = data.draw(st.integers(1, 5))
+    weights = np.array(data.draw(st.lists(st.integers(1, 3), min_size=count * classes, max_size=count * classes)))
+    probabilities = weights.reshape(count, classes) / weights.reshape(count, classes).sum(axis=1, keepdims=True)
+    labels = data.draw(st.lists(st.integers(0, classes - 1), min_size=count, max_size=count))
+    given_ = make(probabilities, labels)
+    expected = [
+        sorted(range(classes), key=lambda c, row=row: (-row[c], c)).index(label)
+        for row, label in zip(given_.probabilities, labels)
+    ]
+    assert metrics.ranks(given_).tolist() == expected
+
+
+def test_wilson_interval():
+    """Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20 and 1 of 29."""
+    for successes, count, low, high in [
+        (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718),
+    ]:  # fmt: skip
+        assert metrics.wilson(successes, count) == pytest.approx((low, high), abs=5e-5)
+    assert metrics.wilson(20, 20) == pytest.approx((1 - 0.1611, 1), abs=5e-5)
+    assert metrics.wilson(0, 0) == (0, 1)
+
+
+def test_summary_is_json_and_adds_up():
+    given_ = random_predictions()
+    summary = json.loads(json.dumps(metrics.summary(given_)))
+    assert summary["count"] == 500 and summary["unlabelled"] == 0 and summary["classes"] == 20
+    assert summary["error"] == pytest.approx(1 - summary["top1"])
+    assert summary["error_interval"] == pytest.approx([1 - end for end in summary["top1_interval"][::-1]])
+    for key in ("top1", "top5", "error"):
+        low, high = summary[f"{key}_interval"]
+        assert low < summary[key] < high
+    assert set(metrics.SCORES) < set(summary)
+
+
+def test_unknown_labels_are_left_out():
+    known = random_predictions()
+    labels = known.labels.copy()
+    labels[::2] = -1
+    mixed = Predictions(known.keys, labels, known.probabilities)
+    half = Predictions(known.keys[1::2], known.labels[1::2], known.probabilities[1::2])
+    assert metrics.summary(mixed) == {**metrics.summary(half), "unlabelled": 250}
+    assert (metrics.confusion(mixed) == metrics.confusion(half)).all()
+    unknown = Predictions(known.keys, np.full(500, -1), known.probabilities, {}, "test.npz")
+    for function in (metrics.summary, metrics.confusion, metrics.per_class, metrics.ranks):
+        with pytest.raises(PredictionsError, match=r"test\.npz: no image has a known label"):
+            function(unknown)
+
+
+def test_few_classes_have_no_top_5():
+    summary = metrics.summary(make([[0.5, 0.25, 0.25, 0]] * 2, [0, 3]))
+    assert summary["top5"] is summary["top5_interval"] is summary["top5_error"] is None
+    assert summary["top1"] == 0.5 and np.isfinite(summary["loss"])
+    assert np.isnan(metrics.per_class(make([[1, 0]], [1]))).tolist() == [True, False]
+
+
+# --- the file ---
+
+
+def test_a_file_gives_back_what_was_saved(tmp_path):
+    given_ = random_predictions()
+    given_.meta.update(model="model1", split="val")
+    path = tmp_path / "new" / "predictions.npz"
+    predictions.save(path, given_)
+    loaded = predictions.load(path)
+    for name in ("keys", "labels", "probabilities"):
+        assert (getattr(loaded, name) == getattr(given_, name)).all()
+        assert getattr(loaded, name).dtype == getattr(given_, name).dtype
+    assert loaded.meta == given_.meta and loaded.path == str(path) and loaded.name == "model1" and loaded.classes == 20
+    assert [file.name for file in path.parent.iterdir()] == ["predictions.npz"]
+    first = path.read_bytes()
+    predictions.save(path, given_)
+    assert path.read_bytes() == first
+
+
+def test_names_without_a_model():
+    given_ = random_predictions()
+    for path, name in [("runs/a/predictions.npz", "a"), ("runs/both.npz", "both"), ("", "predictions")]:
+        assert Predictions(given_.keys, given_.labels, given_.probabilities, {}, path).name == name
+
+
+def write(path, **changes):
+    given_ = random_predictions(count=4, classes=3)
+    arrays = {
+        "keys": given_.keys,
+        "labels": given_.labels,
+        "probabilities": given_.probabilities,
+        "meta": np.array("{}"),
+    }
+    arrays.update(changes)
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def changed(value, at=(1, 1)):
+    array = random_predictions(count=4, classes=3).probabilities.copy()
+    array[at] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"meta": None}, "lacks the array meta"),
+        ({"keys": None, "labels": None}, "lacks the array keys, labels"),
+        ({"keys": np.array(["a", "b", "c", "b"])}, "'b' is there 2 times"),
+        ({"keys": np.arange(4)}, "keys is int64"),
+        ({"keys": np.array([b"a", b"b", b"c", b"d"])}, "keys is .S1"),
+        ({"keys": np.array(list("abc"))}, "labels is int64 of shape"),
+        ({"labels": np.zeros(4, np.int32)}, "labels is int32"),
+        ({"labels": np.array([0, 1, 3, 2])}, "label of .* is 3; labels run from -1 to 2"),
+        ({"labels": np.array([0, 1, -2, 2])}, "is -2; labels run from -1"),
+        ({"probabilities": changed(0.1).astype(np.float64)}, "probabilities is float64"),
+        ({"probabilities": changed(0.1)[:3]}, r"not float32 of \(n, classes\)"),
+        ({"probabilities": changed(0.1).ravel()}, r"not float32 of \(n, classes\)"),
+        ({"probabilities": changed(np.nan)}, "00000001_val_1.JPEG' are not finite"),
+        ({"probabilities": changed(np.inf)}, "are not finite"),
+        ({"probabilities": changed(0.99)}, "sum to .*, not 1"),
+        ({"probabilities": np.full((4, 3), [1.5, -0.5, 0], np.float32)}, "is negative"),
+        ({"probabilities": np.zeros((4, 0), np.float32)}, "no classes"),
+        ({"meta": np.array("[1]")}, "meta is not a JSON object"),
+        ({"meta": np.array("{")}, "meta is not a JSON object"),
+        ({"meta": np.array(["{}"])}, "meta is not a JSON object"),
+        ({"meta": np.array({"a": 1}, object)}, "without pickles"),
+        (
+            {
+                "keys": np.array([], "U1"),
+                "labels": np.zeros(0, np.int64),
+                "probabilities": np.zeros((0, 3), np.float32),
+            },
+            "holds no images",
+        ),
+    ],
+)
+def test_a_file_that_is_not_valid_is_refused(tmp_path, changes, message):
+    path = tmp_path / "bad.npz"
+    write(path, **changes)
+    with pytest.raises(PredictionsError, match=message) as caught:
+        predictions.load(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_what_is_no_archive_is_refused(tmp_path):
+    whole = tmp_path / "whole.npz"
+    write(whole)
+    predictions.load(whole)
+    cases = {
+        "text.npz": b"keys,labels\n",
+        "empty.npz": b"",
+        "half.npz": whole.read_bytes()[:700],
+        "broken.npz": whole.read_bytes().replace(b"\x93NUMPY", b"\x93NUMBY"),
+    }
+    for name, content in cases.items():
+        (tmp_path / name).write_bytes(content)
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with zipfile.ZipFile(tmp_path / "zip.npz", "w") as archive:
+        archive.writestr("keys.npy", "none")
+    for name in [*cases, "array.npy", "zip.npz", "missing.npz", "."]:
+        with pytest.raises(PredictionsError, match=r"tools/evaluate\.py"):
+            predictions.load(tmp_path / name)
+
+
+def test_nothing_is_saved_that_could_not_be_loaded(tmp_path):
+    given_ = random_predictions(count=4, classes=3)
+    with pytest.raises(PredictionsError, match=r"ends in \.npz"):
+        predictions.save(tmp_path / "a.npy", given_)
+    with pytest.raises(PredictionsError, match="float64"):
+        predictions.save(
+            tmp_path / "a.npz", Predictions(given_.keys, given_.labels, given_.probabilities.astype(np.float64))
+        )
+    with pytest.raises(PredictionsError, match="not a numpy array"):
+        predictions.save(tmp_path / "a.npz", Predictions(list(given_.keys), given_.labels, given_.probabilities))
+    with pytest.raises(PredictionsError, match="meta cannot be written as JSON"):
+        predictions.save(
+            tmp_path / "a.npz", Predictions(given_.keys, given_.labels, given_.probabilities, {"a": np.zeros(1)})
+        )
+    assert not list(tmp_path.iterdir())

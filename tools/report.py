@@ -1,0 +1,26 @@
+#!/usr/bin/env python3
+"""Write one self-contained HTML page about runs: results beside the paper's, curves, confusion, commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import _venv  # noqa: F401
+from tiny_imagenet import cli, report
+
+
+def main() -> None:
+    parser = cli.Parser(__doc__, "tools/report.py runs/model1 runs/model2 --ensemble both.json --out report.html")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders of tools/train.py")
+    parser.add_argument(
+        "--ensemble", nargs="+", action="extend", default=[], type=Path, metavar="FILE.json",
+        help="what tools/ensemble.py --json printed",
+    )  # fmt: skip
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.html", help="the page to write")
+    options = parser.parse_args()
+    report.build(options.runs, options.out, options.ensemble)
+    print(options.out)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Make this checkout ready to use: system packages, .venv, Caffe's source, build, install.
+#
+#   tools/setup.sh
+#
+# For Debian and Ubuntu, as root or with sudo. Safe to run again; takes a second or two when nothing has changed.
+#
+#   PYTHON=python3.12 tools/setup.sh      another Python than python3 (3.9 or newer)
+#   CAFFE_SOURCE_DIR=DIR tools/setup.sh   your own checkout of BVLC Caffe instead of the pinned source
+#   JOBS=N tools/setup.sh                 so many compilers at once (default: one a core, and 1.5 GB of memory each)
+set -euo pipefail
+
+case "${1-}" in
+  "") ;;
+  -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  *) echo "setup.sh: error: unknown argument '$1' (see tools/setup.sh --help)" >&2; exit 2 ;;
+esac
+
+cd "$(dirname "$0")/.."
+begin=$SECONDS
+stamp=.venv/.setup-stamp
+log=build/setup.log
+
+die() {
+  echo "setup.sh: error: $*" >&2
+  exit 1
+}
+step() { echo "==> $*"; }
+
+# Runs a command into the log; on failure shows its end and says what to do.
+run() {
+  local advice=$1
+  shift
+  echo "+ $*" >>"$log"
+  "$@" >>"$log" 2>&1 || { tail -n 25 "$log" >&2; die "'$*' failed; $advice (whole log: $log)"; }
+}
+
+python=${PYTHON:-python3}
+
+# --- System packages ----------------------------------------------------------------------------------------------
+packages=(
+  build-essential ccache cmake git ninja-build ca-certificates
+  libboost-filesystem-dev libboost-thread-dev libgflags-dev libgoogle-glog-dev libgtest-dev libhdf5-dev liblmdb-dev
+  libopenblas-openmp-dev libopencv-core-dev libopencv-imgcodecs-dev libopencv-imgproc-dev libprotobuf-dev
+  protobuf-compiler graphviz
+)
+# Debian's own Python comes in parts; any other is taken as it is.
+case "$(command -v "$python" || echo /usr/bin/python3)" in
+  /usr/bin/python3) packages+=(python3 python3-dev python3-venv) ;;
+  /usr/bin/python3.*) packages+=("${python##*/}-dev" "${python##*/}-venv") ;;
+esac
+
+mkdir -p build
+missing=()
+if command -v dpkg-query >/dev/null; then
+  installed=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | sed -n 's/^ii *//p')
+  for package in "${packages[@]}"; do
+    grep -qx "$package" <<<"$installed" || missing+=("$package")
+  done
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  step "System packages: ${missing[*]}"
+  apt=(env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300)
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || die "these packages are missing and there is no sudo: as root, apt-get install ${missing[*]}"
+    sudo true || die "sudo refused: as root, apt-get install ${missing[*]}"
+    apt=(sudo "${apt[@]}")
+  fi
+  run "check the network and apt's sources" "${apt[@]}" update
+  run "install these packages by hand and run this script again" "${apt[@]}" install -y --no-install-recommends "${missing[@]}"
+else
+  step "System packages: all there"
+fi
+
+command -v "$python" >/dev/null || die "there is no $python: install Python 3.9 or newer, or set PYTHON"
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' || die "$python is Python $version: 3.9 or newer is needed, set PYTHON to one"
+
+# --- Nothing new? ---------------------------------------------------------------------------------------------------
+# What the build is made from, by content; the Python package itself is used where it stands and needs no new build.
+inputs() {
+  find CMakeLists.txt pyproject.toml tools/requirements.txt tools/fetch_caffe.sh tests/cpp caffe_layers -type f -print0 |
+    sort -z | xargs -0 sha256sum
+  echo "$("$python" -c 'import sys; print(sys.base_prefix, sys.version)')" "${CAFFE_SOURCE_DIR-}" "$PWD"
+}
+wanted=$(inputs | sha256sum)
+if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && [ -e build/build.ninja ] &&
+  .venv/bin/python -c 'import tiny_imagenet, caffe' 2>/dev/null; then
+  step "Nothing changed: .venv and build/ are up to date"
+  exit 0
+fi
+rm -f "$stamp"
+
+# --- .venv ----------------------------------------------------------------------------------------------------------
+step "Python $version in .venv, with the packages of tools/requirements.txt"
+if [ -x .venv/bin/python ] && [ "$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$version" ]; then
+  :
+else
+  run "is the venv module installed (python3-venv)?" "$python" -m venv --clear .venv
+fi
+run "check the network and pip's configuration" .venv/bin/python -m pip install --disable-pip-version-check -r tools/requirements.txt
+
+# --- Caffe ----------------------------------------------------------------------------------------------------------
+if [ -z "${CAFFE_SOURCE_DIR-}" ]; then
+  step "Caffe's source, fetched and checked"
+  tools/fetch_caffe.sh build/caffe-source || die "Caffe's source could not be fetched (see above)"
+fi
+
+cores=$(nproc)
+memory=$(awk '/MemAvailable/ {print int($2 / 1572864)}' /proc/meminfo)
+jobs=${JOBS:-$((memory < 1 ? 1 : memory < cores ? memory : cores))}
+step "Build with $jobs compilers at once (about five minutes on two cores the first time)"
+[ ! -e build/CMakeCache.txt ] || grep -qx 'CMAKE_GENERATOR:INTERNAL=Ninja' build/CMakeCache.txt || rm -f build/CMakeCache.txt
+run "see the lines above" cmake -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=ON -DBUILD_PYTHON=ON \
+  -DCAFFE_SOURCE_DIR="${CAFFE_SOURCE_DIR-}" -DPython_EXECUTABLE="$PWD/.venv/bin/python"
+if [ -t 1 ]; then
+  cmake --build build -j "$jobs" || die "the build failed (see above)"
+else
+  run "see the lines above" cmake --build build -j "$jobs"
+fi
+
+step "Install the packages caffe and tiny_imagenet into .venv"
+run "see the lines above" env CMAKE_BUILD_PARALLEL_LEVEL="$jobs" .venv/bin/python -m pip install --disable-pip-version-check \
+  --no-build-isolation --no-deps --force-reinstall --editable . -Ccmake.define.CAFFE_SOURCE_DIR="${CAFFE_SOURCE_DIR-}"
+.venv/bin/python -c 'import caffe, tiny_imagenet; assert "LReLU" in caffe.layer_type_list()' ||
+  die "the installed packages do not import (see above): remove .venv and build and run this script again"
+
+echo "$wanted" >"$stamp"
+step "Ready after $((SECONDS - begin)) seconds: tools/demo.sh shows it all, tools/test.sh tests it"
