@@ -145,13 +145,14 @@ def create(path: str | os.PathLike[str]) -> Iterator[Run]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"{path} is in use by another training: wait for it or name another folder") from error
-        if any(entry.name != _LOCK for entry in run.path.iterdir()):
-            raise RunError(f"{path} is not empty: name another folder for this run, or remove it first")
+        ours = not any(entry.name != _LOCK for entry in run.path.iterdir())
         try:
+            if not ours:
+                raise RunError(f"{path} is not empty: name another folder for this run, or remove it first")
             yield run
         finally:
             (run.path / _LOCK).unlink(missing_ok=True)
-            if not run._info.exists():
+            if ours and not run._info.exists():
                 for entry in run.path.iterdir():
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
                 if not existed:

@@ -87,7 +87,7 @@ class Model:
 
     def _parse_convs(self) -> tuple[tuple[Conv, ...], ...]:
         stages = []
-        for s, stage in enumerate(self.convs.rstrip("| ").split("|"), 1):
+        for s, stage in enumerate(self.convs.rstrip().removesuffix("|").split("|"), 1):
             convs = []
             for i, conv in enumerate(stage.split(), 1):
                 kernel, _, outputs = conv.partition("-")

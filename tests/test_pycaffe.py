@@ -1,0 +1,184 @@
+import signal
+import subprocess
+import sys
+
+import caffe
+import numpy as np
+import pytest
+
+NET = """
+force_backward: true
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 5 } } }
+layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc"
+        inner_product_param { num_output: 6 weight_filler { type: "xavier" } } }
+layer { name: "act" type: "%s" bottom: "fc" top: "act" }
+"""
+
+
+@pytest.fixture
+def net_file(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(NET % "LReLU")
+    return path
+
+
+def test_our_layers_are_registered_beside_the_stock_ones():
+    assert {"PReLU", "LReLU", "ReLU", "Convolution", "Data"} <= set(caffe.layer_type_list())
+
+
+def test_forward_and_backward_agree_with_numpy(net_file):
+    net = caffe.Net(str(net_file), caffe.TEST)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    y = net.forward(data=x)["act"]
+    weights, bias = (blob.data.astype(np.float64) for blob in net.params["fc"])
+    z = x.reshape(2, -1) @ weights.T + bias
+    np.testing.assert_allclose(y, np.where(z > 0, z, 0.01 * z), rtol=1e-5, atol=1e-6)
+    dy = rng.normal(size=y.shape).astype(np.float32)
+    net.blobs["act"].diff[...] = dy
+    net._backward(len(net.layers) - 1, 0)
+    np.testing.assert_allclose(
+        net.params["fc"][0].diff, (dy * np.where(z > 0, 1, 0.01)).T @ x.reshape(2, -1), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_views_share_memory_and_outlive_the_net(net_file):
+    net = caffe.Net(str(net_file), caffe.TEST)
+    net.params["fc"][0].data[...] = 3
+    view = net.params["fc"][0].data
+    assert view.dtype == np.float32
+    assert view.shape == (6, 60)
+    del net
+    assert (view == 3).all()
+
+
+def test_weights_are_saved_copied_and_shared(net_file, tmp_path):
+    a, b, c = (caffe.Net(str(net_file), caffe.TEST) for _ in range(3))
+    a.save(str(tmp_path / "a.caffemodel"))
+    b.copy_from(str(tmp_path / "a.caffemodel"))
+    c.share_with(a)
+    a.params["fc"][0].data[0, 0] += 1
+    assert c.params["fc"][0].data[0, 0] == a.params["fc"][0].data[0, 0]
+    assert b.params["fc"][0].data[0, 0] == pytest.approx(a.params["fc"][0].data[0, 0] - 1)
+    d = caffe.Net(str(net_file), caffe.TEST, weights=str(tmp_path / "a.caffemodel"))
+    np.testing.assert_array_equal(d.params["fc"][0].data, b.params["fc"][0].data)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (NET % "LRelu", "Unknown layer type: LRelu"),
+        (NET.replace("num_output", "num_outputs") % "ReLU", r":5:\d+: .*num_outputs"),
+        (NET.replace('bottom: "fc"', 'bottom: "fd"') % "ReLU", "Unknown bottom blob 'fd'"),
+        (NET.replace("num_output: 6", "num_output: 0") % "ReLU", None),
+    ],
+)
+def test_a_mistake_is_an_exception_and_the_next_net_builds(text, says, tmp_path, net_file):
+    wrong = tmp_path / "wrong.prototxt"
+    wrong.write_text(text)
+    with pytest.raises(caffe.CaffeError, match=says):
+        caffe.Net(str(wrong), caffe.TEST)
+    assert issubclass(caffe.CaffeError, RuntimeError)
+    assert caffe.Net(str(net_file), caffe.TEST).forward()
+
+
+def test_missing_files_and_devices_are_exceptions(net_file, tmp_path):
+    with pytest.raises(caffe.CaffeError, match=r"nowhere\.prototxt"):
+        caffe.Net(str(tmp_path / "nowhere.prototxt"), caffe.TEST)
+    with pytest.raises(caffe.CaffeError, match=r"nowhere\.caffemodel"):
+        caffe.Net(str(net_file), caffe.TEST, weights=str(tmp_path / "nowhere.caffemodel"))
+    with pytest.raises(caffe.CaffeError, match=r"nowhere\.prototxt"):
+        caffe.SGDSolver(str(tmp_path / "nowhere.prototxt"))
+    with pytest.raises(caffe.CaffeError, match="GPU"):
+        caffe.set_mode_gpu()
+    with pytest.raises(caffe.CaffeError, match="layer 99"):
+        caffe.Net(str(net_file), caffe.TEST)._forward(0, 99)
+
+
+SOLVER = """
+net_param {
+  layer { name: "data" type: "DummyData" top: "x" top: "t"
+          dummy_data_param { shape { dim: 4 dim: 3 } shape { dim: 4 dim: 2 }
+                             data_filler { type: "gaussian" } data_filler { type: "constant" value: 1 } } }
+  layer { name: "fc" type: "InnerProduct" bottom: "x" top: "y"
+          inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+  layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }
+}
+base_lr: 0.05 momentum: 0.9 lr_policy: "step" stepsize: 10 gamma: 0.5 max_iter: 100 random_seed: 3
+snapshot_prefix: "%s"
+"""
+
+
+@pytest.fixture
+def solver_file(tmp_path):
+    path = tmp_path / "solver.prototxt"
+    path.write_text(SOLVER % (tmp_path / "snapshot"))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"])
+def test_every_solver_steps(kind, solver_file):
+    extra = {"RMSProp": "momentum: 0 rms_decay: 0.9", "AdaGrad": "momentum: 0", "Adam": "momentum2: 0.999"}
+    solver_file.write_text(
+        f'{solver_file.read_text()} type: "{kind}"'.replace(
+            "momentum: 0.9", extra.get(kind, "momentum: 0.9") + (" momentum: 0.9" if kind == "Adam" else "")
+        )
+    )
+    solver = caffe.get_solver(str(solver_file))
+    before = solver.net.params["fc"][0].data.copy()
+    solver.step(3)
+    assert solver.iter == 3
+    assert type(solver).__name__ == f"{kind}Solver"
+    assert not np.array_equal(before, solver.net.params["fc"][0].data)
+
+
+def test_the_rate_follows_the_policy_and_can_be_set(solver_file):
+    solver = caffe.SGDSolver(str(solver_file))
+    assert solver.learning_rate == pytest.approx(0.05)
+    solver.step(10)
+    assert solver.learning_rate == pytest.approx(0.025)
+    solver.param.base_lr = 0.01
+    assert solver.learning_rate == pytest.approx(0.005)
+
+
+def test_a_restored_solver_goes_on_as_the_first(solver_file, tmp_path):
+    def finish(solver):
+        caffe.set_random_seed(7)
+        solver.step(5)
+        return solver.net.params["fc"][0].data.copy()
+
+    first = caffe.SGDSolver(str(solver_file))
+    first.step(5)
+    first.snapshot()
+    second = caffe.SGDSolver(str(solver_file))
+    second.restore(str(tmp_path / "snapshot_iter_5.solverstate"))
+    assert second.iter == 5
+    np.testing.assert_array_equal(finish(first), finish(second))
+
+
+def test_one_solver_object_has_one_net_object(solver_file):
+    solver = caffe.SGDSolver(str(solver_file))
+    assert solver.net is solver.net
+    assert solver.net.blobs["loss"].shape == []
+
+
+def test_nothing_is_written_to_the_terminal(net_file):
+    code = f"import caffe; caffe.Net({str(net_file)!r}, caffe.TEST); caffe.init_log(2); caffe.init_log(2)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_an_interrupt_stops_a_long_step(solver_file):
+    code = (
+        "import caffe, sys\n"
+        f"solver = caffe.SGDSolver({str(solver_file)!r})\n"
+        "print('ready', flush=True)\n"
+        "try:\n    solver.step(10**9)\n"
+        "except KeyboardInterrupt:\n    solver.step(1); print('stopped', flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[0] == "stopped\n"
+    assert process.returncode == 0

@@ -1,0 +1,117 @@
+"""The directions of the house: who imports whom, what the scripts promise, what the README lists."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = ROOT / "python" / "tiny_imagenet"
+SCRIPTS = sorted(path for path in (ROOT / "tools").glob("*.py") if not path.name.startswith("_"))
+
+BASE = {"errors", "files", "cli"}  # for everyone
+MAY_IMPORT = {
+    "zoo": set(),
+    "paper": set(),
+    "runs": set(),
+    "predictions": set(),
+    "screening": set(),
+    "datum": set(),
+    "dataset": set(),
+    "lmdb_reader": {"datum"},
+    "sample": {"dataset", "screening"},
+    "convert": {"dataset", "datum", "lmdb_reader", "screening"},
+    "metrics": {"predictions"},
+    "ensemble": {"metrics", "predictions"},
+    "nets": {"zoo"},
+    "solvers": {"nets", "zoo"},
+    "generate": {"nets", "solvers", "zoo"},
+    "fit": {"datum", "lmdb_reader", "nets", "solvers"},
+    "predict": {"datum", "lmdb_reader", "nets", "predictions"},
+    "evaluate": {"lmdb_reader", "metrics", "nets", "predict", "predictions", "runs"},
+    "train": {"fit", "metrics", "nets", "predict", "runs", "zoo"},
+    "figures": {"metrics", "predictions"},
+    "report": {"figures", "metrics", "paper", "predictions", "runs"},
+}
+STANDARD_ALONE = {"zoo", "paper", "runs"}
+NUMPY_ALONE = {"metrics", "ensemble", "screening", "predictions"}
+WITH_CAFFE = {"nets", "solvers", "fit", "train", "predict", "generate"}
+
+
+def imports(path):
+    """The modules a file imports, wherever in it: full names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= set(names) if node.module == "tiny_imagenet" else {node.module}
+    return found
+
+
+def modules():
+    return sorted(path for path in LIBRARY.glob("*.py") if path.stem != "__init__" and path.stem not in BASE)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_a_module_imports_only_what_it_may(path):
+    own = {name.split(".")[1] for name in imports(path) if name.startswith("tiny_imagenet.")}
+    assert own - BASE <= MAY_IMPORT[path.stem]
+    others = {name.split(".")[0] for name in imports(path)} - {"tiny_imagenet", "__future__"}
+    third = {name for name in others if name not in sys.stdlib_module_names}
+    if path.stem in STANDARD_ALONE:
+        assert not third
+    if path.stem in NUMPY_ALONE:
+        assert third <= {"numpy"}
+    if path.stem not in WITH_CAFFE:
+        assert "caffe" not in third
+
+
+def test_the_arrows_name_no_module_that_is_gone():
+    assert set(MAY_IMPORT) == {path.stem for path in modules()}
+
+
+def test_scripts_do_not_import_each_other_and_the_library_not_them():
+    names = {path.stem for path in SCRIPTS}
+    for path in SCRIPTS:
+        assert not names & imports(path), path
+        own = {name for name in imports(path) if name.split(".")[0] == "caffe"}
+        assert not own, path
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_shows_an_example(path):
+    done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, check=True)
+    assert "example:" in done.stdout
+    assert f"tools/{path.name}" in done.stdout
+    done = subprocess.run([sys.executable, path, "--no-such-flag"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["setup.sh", "demo.sh", "test.sh", "fetch_caffe.sh"])
+def test_a_shell_script_shows_help_and_refuses_what_it_does_not_know(name):
+    script = ROOT / "tools" / name
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
+    assert f"tools/{name}" in done.stdout
+    if name != "test.sh":  # its arguments are pytest's
+        done = subprocess.run([script, "--no-such-flag"], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_readme_lists_every_tool():
+    readme = (ROOT / "README.md").read_text()
+    for path in [*SCRIPTS, *sorted((ROOT / "tools").glob("*.sh"))]:
+        assert path.name in readme, path.name
+    for path in modules():
+        assert path.stem in readme, path.stem
+
+
+def test_every_train_script_hands_over_to_the_trainer():
+    for script in sorted((ROOT / "prototxt").glob("model*/train.sh")):
+        done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, cwd="/")
+        assert "train.py" in done.stdout
