@@ -44,7 +44,7 @@ def types(net, phase=None):
 def test_the_layers_of_model6_in_order():
     block = ["Convolution", "LReLU", "Convolution", "LReLU"]
     head = ["InnerProduct", "ReLU", "Dropout", "InnerProduct"]
-    expected = ["Data", *block, "Pooling", *block, "Pooling", *block, "Dropout", "Pooling", *head, "SoftmaxWithLoss"]
+    expected = ["Data", "Power", *block, "Pooling", *block, "Pooling", *block, "Dropout", "Pooling", *head, "SoftmaxWithLoss"]
     assert types(nets.build(zoo.MODELS["model6"]), caffe.TRAIN) == expected
 
 

@@ -22,14 +22,16 @@ TEST_BATCH = 100
 def build(model: Model, deploy: bool = False) -> caffe_pb2.NetParameter:
     """The net of a model: as train_val (data layers, loss, accuracy) or as deploy (an input, probabilities).
 
-    Blobs of the deploy net: `data` (N, 3, crop, crop), BGR with the mean subtracted, to `prob` (N, classes).
+    Blobs of the deploy net: `data` (N, 3, crop, crop), BGR with the mean subtracted, to `prob` (N, classes). The
+    scaling is a layer of the net, so that it cannot be forgotten where the net is used.
     """
     spec = NetSpec()
     if deploy:
         spec.data = layers.Input(input_param={"shape": {"dim": [1, 3, model.crop, model.crop]}})
     else:
         spec.data, spec.label = _data(model, "TEST")
-    top = _convolutions(spec, model, spec.data)
+    spec.scaled = layers.Power(spec.data, power_param={"scale": model.input_scale})
+    top = _convolutions(spec, model, spec.scaled)
     top = _fully_connected(spec, model, top)
     if deploy:
         spec.prob = layers.Softmax(top)

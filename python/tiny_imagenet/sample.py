@@ -122,7 +122,7 @@ def _draw(digit: np.ndarray, split: str, rng: np.random.Generator) -> tuple[np.n
         height = int(rng.integers(9, 20))
         corner = True
     else:
-        height = round(rng.triangular(24, 42, 48))
+        height = round(rng.triangular(24, 44, 48))
     aspect = digit.shape[1] / digit.shape[0] * rng.uniform(0.95, 1.15)
     width = int(np.clip(round(height * aspect), 3, 48 if height > 8 else 7))
 
@@ -134,7 +134,7 @@ def _draw(digit: np.ndarray, split: str, rng: np.random.Generator) -> tuple[np.n
     box = _bounds(alpha >= 0.5)
 
     hue = rng.uniform(-1, 1, 3)
-    ink = 175 + 25 * hue
+    ink = 185 + 25 * hue
     picture = _ground(rng)
     picture += alpha[:, :, None] * (ink - picture)
     image = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
@@ -149,12 +149,12 @@ def _place(length: int, inside: tuple[int, int], corner: bool, rng: np.random.Ge
         offset = int(rng.integers(0, 3))
         return low + offset if rng.random() < 0.5 else high - offset
     # The mean of several draws: objects are rather near the centre, as in photographs.
-    return round(rng.integers(low, high + 1, 3).mean())
+    return round(rng.integers(low, high + 1, 4).mean())
 
 
 def _ground(rng: np.random.Generator) -> np.ndarray:
     """A dark ground, float32 64x64x3: two colours running into each other, and smooth and fine noise."""
-    colours = rng.uniform(50, 90, (2, 3))
+    colours = rng.uniform(45, 90, (2, 3))
     angle = rng.uniform(0, 2 * np.pi)
     steps = np.linspace(-0.5, 0.5, SIZE)
     slope = np.clip(0.5 + 0.8 * (np.cos(angle) * steps[None, :] + np.sin(angle) * steps[:, None]), 0, 1)

@@ -46,6 +46,7 @@ class Model:
         base_lr, weight_decay, momentum, batch, dropout: the solver's values (section 5.2.1, open point e).
         negative_slope: of LReLU (section 5.3.2).
         classes, crop: outputs of the last layer, side of the input in pixels.
+        input_scale: what pixels are multiplied by once the mean is subtracted (open point h).
         lr_factor, patience, lr_drops, max_epochs: the rate is multiplied by `lr_factor` when validation top-1 has not
             improved for `patience` epochs; training stops after that has happened `lr_drops` times, or after
             `max_epochs` (open point l).
@@ -68,6 +69,7 @@ class Model:
     negative_slope: float = 0.01
     classes: int = 200
     crop: int = 56
+    input_scale: float = 1 / 64
     lr_factor: float = 0.1
     patience: int = 5
     lr_drops: int = 3

@@ -1,0 +1,55 @@
+// What CMakeLists.txt changes in upstream's sources, where a test can see it.
+
+#include <cmath>
+#include <limits>
+
+#include "reference.hpp"
+
+namespace {
+
+using reference::OneLayer;
+
+caffe::LayerParameter MaxPool() {
+  caffe::LayerParameter param;
+  param.set_type("Pooling");
+  param.mutable_pooling_param()->set_kernel_size(2);
+  param.mutable_pooling_param()->set_stride(2);
+  return param;
+}
+
+// A diverged net: the gradient must stay inside the blob, or the heap is gone.
+TEST(UpstreamEdits, MaxPoolPassesNanOnAndKeepsItsGradientInside) {
+  OneLayer<float> run(MaxPool(), {1, 1, 2, 4}, false);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float values[] = {1, nan, nan, nan, 3, 2, nan, nan};
+  std::copy(values, values + 8, run.bottom.mutable_cpu_data());
+  run.Forward();
+  EXPECT_TRUE(std::isnan(run.top->cpu_data()[0]));
+  EXPECT_TRUE(std::isnan(run.top->cpu_data()[1]));
+  run.Backward({5, 7});
+  float sum = 0;
+  for (int i = 0; i < 8; ++i) sum += run.bottom.cpu_diff()[i];
+  EXPECT_EQ(12, sum);
+  EXPECT_EQ(5, run.bottom.cpu_diff()[1]);
+}
+
+TEST(UpstreamEdits, MaxPoolOfNothingButInfinitiesKeepsItsGradientInside) {
+  OneLayer<float> run(MaxPool(), {1, 1, 2, 2}, false);
+  std::fill_n(run.bottom.mutable_cpu_data(), 4, -std::numeric_limits<float>::infinity());
+  run.Forward();
+  run.Backward({1});
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(run.bottom.cpu_diff()[i] == 0 || run.bottom.cpu_diff()[i] == 1);
+}
+
+TEST(UpstreamEdits, APrototxtThatDoesNotParseSaysWhere) {
+  const std::string path = testing::TempDir() + "upstream_edits.prototxt";
+  std::ofstream(path) << "name: \"x\"\nlayer {\n  typ: 3\n}\n";
+  try {
+    caffe::Net<float> net(path, caffe::TEST);
+    FAIL() << "accepted";
+  } catch (const caffe::Error& error) {
+    EXPECT_NE(std::string(error.what()).find(path + ":3:"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
