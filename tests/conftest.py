@@ -54,7 +54,8 @@ name: "tiny"
 layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TRAIN }}
   transform_param {{ crop_size: 56 mirror: true mean_file: "mean.binaryproto" }}
   data_param {{ source: "train.lmdb" batch_size: 20 backend: LMDB }} }}
-layer {{ name: "pool0" type: "Pooling" bottom: "data" top: "pool0" pooling_param {{ pool: AVE kernel_size: 7 stride: 7 }} }}
+layer {{ name: "pool0" type: "Pooling" bottom: "data" top: "pool0"
+  pooling_param {{ pool: AVE kernel_size: 7 stride: 7 }} }}
 layer {{ name: "conv1_1" type: "Convolution" bottom: "pool0" top: "conv1_1"
   convolution_param {{ num_output: 4 kernel_size: 3 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "lrelu1_1" type: "LReLU" bottom: "conv1_1" top: "conv1_1" }}

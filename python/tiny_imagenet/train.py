@@ -112,8 +112,9 @@ class Trainer:
             raise RunError(f"iteration {self.iteration}: {error}") from error
         loss = sum(float(np.sum(blob.data)) * weight for blob, weight in _losses(self.solver.net))
         if not math.isfinite(loss):
-            best = "" if not self.run.iterations() else f"; the last good checkpoint is {self.run.iterations()[-1]}"
-            raise RunError(f"the loss is {loss} at iteration {self.iteration}: try a lower --base-lr{best}")
+            good = f"; the last good checkpoint is {self.run.iterations()[-1]}" if self.run.iterations() else ""
+            rate = f"--base-lr below {_decimal(self.solver.learning_rate):g}"
+            raise RunError(f"the loss is {loss} at iteration {self.iteration}: train anew with a {rate}{good}")
         self.losses.append(loss)
 
     def record(self, **values: Any) -> dict[str, Any]:
@@ -123,7 +124,7 @@ class Trainer:
         record = {
             "iteration": self.iteration,
             "epoch": round(self.iteration / self.plan.epoch, 4),
-            "learning_rate": self.solver.learning_rate,
+            "learning_rate": _decimal(self.solver.learning_rate),
             "train_loss": float(np.mean(self.losses)) if self.losses else None,
             "images_per_second": round(images / (now - self.clock), 2) if images else None,
             **values,
@@ -258,6 +259,11 @@ def _prepare(run: Run, plan: fit.Plan, options: Options, plateau: Plateau) -> Tr
     return Trainer(run, plan, solver, predictor, plateau, options, events)
 
 
+def _decimal(value: float) -> float:
+    """The number a person wrote where the message holds its float32."""
+    return float(f"{value:.7g}")
+
+
 def _losses(net) -> list[tuple[Any, float]]:
     weights = zip(net.blobs.values(), net._blob_loss_weights)
     return [(blob, weight) for blob, weight in weights if weight]
@@ -277,8 +283,8 @@ def _info(source: str, trainer: Trainer, argv: list[str] | None) -> dict[str, An
         "seed": options.seed,
         "batch": plan.batch,
         "max_iter": plan.solver.max_iter,
-        "base_lr": plan.solver.base_lr,
-        "weight_decay": plan.solver.weight_decay,
+        "base_lr": _decimal(plan.solver.base_lr),
+        "weight_decay": _decimal(plan.solver.weight_decay),
         "data": str(options.data.resolve()),
         "classes": plan.classes,
         "train_images": plan.train_images,
