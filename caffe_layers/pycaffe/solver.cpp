@@ -71,15 +71,13 @@ struct Rate : public caffe::SGDSolver<Dtype> {
   static Dtype Of(caffe::SGDSolver<Dtype>* solver) { return (solver->*&Rate::GetLearningRate)(); }
 };
 
-template <typename SolverType>
-void BindSolver(py::module_* m, const char* name) {
-  py::class_<SolverType, Solver, boost::shared_ptr<SolverType> >(*m, name)
-      .def(py::init([](const std::string& solver_file) {
-             return boost::shared_ptr<SolverType>(new SolverType(ReadParam(solver_file)));
-           }),
-           ReleaseGil(), py::arg("solver_file"))
-      .def_property_readonly("learning_rate", [](SolverType* solver) { return Rate::Of(solver); },
-                             "The rate of the coming iteration, as lr_policy and base_lr have it.");
+template <typename SolverType, typename Base>
+py::class_<SolverType, Base, boost::shared_ptr<SolverType> > BindSolver(py::module_* m, const char* name) {
+  return py::class_<SolverType, Base, boost::shared_ptr<SolverType> >(*m, name).def(
+      py::init([](const std::string& solver_file) {
+        return boost::shared_ptr<SolverType>(new SolverType(ReadParam(solver_file)));
+      }),
+      ReleaseGil(), py::arg("solver_file"), "Build the solver of a prototxt and its nets. Raises CaffeError.");
 }
 
 }  // namespace
@@ -115,12 +113,15 @@ void BindSolvers(py::module_* module) {
         solver->add_callback(new PySolverCallback(std::move(on_start), std::move(on_gradients_ready)));
       });
 
-  BindSolver<caffe::SGDSolver<Dtype> >(module, "SGDSolver");
-  BindSolver<caffe::NesterovSolver<Dtype> >(module, "NesterovSolver");
-  BindSolver<caffe::AdaGradSolver<Dtype> >(module, "AdaGradSolver");
-  BindSolver<caffe::RMSPropSolver<Dtype> >(module, "RMSPropSolver");
-  BindSolver<caffe::AdaDeltaSolver<Dtype> >(module, "AdaDeltaSolver");
-  BindSolver<caffe::AdamSolver<Dtype> >(module, "AdamSolver");
+  typedef caffe::SGDSolver<Dtype> SGD;
+  BindSolver<SGD, Solver>(module, "SGDSolver")
+      .def_property_readonly("learning_rate", &Rate::Of,
+                             "The rate of the coming iteration, as lr_policy and base_lr have it.");
+  BindSolver<caffe::NesterovSolver<Dtype>, SGD>(module, "NesterovSolver");
+  BindSolver<caffe::AdaGradSolver<Dtype>, SGD>(module, "AdaGradSolver");
+  BindSolver<caffe::RMSPropSolver<Dtype>, SGD>(module, "RMSPropSolver");
+  BindSolver<caffe::AdaDeltaSolver<Dtype>, SGD>(module, "AdaDeltaSolver");
+  BindSolver<caffe::AdamSolver<Dtype>, SGD>(module, "AdamSolver");
 
   m.def("get_solver", [](const std::string& filename) {
     return boost::shared_ptr<Solver>(caffe::SolverRegistry<Dtype>::CreateSolver(ReadParam(filename)));
