@@ -33,14 +33,14 @@ tools/sample.py "$runs/sample"
 echo "==> Convert: screening, LMDBs, mean"
 tools/convert.py "$runs/sample" "$runs/data"
 
-# A few minutes instead of the paper's days: small batches, and a rate that suits ten classes.
+# A few minutes instead of the paper's days: small batches, few of them.
 train() {
   echo "==> Train $1"
   "prototxt/$1/train.sh" --data "$runs/data" --run "$runs/$1" "${@:2}"
   tools/evaluate.py "$runs/$1"
 }
-train model1 --batch 25 --epochs 6 --base-lr 0.001
-train model6 --batch 25 --epochs 2 --base-lr 0.001
+train model1 --batch 25 --epochs 5
+train model6 --batch 25 --epochs 1
 
 echo "==> Ensemble"
 tools/ensemble.py --json "$runs/model1/predictions.npz" "$runs/model6/predictions.npz" \

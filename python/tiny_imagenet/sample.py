@@ -122,7 +122,7 @@ def _draw(digit: np.ndarray, split: str, rng: np.random.Generator) -> tuple[np.n
         height = int(rng.integers(9, 20))
         corner = True
     else:
-        height = round(rng.triangular(24, 44, 48))
+        height = round(rng.triangular(28, 44, 48))
     aspect = digit.shape[1] / digit.shape[0] * rng.uniform(0.95, 1.15)
     width = int(np.clip(round(height * aspect), 3, 48 if height > 8 else 7))
 
@@ -130,7 +130,7 @@ def _draw(digit: np.ndarray, split: str, rng: np.random.Generator) -> tuple[np.n
     inside = (0, SIZE) if split == "train" else (_MARGIN, SIZE - _MARGIN)
     x, y = (_place(length, inside, corner, rng) for length in (width, height))
     scaled = cv2.resize(digit, (width, height), interpolation=cv2.INTER_CUBIC if height > 8 else cv2.INTER_LINEAR)
-    alpha[y : y + height, x : x + width] = np.clip((scaled / scaled.max() - 0.3) / 0.4, 0, 1)
+    alpha[y : y + height, x : x + width] = np.clip((scaled / scaled.max() - 0.15) / 0.7, 0, 1)
     box = _bounds(alpha >= 0.5)
 
     hue = rng.uniform(-1, 1, 3)
