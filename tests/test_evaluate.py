@@ -72,7 +72,7 @@ def test_a_net_and_weights_without_a_run_folder(tool, trained, data, tmp_path):
 
 
 def test_mistakes(tool, trained, data, tmp_path):
-    assert "no run folder" in tool("evaluate", tmp_path, "--data", data, fails=1).stderr
+    assert "not a run folder" in tool("evaluate", tmp_path, "--data", data, fails=1).stderr
     error = tool("evaluate", trained, "--data", data, "--checkpoint", "15", fails=1).stderr
     assert "no checkpoint '15': it has best, last, 10, 20" in error
     assert "manifest.json is missing" in tool("evaluate", trained, "--data", tmp_path, fails=1).stderr

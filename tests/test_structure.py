@@ -48,7 +48,7 @@ def imports(path):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found |= set(names) if node.module == "tiny_imagenet" else {node.module}
+            found |= set(names) if node.module == "tiny_imagenet" else {node.module or ""}
     return found
 
 

@@ -32,7 +32,7 @@ def main():
     from tiny_imagenet.train import Options, train  # after the arguments: Caffe takes a moment to load
 
     options = {name: value for name, value in vars(args).items() if name != "source"}
-    result = train(args.source, Options(prototxt=PROTOTXT, **options), [Path(sys.argv[0]).name, *sys.argv[1:]])
+    result = train(args.source, Options(prototxt=PROTOTXT, **options), ["tools/train.py", *sys.argv[1:]])
     print(
         f"{result['run']}: best top-1 {100 * result['top1']:.2f} %, {result['iterations']} iterations "
         f"({result['epochs']:.2f} epochs), {result['seconds']:.0f} s"

@@ -196,7 +196,7 @@ def _thin(iterations: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def _write_counts(axes: Any, counts: np.ndarray, shares: np.ndarray) -> None:
     for row, column in zip(*np.nonzero(counts)):
-        colour = "white" if shares[row, column] > 0.85 else INK
+        colour = "white" if shares[row, column] > 0.5 else INK
         size = 8 if len(counts) <= 12 else 6
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=size)
 

@@ -23,6 +23,7 @@ from markupsafe import Markup
 from tiny_imagenet import figures, metrics, paper, predictions
 from tiny_imagenet.errors import PredictionsError, RunError, TinyImageNetError
 from tiny_imagenet.files import write_text
+from tiny_imagenet.runs import Run as RunFolder
 
 TEMPLATES = Path(__file__).parent / "templates"
 NONE = "-"
@@ -69,17 +70,10 @@ def read(path: str | os.PathLike[str]) -> Run:
     Raises:
         RunError: there is no such folder, it has no run.json, or one of its files is not JSON.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise RunError(f"{folder}: no such run folder: make it with tools/train.py MODEL --data DIR --run {folder}")
-    if not (folder / "run.json").is_file():
-        raise RunError(f"{folder}: not a run folder (it has no run.json): name one that tools/train.py made")
-    info = _read_object(folder / "run.json", "put the file back or train again with tools/train.py")
-    evaluation = {}
-    if (folder / "evaluation.json").is_file():
-        evaluation = _read_object(folder / "evaluation.json", f"write it again with tools/evaluate.py {folder}")
-    file = folder / _text(evaluation.get("predictions"), "predictions.npz")
-    return Run(folder, info, _read_records(folder / "metrics.jsonl"), evaluation, file if file.is_file() else None)
+    run = RunFolder(path)
+    info, scores = run.info, run.scores
+    file = run.path / _text(scores.get("predictions"), run.predictions.name)
+    return Run(run.path, info, run.metrics(), scores, file if file.is_file() else None)
 
 
 def curves(runs: Sequence[Run]) -> dict[str, list[dict[str, Any]]]:
@@ -275,33 +269,6 @@ def _names(runs: Sequence[Run]) -> list[str]:
     """Return each run's model, with the folder where several runs share it."""
     models = [run.model for run in runs]
     return [run.model if models.count(run.model) == 1 else f"{run.model} ({run.path})" for run in runs]
-
-
-def _read_object(path: Path, advice: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path}: not JSON ({error}): {advice}") from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path}: not a JSON object: {advice}")
-    return value
-
-
-def _read_records(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line) if line.strip() else {}
-        except ValueError as error:
-            if number == len(lines):  # a run that is being written, or was killed, may end in half a line
-                break
-            raise RunError(f"{path}: line {number} is not JSON: remove that line") from error
-        if isinstance(record, dict):
-            records.append(record)
-    return records
 
 
 def _number(value: Any) -> float | None:

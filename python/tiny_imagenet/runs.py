@@ -52,12 +52,26 @@ class Run:
         """What run.json says.
 
         Raises:
-            RunError: there is no run in the folder.
+            RunError: there is no run in the folder, or the file is not JSON.
         """
-        try:
-            return json.loads(self._info.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.path} is no run folder (no readable run.json): tools/train.py makes one") from error
+        if not self.path.is_dir():
+            raise RunError(
+                f"{self.path}: no such run folder: make it with tools/train.py MODEL --data DIR --run {self.path}"
+            )
+        if not self._info.is_file():
+            raise RunError(f"{self.path}: not a run folder (it has no run.json): name one that tools/train.py made")
+        return _read_object(self._info, "put the file back or train again with tools/train.py")
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """What evaluation.json says; empty where there is none.
+
+        Raises:
+            RunError: the file is not JSON.
+        """
+        if not self.evaluation.is_file():
+            return {}
+        return _read_object(self.evaluation, f"write it again with tools/evaluate.py {self.path}")
 
     def start(self, info: dict[str, Any]) -> None:
         """Write run.json: from here on the folder is a run and stays."""
@@ -69,14 +83,25 @@ class Run:
             stream.write(json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All records of metrics.jsonl."""
-        try:
-            lines = self._metrics.read_text(encoding="utf-8").splitlines()
-            return [json.loads(line) for line in lines]
-        except FileNotFoundError:
+        """All records of metrics.jsonl, in the order written; empty where there is none.
+
+        Raises:
+            RunError: a line is not JSON; the last one may be half written.
+        """
+        if not self._metrics.is_file():
             return []
-        except ValueError as error:
-            raise RunError(f"{self._metrics} has a line that is not JSON: {error}") from error
+        lines = self._metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line) if line.strip() else {}
+            except ValueError as error:
+                if number == len(lines):  # a run that is being written, or was killed, may end in half a line
+                    break
+                raise RunError(f"{self._metrics}: line {number} is not JSON: remove that line") from error
+            if isinstance(record, dict):
+                records.append(record)
+        return records
 
     @contextlib.contextmanager
     def checkpoint(self, iteration: int) -> Iterator[Path]:
@@ -157,3 +182,13 @@ def create(path: str | os.PathLike[str]) -> Iterator[Run]:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
                 if not existed:
                     run.path.rmdir()
+
+
+def _read_object(path: Path, advice: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path}: not JSON ({error}): {advice}") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: not a JSON object: {advice}")
+    return value
