@@ -320,3 +320,22 @@ def test_interruption_leaves_nothing(source, tmp_path):
     assert process.returncode == 130
     assert stderr == "convert.py: error: interrupted\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_caffe_reads_the_records_and_the_mean(data, tmp_path):
+    """Caffe's own Data layer gives the images that the reader gives, less the mean, cut to the centre."""
+    import caffe
+
+    net_file = tmp_path / "net.prototxt"
+    net_file.write_text(
+        'layer { name: "data" type: "Data" top: "data" top: "label"'
+        f'  transform_param {{ crop_size: 56 mean_file: "{data / "mean.binaryproto"}" }}'
+        f'  data_param {{ source: "{data / "train.lmdb"}" batch_size: 5 backend: LMDB }} }}'
+    )
+    net = caffe.Net(str(net_file), caffe.TEST)
+    net.forward()
+    mean = datum.read_mean(data / "mean.binaryproto")
+    for index, (_, label, image) in zip(range(5), lmdb_reader.records(data / "train.lmdb")):
+        expected = (image - mean)[:, 4:60, 4:60]
+        np.testing.assert_allclose(net.blobs["data"].data[index], expected, rtol=1e-5, atol=1e-4)
+        assert net.blobs["label"].data[index] == label

@@ -25,6 +25,7 @@ archive=caffe_1.0.0+git20180821.99bd997.orig.tar.gz
 sha256=e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c
 
 mkdir -p "$(dirname "$target")"
+target=$(cd "$(dirname "$target")" && pwd)/$(basename "$target") # apt takes relative paths for its own
 work=$(mktemp -d "$(dirname "$target")/.caffe-source.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
@@ -50,7 +51,7 @@ from_apt() {
       -o "Dir::State::Lists=$work/apt/lists" -o "Dir::Cache=$work/apt" -o "Dir::Cache::archives=$work/apt/archives"
       -o "Acquire::Check-Valid-Until=false" -o "APT::Sandbox::User=root")
     echo "Caffe's source: Debian's source package caffe 1.0.0+git20180821.99bd997, from this machine's mirror"
-    if apt-get "${options[@]}" -qq update 2>/dev/null && (cd "$work" && apt-get "${options[@]}" -qq source --download-only caffe) 2>/dev/null; then
+    if apt-get "${options[@]}" -qq update 2>>"$work/errors" && (cd "$work" && apt-get "${options[@]}" -qq source --download-only caffe) 2>>"$work/errors"; then
       echo "$sha256  $work/$archive" | sha256sum --check --quiet ||
         die "$archive does not have the sha256 it should: the mirror or the network changed it; try again or another mirror"
       mkdir "$work/tree"
@@ -65,14 +66,18 @@ from_apt() {
 from_git() {
   command -v git >/dev/null || return 1
   echo "Caffe's source: the upstream repository at commit ${commit:0:7}"
-  git init -q "$work/tree" &&
-    git -C "$work/tree" fetch -q --depth 1 https://github.com/BVLC/caffe.git "$commit" &&
-    git -C "$work/tree" checkout -q FETCH_HEAD && rm -rf "$work/tree/.git"
+  {
+    git init -q "$work/tree" &&
+      git -C "$work/tree" fetch -q --depth 1 https://github.com/BVLC/caffe.git "$commit" &&
+      git -C "$work/tree" checkout -q FETCH_HEAD && rm -rf "$work/tree/.git"
+  } 2>>"$work/errors"
 }
 
-from_apt || from_git ||
+from_apt || from_git || {
+  cat "$work/errors" >&2
   die "neither Debian's source package nor the upstream repository could be reached: check the network, or get BVLC Caffe" \
     "at commit ${commit:0:7} yourself and set CAFFE_SOURCE_DIR to it"
+}
 
 root=$(dirname "$(dirname "$(dirname "$(find "$work/tree" -maxdepth 4 -path '*/src/caffe' -type d | head -n 1)")/x")")
 [ -e "$root/src/caffe/proto/caffe.proto" ] || die "what was fetched is not BVLC Caffe: no src/caffe/proto/caffe.proto in it"
