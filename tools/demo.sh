@@ -12,17 +12,15 @@ case "${1-}" in
   -*) echo "demo.sh: error: unknown argument '$1' (see tools/demo.sh --help)" >&2; exit 2 ;;
 esac
 root=$(cd "$(dirname "$0")/.." && pwd)
-runs=${1:-$root/runs/demo}
+runs=$(realpath -m "${1:-$root/runs/demo}")
 begin=$SECONDS
 
-"$root/tools/setup.sh"
-if [ -e "$runs" ]; then
-  [ -e "$runs/.demo" ] || {
-    echo "demo.sh: error: $runs exists and is no earlier demo: name another folder or remove it" >&2
-    exit 1
-  }
-  rm -rf "$runs"
+if [ -e "$runs" ] && [ ! -e "$runs/.demo" ]; then
+  echo "demo.sh: error: $runs exists and is no earlier demo: name another folder or remove it" >&2
+  exit 1
 fi
+"$root/tools/setup.sh"
+rm -rf "$runs"
 mkdir -p "$runs"
 touch "$runs/.demo"
 export PATH="$root/.venv/bin:$PATH"

@@ -72,8 +72,8 @@ else
   step "System packages: all there"
 fi
 
-command -v "$python" >/dev/null || die "there is no $python: install Python 3.9 or newer, or set PYTHON"
-version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
+  die "there is no $python that runs: install Python 3.9 or newer, or set PYTHON to one"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' || die "$python is Python $version: 3.9 or newer is needed, set PYTHON to one"
 
 # --- Nothing new? ---------------------------------------------------------------------------------------------------
@@ -93,11 +93,12 @@ rm -f "$stamp"
 
 # --- .venv ----------------------------------------------------------------------------------------------------------
 step "Python $version in .venv, with the packages of tools/requirements.txt"
-if [ -x .venv/bin/python ] && [ "$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$version" ]; then
-  :
-else
+# Made anew for another Python, and where the checkout was moved: both name their folder inside.
+if [ "$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" != "$version" ] ||
+  ! grep -qF "$PWD/.venv" .venv/bin/activate; then
   run "is the venv module installed (python3-venv)?" "$python" -m venv --clear .venv
 fi
+# requirements.txt has a pip too: the one that comes with an old Python knows no editable wheels.
 run "check the network and pip's configuration" .venv/bin/python -m pip install --disable-pip-version-check -r tools/requirements.txt
 
 # --- Caffe ----------------------------------------------------------------------------------------------------------
@@ -110,7 +111,11 @@ cores=$(nproc)
 memory=$(awk '/MemAvailable/ {print int($2 / 1572864)}' /proc/meminfo)
 jobs=${JOBS:-$((memory < 1 ? 1 : memory < cores ? memory : cores))}
 step "Build with $jobs compilers at once (about five minutes on two cores the first time)"
-[ ! -e build/CMakeCache.txt ] || grep -qx 'CMAKE_GENERATOR:INTERNAL=Ninja' build/CMakeCache.txt || rm -f build/CMakeCache.txt
+# CMake's cache holds on to its generator and folder.
+if ! { grep -qx 'CMAKE_GENERATOR:INTERNAL=Ninja' build/CMakeCache.txt &&
+  grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" build/CMakeCache.txt; } 2>/dev/null; then
+  rm -rf build/CMakeCache.txt build/CMakeFiles
+fi
 run "see the lines above" cmake -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=ON -DBUILD_PYTHON=ON \
   -DCAFFE_SOURCE_DIR="${CAFFE_SOURCE_DIR-}" -DPython_EXECUTABLE="$PWD/.venv/bin/python"
 if [ -t 1 ]; then

@@ -7,8 +7,8 @@ endif()
 find_package(Python 3.9 COMPONENTS Interpreter Development.Module)
 if(Python_FOUND)
   # Asked anew every time: the folder changes with the environment that builds.
-  execute_process(COMMAND ${Python_EXECUTABLE} -m pybind11 --cmakedir OUTPUT_VARIABLE pybind11_DIR
-                  OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  execute_process(COMMAND ${Python_EXECUTABLE} -c "import pybind11; print(pybind11.get_cmake_dir())"
+                  OUTPUT_VARIABLE pybind11_DIR OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
 endif()
 if(NOT Python_FOUND OR NOT pybind11_DIR)
   message(WARNING "pycaffe is left out: no Python 3.9 or newer with its headers and pybind11 was found. "
