@@ -122,6 +122,20 @@ def test_weights_that_make_no_mean_are_refused(weights):
         ensemble.average([make(1), make(2)], weights)
 
 
+def test_only_the_ratio_of_weights_counts_however_large_or_small_they_are():
+    members = [make(1), make(2)]
+    for weights, shares in [
+        ([1e308, 1e308], [0.5, 0.5]),
+        ([1.7e308, 0], [1, 0]),
+        ([5e-324, 5e-324], [0.5, 0.5]),
+        ([3e-310, 1e-310], [0.75, 0.25]),
+    ]:
+        result = ensemble.average(members, weights)
+        assert [member["weight"] for member in result.meta["members"]] == pytest.approx(shares)
+        assert ensemble.describe(members, result, weights)["weights"] == pytest.approx(shares)
+        assert (result.probabilities == ensemble.average(members, shares).probabilities).all()
+
+
 def test_the_search_finds_the_best_prefix_of_the_greedy_path():
     members = [make(seed, skill=skill, order_seed=seed) for seed, skill in [(1, 0.2), (2, 1.2), (3, 1.0), (4, 0.1)]]
     found = ensemble.search(members)

@@ -84,13 +84,29 @@ def test_mistakes(tool, trained, data, tmp_path):
         Run(trained).weights("../../etc")
 
 
+def test_weights_that_are_not_the_net_s_are_refused(tool, trained, data, tmp_path):
+    run = Run(trained)
+    (tmp_path / "empty").write_bytes(b"")
+    arguments = ("--net", run.deploy, "--data", data, "--weights")
+    assert "weights of no layer" in tool("evaluate", *arguments, tmp_path / "empty", fails=1).stderr
+    assert "cannot read the weights" in tool("evaluate", *arguments, tmp_path, fails=1).stderr
+    assert "no caffemodel" in tool("evaluate", *arguments, run.deploy, fails=1).stderr
+
+
+def test_scores_elsewhere_leave_the_run_s_own(trained, data, tmp_path):
+    evaluate.evaluate_run(Run(trained), data)
+    before = Run(trained).evaluation.read_bytes()
+    evaluate.evaluate_run(Run(trained), data, checkpoint="10", out=tmp_path / "other.npz")
+    assert Run(trained).evaluation.read_bytes() == before
+
+
 def test_data_of_another_number_of_classes_is_refused(trained, data, tmp_path):
     other = tmp_path / "data"
     shutil.copytree(data, other)
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["classes"].pop()
     (other / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(RuntimeError, match="10 classes apart.*has 9"):
+    with pytest.raises(RuntimeError, match="other classes"):
         evaluate.evaluate_run(Run(trained), other)
     with pytest.raises(DatasetError, match="no LMDB|not an LMDB"):
         predict(Predictor(Run(trained).deploy, Run(trained).mean, Run(trained).weights()), tmp_path / "val.lmdb")

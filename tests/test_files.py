@@ -47,6 +47,11 @@ def test_what_cannot_be_written_is_one_line(tmp_path):
             1,
             "tool: error: [Errno 28] No space left on device: 'x.npz'\n",
         ),
+        (
+            UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+            1,
+            "tool: error: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte\n",
+        ),
         (KeyboardInterrupt(), 130, "tool: error: interrupted\n"),
         (None, 0, ""),
     ],
@@ -61,6 +66,20 @@ def test_a_script_ends_with_the_status_of_the_contract(raised, status, line, mon
         cli.run(main)
     assert caught.value.code == status
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(("kind", "least"), [(cli.positive_int, 1), (cli.count, 0)])
+def test_whole_numbers_are_those_that_caffe_can_hold(kind, least, capsys):
+    parser = cli.Parser("Does nothing.", "tool 1")
+    parser.add_argument("number", type=kind)
+    for value in (least, 2**31 - 1):
+        assert parser.parse_args([str(value)]).number == value
+    for text in (str(least - 1), str(2**31), "9" * 30, "1.5", "many"):
+        with pytest.raises(SystemExit) as caught:
+            parser.parse_args(["--", text])
+        assert caught.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and repr(text) in lines[0] and "2147483647" in lines[0]
 
 
 def test_track_yields_all_and_is_silent_when_quick(capsys):

@@ -31,6 +31,23 @@ def test_a_hand_edited_file_is_kept_unless_forced(tmp_path):
     assert not generate.is_edited(solver.read_text())
 
 
+def test_a_file_that_is_not_utf_8_counts_as_edited(tmp_path, tool):
+    model = zoo.MODELS["model1"]
+    generate.write(model, tmp_path)
+    solver = tmp_path / "model1" / "solver.prototxt"
+    mine = solver.read_bytes().replace(b"\n", b" caf\xe9\n", 1)  # even where the digest does not cover
+    solver.write_bytes(mine)
+    assert generate.differing(model, tmp_path) == [solver]
+    with pytest.raises(NetError, match=r"solver\.prototxt was edited by hand.*--force"):
+        generate.write(model, tmp_path)
+    for arguments in ([], ["--check"]):
+        done = tool("generate", "model1", "--out", tmp_path, *arguments, fails=1)
+        assert len(done.stderr.splitlines()) == 1 and "solver.prototxt" in done.stderr
+    assert solver.read_bytes() == mine
+    assert generate.write(model, tmp_path, force=True) == [solver]
+    assert generate.differing(model, tmp_path) == []
+
+
 def test_an_older_generated_file_is_brought_up_to_date(tmp_path):
     generate.write(zoo.MODELS["model1"], tmp_path)
     changed = generate.write(zoo.MODELS["model1"].replace(base_lr=0.5), tmp_path)

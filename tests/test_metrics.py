@@ -105,6 +105,22 @@ def test_unknown_labels_are_left_out():
             function(unknown)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_probabilities_that_are_not_finite_are_not_scored(value):
+    given_ = random_predictions(count=6)
+    given_.labels[:2] = -1
+    expected = metrics.summary(given_)
+    given_.probabilities[1, 3] = value  # its label is unknown
+    assert metrics.summary(given_) == expected
+    given_.probabilities[4, given_.labels[4] - 1] = value
+    for score in (metrics.labelled, metrics.ranks, metrics.summary, metrics.confusion, metrics.per_class):
+        with pytest.raises(PredictionsError, match=r"'00000004_val_4\.JPEG' are not finite \(1 such"):
+            score(given_)
+    given_.probabilities[:] = np.nan  # every comparison with NaN is false: all would be first
+    with pytest.raises(PredictionsError, match=r"4 such images"):
+        metrics.top_k(given_, 1)
+
+
 def test_few_classes_have_no_top_5():
     summary = metrics.summary(make([[0.5, 0.25, 0.25, 0]] * 2, [0, 3]))
     assert summary["top5"] is summary["top5_interval"] is summary["top5_error"] is None

@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import caffe
 import numpy as np
@@ -182,3 +183,58 @@ def test_an_interrupt_stops_a_long_step(solver_file):
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=30)[0] == "stopped\n"
     assert process.returncode == 0
+
+
+def test_a_view_outlives_a_reshape_of_its_blob(net_file):
+    blob = caffe.Net(str(net_file), caffe.TEST).blobs["data"]
+    view = blob.data
+    view[...] = 7
+    blob.reshape(500, 3, 4, 5)
+    others = [np.full(view.shape, 1, np.float32) for _ in range(100)]
+    assert (view == 7).all()
+    assert blob.data.shape == (500, 3, 4, 5)
+    del others
+
+
+def test_nothing_is_shared_with_nothing(net_file, solver_file):
+    with pytest.raises(TypeError):
+        caffe.Net(str(net_file), caffe.TEST).share_with(None)
+    with pytest.raises(TypeError):
+        caffe.SGDSolver(str(solver_file)).share_weights(None)
+
+
+def test_input_arrays_are_kept_and_must_be_float32(tmp_path):
+    path = tmp_path / "memory.prototxt"
+    path.write_text(
+        'layer { name: "data" type: "MemoryData" top: "data" top: "label"'
+        " memory_data_param { batch_size: 2 channels: 1 height: 2 width: 2 } }"
+    )
+    net = caffe.Net(str(path), caffe.TEST)
+    net.set_input_arrays(np.full((4, 1, 2, 2), 7, np.float32), np.arange(4, dtype=np.float32))
+    others = [np.full((4, 1, 2, 2), -1, np.float32) for _ in range(100)]
+    assert (net.forward()["data"] == 7).all()
+    del others
+    for data, labels in [
+        (np.zeros((4, 1, 2, 2)), np.zeros(4, np.float32)),
+        (np.zeros((4, 1, 2, 2), "f"), np.arange(4)),
+    ]:
+        with pytest.raises(caffe.CaffeError, match="float32"):
+            net.set_input_arrays(data, labels)
+    with pytest.raises(caffe.CaffeError, match="wrong height"):
+        net.set_input_arrays(np.zeros((4, 1, 3, 2), "f"), np.zeros(4, "f"))
+
+
+def test_a_folder_is_no_net(tmp_path):
+    with pytest.raises(caffe.CaffeError, match="Could not open file"):
+        caffe.Net(str(tmp_path), caffe.TEST)
+
+
+def test_the_caffe_program_fails_in_one_line():
+    program = Path(__file__).parent.parent / "build" / "caffe"
+    if not program.exists():
+        pytest.skip("the program is in the build folder, which is not here")
+    done = subprocess.run([program, "train", "--solver", "nowhere"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("caffe: error: ")
+    assert subprocess.run([program], capture_output=True).returncode == 1
+    assert subprocess.run([program, "--version"], capture_output=True).returncode == 0

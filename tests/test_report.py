@@ -247,6 +247,38 @@ def test_an_evaluation_without_its_predictions_has_scores_but_no_confusion(tmp_p
     assert float(row(page, "model1")[1]) > 0 and 'id="confusion"' not in text
 
 
+@pytest.mark.parametrize("kind", ["above", "absolute", "link", "nul", "long"])
+def test_predictions_that_lie_outside_the_run_are_not_read(tmp_path, kind):
+    run = make_run(tmp_path / "runs" / "one")
+    outside = tmp_path / "other.npz"
+    (run / "predictions.npz").rename(outside)
+    names = {
+        "above": "../../other.npz",
+        "absolute": str(outside),
+        "link": "link.npz",
+        "nul": "a\0b",
+        "long": "x" * 5000,
+    }
+    (run / "link.npz").symlink_to(outside)
+    scores = json.loads((run / "evaluation.json").read_text())
+    (run / "evaluation.json").write_text(json.dumps({**scores, "predictions": names[kind]}))
+    assert report.read(run).predictions is None
+    text, page = build(tmp_path, [run])
+    assert float(row(page, "model1")[1]) > 0 and 'id="confusion"' not in text
+
+
+def test_predictions_below_the_run_are_read_however_the_run_is_named(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "one")
+    (run / "sub").mkdir()
+    (run / "predictions.npz").rename(run / "sub" / "p.npz")
+    scores = json.loads((run / "evaluation.json").read_text())
+    (run / "evaluation.json").write_text(json.dumps({**scores, "predictions": "sub/p.npz"}))
+    (tmp_path / "linked").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "linked", "one/../one", run):
+        assert report.read(name).predictions.samefile(run / "sub" / "p.npz")
+
+
 @pytest.mark.parametrize(
     "info",
     [

@@ -1,8 +1,10 @@
 """The directions of the house: who imports whom, what the scripts promise, what the README lists."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,19 @@ MAY_IMPORT = {
     "figures": {"metrics", "predictions"},
     "report": {"figures", "metrics", "paper", "predictions", "runs"},
 }
+THIRD_PARTY = {
+    "caffe",
+    "cv2",
+    "google",  # protobuf
+    "jinja2",
+    "lmdb",
+    "markupsafe",
+    "matplotlib",
+    "numpy",
+    "rich",
+    "sklearn",
+    "tensorboardX",
+}
 STANDARD_ALONE = {"zoo", "paper", "runs"}
 NUMPY_ALONE = {"metrics", "ensemble", "screening", "predictions"}
 WITH_CAFFE = {"nets", "solvers", "fit", "train", "predict", "generate"}
@@ -52,6 +67,29 @@ def imports(path):
     return found
 
 
+def is_standard(name):
+    """Whether a top-level module comes with this Python; one that is not installed at all does not."""
+    if name in sys.builtin_module_names:
+        return True
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:  # None: a namespace package
+        return False
+    if spec.origin in ("built-in", "frozen"):
+        return True
+    origin = Path(spec.origin).resolve()
+    folders = [Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")]
+    return any(
+        folder in origin.parents and not {"site-packages", "dist-packages"} & set(origin.relative_to(folder).parts)
+        for folder in folders
+    )
+
+
+def third_party(path):
+    """The packages a file imports that are neither ours nor Python's."""
+    names = {name.split(".")[0] for name in imports(path)}
+    return {name for name in names if not (name == "tiny_imagenet" or is_standard(name))}
+
+
 def modules():
     return sorted(path for path in LIBRARY.glob("*.py") if path.stem != "__init__" and path.stem not in BASE)
 
@@ -60,14 +98,27 @@ def modules():
 def test_a_module_imports_only_what_it_may(path):
     own = {name.split(".")[1] for name in imports(path) if name.startswith("tiny_imagenet.")}
     assert own - BASE <= MAY_IMPORT[path.stem]
-    others = {name.split(".")[0] for name in imports(path)} - {"tiny_imagenet", "__future__"}
-    third = {name for name in others if name not in sys.stdlib_module_names}
+    third = third_party(path)
     if path.stem in STANDARD_ALONE:
         assert not third
     if path.stem in NUMPY_ALONE:
         assert third <= {"numpy"}
     if path.stem not in WITH_CAFFE:
         assert "caffe" not in third
+
+
+def test_only_listed_packages_are_imported():
+    files = [*LIBRARY.glob("*.py"), *(ROOT / "tools").glob("*.py")]
+    found = {str(path.relative_to(ROOT)): third_party(path) - {"_venv"} for path in files}
+    assert {name: more - THIRD_PARTY for name, more in found.items() if more - THIRD_PARTY} == {}
+    assert set().union(*found.values()) == THIRD_PARTY  # none is listed that nobody imports
+
+
+def test_standard_modules_are_told_from_others(tmp_path):
+    assert all(map(is_standard, ["__future__", "collections", "fcntl", "json", "math", "os", "sys", "time", "zlib"]))
+    assert not any(map(is_standard, [*THIRD_PARTY - {"caffe"}, "pytest", "hypothesis", "no_such_package"]))
+    (tmp_path / "new.py").write_text("import json, pytest\ndef f():\n    from no_such_package.part import x\n")
+    assert third_party(tmp_path / "new.py") == {"pytest", "no_such_package"}
 
 
 def test_the_arrows_name_no_module_that_is_gone():

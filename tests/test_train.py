@@ -1,12 +1,19 @@
 import fcntl
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import caffe
+import lmdb
 import numpy as np
 import pytest
 
 from conftest import write_tiny_net
-from tiny_imagenet import lmdb_reader, nets, train
+from tiny_imagenet import datum, lmdb_reader, nets, train
 from tiny_imagenet.errors import DatasetError, NetError, RunError
 from tiny_imagenet.runs import Run
 from tiny_imagenet.train import Options, Plateau
@@ -122,7 +129,7 @@ def test_data_that_is_missing_or_half_there(tiny_solver, data, tmp_path):
     half.mkdir()
     for name in ("manifest.json", "mean.binaryproto"):
         (half / name).write_bytes((data / name).read_bytes())
-    refused(DatasetError, r"wants train\.lmdb", tiny_solver, tmp_path / "run", data=half)
+    refused(DatasetError, r"train\.lmdb is not in", tiny_solver, tmp_path / "run", data=half)
 
 
 def test_nets_that_are_wrong(tiny_solver, data, tmp_path):
@@ -133,7 +140,7 @@ def test_nets_that_are_wrong(tiny_solver, data, tmp_path):
         ('type: "LReLU"', 'type: "LRelu"', "does not build: .*LRelu"),
         ("num_output: 10", "num_output: 200", "200 outputs, the data set 10 classes"),
         ("crop_size: 56", "crop_size: 48", "crops 48 pixels, the deploy net takes 56"),
-        ("train.lmdb", "other.lmdb", r"wants other\.lmdb"),
+        ("train.lmdb", "other.lmdb", r"other\.lmdb is not in"),
         ("phase: TRAIN", "phase: TEST", "one Data layer for training"),
     ]:
         train_val.write_text(good.replace(old, new))
@@ -141,6 +148,128 @@ def test_nets_that_are_wrong(tiny_solver, data, tmp_path):
     train_val.write_text(good)
     tiny_solver.with_name("deploy.prototxt").unlink()
     refused(NetError, r"deploy\.prototxt is missing", tiny_solver, tmp_path / "run", data=data)
+
+
+def test_what_validation_could_not_repeat_is_refused(tiny_solver, data, tmp_path):
+    train_val = tiny_solver.with_name("train_val.prototxt")
+    good = train_val.read_text()
+    for new in ("crop_size: 56 scale: 0.01", "crop_size: 56 force_gray: true"):
+        train_val.write_text(good.replace("crop_size: 56", new))
+        refused(NetError, "must have a mean_file and no scale", tiny_solver, tmp_path / "run", data=data)
+    train_val.write_text(good.replace("batch_size: 20", "batch_size: 0"))
+    refused(NetError, "batch_size of at least 1", tiny_solver, tmp_path / "run", data=data)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("max_iter: 20", "max_iter: 0", "max_iter is 0"),
+        ("max_iter: 20", "max_iter: 20 iter_size: -3", "iter_size is -3"),
+        ("base_lr: 0.0003", "base_lr: nan", "base_lr is nan"),
+        ('lr_policy: "fixed"', 'lr_policy: "stairs"', "stairs"),
+        ("net:", "# net:", "names no net"),
+    ],
+)
+def test_solvers_that_train_nothing_are_refused(old, new, says, tiny_solver, data, tmp_path):
+    text = tiny_solver.read_text()
+    assert old in text
+    tiny_solver.write_text(text.replace(old, new))
+    refused(NetError, says, tiny_solver, tmp_path / "run", data=data)
+
+
+def test_the_net_that_the_solver_names_is_trained(tiny_solver, data, tmp_path):
+    """Not one that happens to lie beside the solver under the same name."""
+    write_tiny_net(tiny_solver.parent / "other")
+    path = tiny_solver.parent / "other" / "train_val.prototxt"
+    path.write_text(path.read_text().replace('name: "tiny"', 'name: "other"', 1))
+    tiny_solver.write_text(tiny_solver.read_text().replace("train_val.prototxt", "other/train_val.prototxt"))
+    train.train(str(tiny_solver), Options(data=data, run=tmp_path / "run", max_iter=1))
+    assert Run(tmp_path / "run").info["model"] == "other"
+
+
+def test_a_solver_that_asks_for_hdf5_snapshots(tiny_solver, data, tmp_path):
+    tiny_solver.write_text(tiny_solver.read_text() + "snapshot_format: HDF5\n")
+    train.train(str(tiny_solver), Options(data=data, run=tmp_path / "run", max_iter=1))
+    assert Run(tmp_path / "run").weights("last").name == "weights.caffemodel"
+
+
+def test_init_from_what_has_no_weights_is_refused(tiny_solver, trained, data, tmp_path):
+    (tmp_path / "empty.caffemodel").write_bytes(b"")
+    (tmp_path / "text.caffemodel").write_text("hello, no weights here")
+    for name, says in [
+        ("empty.caffemodel", "weights of no layer"),
+        ("text.caffemodel", "no caffemodel"),
+        ("missing.caffemodel", "cannot read the weights"),
+        ("", "cannot read the weights"),
+    ]:
+        refused(NetError, says, tiny_solver, tmp_path / "run", data=data, init=tmp_path / name)
+
+
+def copy_with_record(data, folder, key, value, lmdb_name="train.lmdb"):
+    """A copy of a converted folder with one more, last record."""
+    shutil.copytree(data, folder)
+    with lmdb.open(str(folder / lmdb_name), map_size=64 << 20, lock=False) as environment:
+        with environment.begin(write=True) as transaction:
+            transaction.put(key, value)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"no datum at all",
+        datum.encode(np.zeros((3, 32, 32), np.uint8), 1),
+        datum.encode(np.zeros((3, 64, 64), np.uint8), 10),
+        datum.encode(np.zeros((3, 64, 64), np.uint8), -1),
+        datum.encode(np.zeros((3, 64, 64), np.uint8), 1)[:500],
+    ],
+)
+def test_a_bad_record_is_named_before_the_first_iteration(value, tiny_solver, data, tmp_path):
+    bad = copy_with_record(data, tmp_path / "bad", b"99999999_bad.JPEG", value)
+    refused(DatasetError, r"99999999_bad\.JPEG", tiny_solver, tmp_path / "run", data=bad)
+
+
+def test_a_bad_record_in_caffe_s_own_thread_is_an_exception(data, tmp_path):
+    """Stock Caffe ends the process there."""
+    for name, value, says in [
+        ("shape", datum.encode(np.zeros((3, 32, 32), np.uint8), 1), "Check failed"),
+        ("short", datum.encode(np.zeros((3, 64, 64), np.uint8), 1)[:500], "Datum"),
+        ("label", datum.encode(np.zeros((3, 64, 64), np.uint8), 500), "number of classes"),
+    ]:
+        bad = copy_with_record(data, tmp_path / name, b"00000100_bad.JPEG", value)
+        net_file = write_tiny_net(tmp_path / name / "net").with_name("train_val.prototxt")
+        text = net_file.read_text().replace("train.lmdb", str(bad / "train.lmdb"))
+        net_file.write_text(text.replace('"mean.binaryproto"', f'"{bad / "mean.binaryproto"}"'))
+        net = caffe.Net(str(net_file), caffe.TRAIN)
+        with pytest.raises(caffe.CaffeError, match=says):
+            for _ in range(20):
+                net.forward()
+        if name != "label":  # the thread is gone, and each who asks is told
+            with pytest.raises(caffe.CaffeError, match=says):
+                net.forward()
+
+
+def test_a_net_that_diverges_in_the_last_step_is_no_best(data, tmp_path):
+    solver = write_tiny_net(tmp_path / "net", base_lr=1e20)
+    with pytest.raises(RunError, match="validation probabilities is nan at iteration 1"):
+        train.train(str(solver), Options(data=data, run=tmp_path / "run", max_iter=1))
+    assert Run(tmp_path / "run").iterations() == []
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_status_130(data, tiny_solver, tmp_path):
+    script = Path(__file__).parent.parent / "tools" / "train.py"
+    command = [sys.executable, script, tiny_solver, "--data", data, "--run", tmp_path / "run", "--max-iter", "1000000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "run" / "metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert stderr.endswith("train.py: error: interrupted\n")
+    assert "Traceback" not in stderr
+    assert Run(tmp_path / "run").weights("last").is_file()
 
 
 def test_unknown_models_and_solvers(data, tmp_path):

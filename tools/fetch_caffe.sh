@@ -38,7 +38,8 @@ mirrors() {
 }
 
 from_apt() {
-  command -v apt-get >/dev/null || return 1
+  # Ubuntu's mirrors have no Debian releases.
+  command -v apt-get >/dev/null && grep -q '^ID=debian' /etc/os-release || return 1
   local keyring=/usr/share/keyrings/debian-archive-keyring.gpg mirror
   for mirror in $(mirrors); do
     mkdir -p "$work/apt/lists/partial" "$work/apt/archives/partial"

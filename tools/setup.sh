@@ -16,7 +16,7 @@ case "${1-}" in
   *) echo "setup.sh: error: unknown argument '$1' (see tools/setup.sh --help)" >&2; exit 2 ;;
 esac
 
-cd "$(dirname "$0")/.."
+cd -P "$(dirname "$0")/.." # as .venv and CMake write it
 begin=$SECONDS
 stamp=.venv/.setup-stamp
 log=build/setup.log
@@ -44,10 +44,11 @@ packages=(
   libopenblas-openmp-dev libopencv-core-dev libopencv-imgcodecs-dev libopencv-imgproc-dev libprotobuf-dev
   protobuf-compiler graphviz
 )
-# Debian's own Python comes in parts; any other is taken as it is.
-case "$(command -v "$python" || echo /usr/bin/python3)" in
-  /usr/bin/python3) packages+=(python3 python3-dev python3-venv) ;;
-  /usr/bin/python3.*) packages+=("${python##*/}-dev" "${python##*/}-venv") ;;
+# Debian's own Python comes in parts (a virtual environment of it too); any other is taken as it is.
+base=$("$python" -c 'import sys; print(sys.base_prefix, "python%d.%d" % sys.version_info[:2])' 2>/dev/null || true)
+case "$base" in
+  "") packages+=(python3 python3-dev python3-venv) ;;
+  "/usr "*) packages+=("${base#* }-dev" "${base#* }-venv") ;;
 esac
 
 mkdir -p build

@@ -1,6 +1,6 @@
 # CAFFE_SOURCE: where BVLC Caffe's source is (fetched where CAFFE_SOURCE_DIR names none).
 # caffe_edit(FILE OLD NEW [OLD NEW ...]): compile FILE of that source with each OLD replaced by its NEW, from a copy in
-# the build folder; stops where an OLD is not in it.
+# the build folder, edited/FILE; stops where an OLD is not in it.
 
 if(CAFFE_SOURCE_DIR)
   set(CAFFE_SOURCE ${CAFFE_SOURCE_DIR})
@@ -33,6 +33,9 @@ function(caffe_edit file)
   set(edited ${CMAKE_CURRENT_BINARY_DIR}/edited/${file})
   file(WRITE ${edited}.new "${text}")
   configure_file(${edited}.new ${edited} COPYONLY) # leaves the time stamp alone where nothing changed
-  list(REMOVE_ITEM UPSTREAM_SOURCES ${CAFFE_SOURCE}/${file})
-  set(UPSTREAM_SOURCES ${UPSTREAM_SOURCES} ${edited} PARENT_SCOPE)
+  if(${CAFFE_SOURCE}/${file} IN_LIST UPSTREAM_SOURCES)
+    list(REMOVE_ITEM UPSTREAM_SOURCES ${CAFFE_SOURCE}/${file})
+    list(APPEND UPSTREAM_SOURCES ${edited})
+  endif()
+  set(UPSTREAM_SOURCES ${UPSTREAM_SOURCES} PARENT_SCOPE)
 endfunction()

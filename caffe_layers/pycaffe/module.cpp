@@ -1,6 +1,8 @@
 // The module caffe._caffe: names and behaviour follow upstream's python/caffe/_caffe.cpp.
 
 #include <google/protobuf/stubs/logging.h>
+#include <hdf5.h>
+#include <sys/stat.h>
 
 #include <fstream>
 
@@ -33,8 +35,11 @@ void LogOfProtobuf(google::protobuf::LogLevel level, const char* file, int line,
 }  // namespace
 
 void CheckFile(const std::string& filename) {
-  std::ifstream file(filename.c_str());
-  if (!file.good()) throw caffe::Error("Could not open file " + filename, __FILE__, __LINE__);
+  struct stat status;
+  const bool regular = stat(filename.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+  if (!regular || !std::ifstream(filename.c_str()).good()) {
+    LOG(FATAL) << "Could not open file " << filename << (regular ? ": it may not be read" : ": there is no such file");
+  }
 }
 
 PYBIND11_MODULE(_caffe, m) {
@@ -44,6 +49,7 @@ PYBIND11_MODULE(_caffe, m) {
 
   InitLog(google::GLOG_WARNING, true);
   google::protobuf::SetLogHandler(&LogOfProtobuf);
+  H5Eset_auto2(H5E_DEFAULT, NULL, NULL);  // HDF5 prints a page for each error; Caffe's checks say what matters
 
   m.def("init_log", &InitLog, py::arg("level") = 0, py::arg("stderr") = true,
         "Show glog's messages from `level` up (0: all, 1: warnings, 2: errors). May be called again.");

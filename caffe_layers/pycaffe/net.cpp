@@ -7,9 +7,11 @@
 namespace pycaffe {
 namespace {
 
-// A view that keeps the blob alive (its base is the blob's Python object).
-py::array View(const py::object& owner, const Blob& blob, Dtype* values) {
+// A view that keeps its memory alive, also when the blob grows and takes another.
+py::array View(const Blob& blob, const boost::shared_ptr<caffe::SyncedMemory>& memory, Dtype* values) {
   const std::vector<py::ssize_t> shape(blob.shape().begin(), blob.shape().end());
+  typedef boost::shared_ptr<caffe::SyncedMemory> Owner;
+  const py::capsule owner(new Owner(memory), [](void* p) { delete static_cast<Owner*>(p); });
   return py::array_t<Dtype>(shape, values, owner);
 }
 
@@ -34,21 +36,26 @@ void Save(const Net& net, const std::string& filename) {
   caffe::WriteProtoToBinaryFile(param, filename.c_str());
 }
 
-// Interface of upstream's Net._set_input_arrays: the arrays must outlive the net's use of them.
-void SetInputArrays(Net* net, py::array_t<Dtype> data, py::array_t<Dtype> labels) {
+// Interface of upstream's Net._set_input_arrays. The layer reads the arrays' own memory, so the net keeps them.
+void SetInputArrays(py::object self, const py::array& data, const py::array& labels) {
+  Net* net = self.cast<Net*>();
   auto layer = net->layers().empty()
                    ? boost::shared_ptr<caffe::MemoryDataLayer<Dtype> >()
                    : boost::dynamic_pointer_cast<caffe::MemoryDataLayer<Dtype> >(net->layers()[0]);
   CHECK(layer) << "set_input_arrays needs a net whose first layer is a MemoryData layer";
-  CHECK(data.flags() & py::array::c_style) << "data must be C contiguous";
-  CHECK(labels.flags() & py::array::c_style) << "labels must be C contiguous";
+  for (const py::array& array : {data, labels}) {
+    CHECK(py::isinstance<py::array_t<Dtype> >(array)) << "data and labels must be float32";
+    CHECK(array.flags() & py::array::c_style) << "data and labels must be C contiguous";
+  }
   CHECK_EQ(data.ndim(), 4) << "data must have 4 axes (N x C x H x W)";
   CHECK_EQ(data.shape(1), layer->channels()) << "data has the wrong number of channels";
   CHECK_EQ(data.shape(2), layer->height()) << "data has the wrong height";
   CHECK_EQ(data.shape(3), layer->width()) << "data has the wrong width";
   CHECK_EQ(labels.size(), data.shape(0)) << "there must be one label for each image";
   CHECK_EQ(data.shape(0) % layer->batch_size(), 0) << "the number of images must be a multiple of the batch size";
-  layer->Reset(data.mutable_data(), labels.mutable_data(), data.shape(0));
+  layer->Reset(static_cast<Dtype*>(const_cast<void*>(data.data())),
+               static_cast<Dtype*>(const_cast<void*>(labels.data())), data.shape(0));
+  self.attr("_input_arrays") = py::make_tuple(data, labels);
 }
 
 void CheckRange(const Net& net, int start, int end) {
@@ -83,13 +90,13 @@ void BindNet(py::module_* module) {
       .def_property_readonly("count", [](const Blob& blob) { return blob.count(); })
       .def("reshape", [](Blob* blob, const py::args& args) { blob->Reshape(Shape(args)); },
            "Give the blob a new shape; views taken before are no longer its memory when it grows.")
-      .def_property_readonly("data", [](const py::object& self) {
-        Blob& blob = self.cast<Blob&>();
-        return View(self, blob, blob.mutable_cpu_data());
+      .def_property_readonly("data", [](Blob* blob) {
+        Dtype* values = blob->mutable_cpu_data();
+        return View(*blob, blob->data(), values);
       }, "The values: a float32 view of the blob's own memory.")
-      .def_property_readonly("diff", [](const py::object& self) {
-        Blob& blob = self.cast<Blob&>();
-        return View(self, blob, blob.mutable_cpu_diff());
+      .def_property_readonly("diff", [](Blob* blob) {
+        Dtype* values = blob->mutable_cpu_diff();
+        return View(*blob, blob->diff(), values);
       }, "The gradients: a float32 view of the blob's own memory.");
 
   py::bind_vector<BlobVec>(m, "BlobVec")
@@ -131,7 +138,7 @@ void BindNet(py::module_* module) {
         CheckFile(filename);
         net->CopyTrainedLayersFrom(filename);
       }, ReleaseGil(), py::arg("filename"), "Take over the weights of layers with the same name.")
-      .def("share_with", &Net::ShareTrainedLayersWith, py::arg("other"))
+      .def("share_with", &Net::ShareTrainedLayersWith, py::arg("other").none(false))
       .def_property_readonly("_blob_loss_weights", &Net::blob_loss_weights)
       .def("_bottom_ids", &Net::bottom_ids, py::arg("layer"))
       .def("_top_ids", &Net::top_ids, py::arg("layer"))
@@ -141,7 +148,7 @@ void BindNet(py::module_* module) {
       .def_property_readonly("_layer_names", &Net::layer_names)
       .def_property_readonly("_inputs", &Net::input_blob_indices)
       .def_property_readonly("_outputs", &Net::output_blob_indices)
-      .def("_set_input_arrays", &SetInputArrays, py::keep_alive<1, 2>(), py::keep_alive<1, 3>())
+      .def("_set_input_arrays", &SetInputArrays)
       .def("save", &Save, ReleaseGil(), py::arg("filename"), "Write the weights as a .caffemodel.")
       .def("save_hdf5", &Net::ToHDF5, ReleaseGil(), py::arg("filename"), py::arg("write_diff") = false)
       .def("load_hdf5", [](Net* net, const std::string& filename) {

@@ -108,7 +108,8 @@ void BindSolvers(py::module_* module) {
       }, ReleaseGil(), py::arg("state_file"), "Go on from a .solverstate.")
       .def("snapshot", &Solver::Snapshot, ReleaseGil(), "Write weights and state under snapshot_prefix.")
       .def("apply_update", &Solver::ApplyUpdate, ReleaseGil(), "Update the parameters from their gradients.")
-      .def("share_weights", [](Solver* solver, Net* net) { net->ShareTrainedLayersWith(solver->net().get()); })
+      .def("share_weights", [](Solver* solver, Net* net) { net->ShareTrainedLayersWith(solver->net().get()); },
+           py::arg("net").none(false))
       .def("add_callback", [](Solver* solver, py::function on_start, py::function on_gradients_ready) {
         solver->add_callback(new PySolverCallback(std::move(on_start), std::move(on_gradients_ready)));
       });

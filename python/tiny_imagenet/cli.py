@@ -15,6 +15,7 @@ from typing import NoReturn, TypeVar
 from tiny_imagenet.errors import TinyImageNetError
 
 T = TypeVar("T")
+LARGEST = 2**31 - 1  # what the int32 fields of Caffe's messages hold
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,24 +34,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def positive_int(text: str) -> int:
-    """An argparse type: an integer of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value
+    """An argparse type: an integer from 1 to 2**31 - 1."""
+    return _whole(text, 1)
 
 
 def count(text: str) -> int:
-    """An argparse type: an integer of at least 0."""
+    """An argparse type: an integer from 0 to 2**31 - 1."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
     try:
         value = int(text)
     except ValueError:
-        value = -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+        value = least - 1
+    if not least <= value <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least} and at most {LARGEST}")
     return value
 
 
@@ -76,7 +75,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     except BrokenPipeError:  # the reader of our output (head, say) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # a disk, a permission: the system's words name the file
+    except (OSError, UnicodeError) as error:  # a disk, a permission, a file that is not UTF-8
         sys.exit(_fail(prog, error, 1))
     except KeyboardInterrupt:
         sys.exit(_fail(prog, "interrupted", 130))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -94,23 +95,48 @@ def decode(data: bytes) -> tuple[np.ndarray, int]:
     Raises:
         DatasetError: the bytes are no Datum of a uint8 image.
     """
-    datum = Datum()
+    datum = _parse(data)
+    if datum.encoded:
+        return np.ascontiguousarray(_decode_file(datum.data).transpose(2, 0, 1)), datum.label
+    return np.frombuffer(datum.data, np.uint8).reshape(_raw_shape(datum)).copy(), datum.label
+
+
+def inspect(data: bytes) -> tuple[tuple[int, int, int], int]:
+    """The shape (channels, height, width) and label that `decode` would give, without a copy of a raw image.
+
+    Raises:
+        DatasetError: as `decode`.
+    """
+    datum = _parse(data)
+    if datum.encoded:
+        height, width, channels = _decode_file(datum.data).shape
+        return (channels, height, width), datum.label
+    return _raw_shape(datum), datum.label
+
+
+def _parse(data: bytes) -> Any:
     try:
-        datum.ParseFromString(data)
+        return Datum.FromString(data)
     except DecodeError as error:
         raise DatasetError(f"not a Datum: {error}; convert the data set again") from error
-    if datum.encoded:
-        image = cv2.imdecode(np.frombuffer(datum.data, np.uint8), cv2.IMREAD_COLOR) if datum.data else None
-        if image is None:
-            raise DatasetError("the encoded image of a Datum cannot be decoded: convert the data set again")
-        return np.ascontiguousarray(image.transpose(2, 0, 1)), datum.label
+
+
+def _decode_file(data: bytes) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        raise DatasetError("the encoded image of a Datum cannot be decoded: convert the data set again")
+    return image
+
+
+def _raw_shape(datum: Any) -> tuple[int, int, int]:
     shape = datum.channels, datum.height, datum.width
-    if min(shape) < 1 or len(datum.data) != shape[0] * shape[1] * shape[2]:
+    size = len(datum.data)
+    if min(shape) < 1 or size != shape[0] * shape[1] * shape[2]:
         raise DatasetError(
-            f"a Datum of channels, height, width {shape} has {len(datum.data)} bytes of data: "
+            f"a Datum of channels, height, width {shape} has {size} bytes of data: "
             "only uint8 images are allowed; convert the data set again"
         )
-    return np.frombuffer(datum.data, np.uint8).reshape(shape).copy(), datum.label
+    return shape
 
 
 def write_mean(path: str | os.PathLike[str], mean: np.ndarray) -> None:

@@ -120,9 +120,10 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     if len(weights) != count:
         raise PredictionsError(f"{len(weights)} weights for {count} members: give one weight a member")
     values = np.asarray(weights, np.float64)
-    if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
+    if not (np.isfinite(values).all() and (values >= 0).all() and (values > 0).any()):
         shown = ", ".join(f"{value:g}" for value in values)
         raise PredictionsError(f"the weights {shown} are not all finite and at least 0 with a sum above 0")
+    values = values / values.max()  # so that the sum cannot overflow
     return [float(value) for value in values / values.sum()]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tiny_imagenet import files, lmdb_reader, metrics, nets, predictions
-from tiny_imagenet.errors import NetError
+from tiny_imagenet.errors import NetError, RunError
 from tiny_imagenet.predict import Predictor, predict
 from tiny_imagenet.predictions import Predictions
 from tiny_imagenet.runs import Run
@@ -52,28 +52,40 @@ def evaluate_run(
 
     Args:
         run: the run folder.
-        data: a converted data folder; None is the one the run was trained on.
+        data: a converted data folder of the same classes; None is the one the run was trained on.
         split: train, train_screened, val or test.
         checkpoint: best, last or an iteration.
         out: where the predictions go; None is predictions.npz of the run folder (predictions_<split>.npz but for val).
+            evaluation.json is only written without it.
 
     Returns:
-        `metrics.summary` with split, checkpoint, net and predictions (where they are, relative to the run folder).
-        The test split has no labels: its scores are None.
+        `metrics.summary` with split, checkpoint, data, net and predictions (where they are, relative to the run
+        folder). The test split has no labels: its top1 is None.
+
+    Raises:
+        RunError: the run has no such checkpoint, or was trained on other classes.
     """
     info = run.info
+    data = data or info.get("data")
+    if not isinstance(data, (str, os.PathLike)):
+        raise RunError(f"{run.path}/run.json does not say which data it was trained on: name it with --data")
+    wnids = [entry["wnid"] for entry in lmdb_reader.read_manifest(data)["classes"]]
+    if info.get("wnids", wnids) != wnids:
+        raise RunError(f"{data} has other classes, or in another order, than {run.path} was trained on")
+    weights = run.weights(checkpoint)
     meta = {"model": info.get("model"), "run": os.fspath(run.path), "checkpoint": checkpoint}
-    given = evaluate(data or info["data"], run.deploy, run.weights(checkpoint), run.mean, split, meta)
+    given = evaluate(data, run.deploy, weights, run.mean, split, meta)
     default = run.predictions if split == "val" else run.predictions.with_name(f"predictions_{split}.npz")
     target = Path(out) if out else default
     result = {
         **_save(given, target),
         "split": split,
-        "checkpoint": int(run.weights(checkpoint).parent.name),
+        "checkpoint": int(weights.parent.name),
+        "data": os.fspath(data),
         "net": run.deploy.name,
         "predictions": os.path.relpath(target, run.path),
     }
-    if split == "val":
+    if split == "val" and not out:
         files.write_json(run.evaluation, result)
     return result
 

@@ -24,6 +24,7 @@ class Plan:
     Attributes:
         train_val, deploy, solver: the messages as a run uses them.
         data, manifest: the converted data folder and its manifest.
+        path: the train_val file; the deploy file is beside it.
         train_images: records of the training LMDB.
         batch: images an iteration.
         changes: one line for each thing that is not as in the files.
@@ -34,6 +35,7 @@ class Plan:
     solver: caffe_pb2.SolverParameter
     data: Path
     manifest: dict[str, Any]
+    path: Path
     train_images: int = 0
     batch: int = 0
     changes: list[str] = field(default_factory=list)
@@ -57,20 +59,22 @@ class Plan:
 def load(solver: str | os.PathLike[str], data: str | os.PathLike[str]) -> Plan:
     """Read a solver, the net it names, the deploy net beside that and the data folder.
 
-    The net's path is taken from the working folder, as Caffe does, and where nothing is there from the solver's.
+    The net's path is taken from the solver's folder, or else from the working folder as Caffe does, or else its bare
+    name from the solver's folder.
 
     Raises:
         NetError, DatasetError: one of them is missing or does not parse.
     """
     message = solvers.read(solver)
-    beside = Path(solver).parent / Path(message.net).name
-    path = Path(message.net) if Path(message.net).is_file() and not beside.is_file() else beside
-    if not path.is_file():
+    folder = Path(solver).parent
+    places = [folder / message.net, Path(message.net), folder / Path(message.net).name]
+    path = next((place for place in places if place.is_file()), None)
+    if not path:
         raise NetError(f"{solver} names the net {message.net}, which is neither there nor beside the solver")
     deploy = path.with_name("deploy.prototxt")
     if not deploy.is_file():
         raise NetError(f"{deploy} is missing: training validates with the deploy net, put it beside {path.name}")
-    return Plan(nets.read(path), nets.read(deploy), message, Path(data), lmdb_reader.read_manifest(data))
+    return Plan(nets.read(path), nets.read(deploy), message, Path(data), lmdb_reader.read_manifest(data), path)
 
 
 def fit_data(plan: Plan, batch: int | None = None) -> None:
@@ -78,21 +82,26 @@ def fit_data(plan: Plan, batch: int | None = None) -> None:
 
     Raises:
         NetError: there is no data layer for training, or its crop is not that of the deploy net.
-        DatasetError: the LMDB a layer names is not in the folder, or has too few records.
+        DatasetError: an LMDB is not in the folder, is empty, or has a record that does not fit the data set.
     """
     layers = [layer for layer in plan.train_val.layer if layer.type == "Data"]
     training = [layer for layer in layers if not any(rule.phase == caffe_pb2.TEST for rule in layer.include)]
     if len(training) != 1:
         raise NetError(f"net {plan.train_val.name!r} needs one Data layer for training, it has {len(training)}")
     for layer in layers:
-        source = plan.data / Path(layer.data_param.source).name
-        if not (source / "data.mdb").is_file():
-            there = ", ".join(sorted(plan.manifest["lmdbs"]))
-            raise DatasetError(f"layer {layer.name!r} wants {source.name}, {plan.data} has {there}: convert it again")
-        _change(plan, f"{_phase(layer)} data", layer.data_param.source, str(source.resolve()))
-        layer.data_param.source = str(source.resolve())
-        if layer.transform_param.mean_file:
-            layer.transform_param.mean_file = str(plan.mean.resolve())
+        if not layer.data_param.source or layer.data_param.batch_size < 1:
+            raise NetError(f"layer {layer.name!r} needs a source and a batch_size of at least 1 in its data_param")
+        source = _lmdb(plan, Path(layer.data_param.source).name)
+        _change(plan, f"{_phase(layer)} data", layer.data_param.source, str(source))
+        layer.data_param.source = str(source)
+        transform = layer.transform_param
+        if transform.scale != 1 or transform.mean_value or transform.force_gray or not transform.mean_file:
+            raise NetError(
+                f"layer {layer.name!r}: its transform_param must have a mean_file and no scale, mean_value or "
+                "force_gray, which validation could not repeat (a Power layer scales in the net itself)"
+            )
+        _change(plan, f"{_phase(layer)} mean", transform.mean_file, str(plan.mean.resolve()))
+        transform.mean_file = str(plan.mean.resolve())
     layer = training[0]
     side, deploy_side = layer.transform_param.crop_size, nets.crop_size(plan.deploy)
     if side and side != deploy_side:
@@ -101,9 +110,21 @@ def fit_data(plan: Plan, batch: int | None = None) -> None:
         _change(plan, "training batch", layer.data_param.batch_size, batch)
         layer.data_param.batch_size = batch
     plan.batch = layer.data_param.batch_size * max(1, plan.solver.iter_size)
-    plan.train_images = lmdb_reader.count(layer.data_param.source)
+    shape = datum.read_mean(plan.mean).shape
+    plan.train_images = lmdb_reader.check(layer.data_param.source, shape, plan.classes)
     if not plan.train_images:
         raise DatasetError(f"{layer.data_param.source} has no records: there is nothing to train on")
+    lmdb_reader.check(_lmdb(plan, "val.lmdb"), shape, plan.classes)
+
+
+def _lmdb(plan: Plan, name: str) -> Path:
+    path = plan.data / name
+    if not (path / "data.mdb").is_file():
+        there = ", ".join(sorted(plan.manifest["lmdbs"]))
+        raise DatasetError(
+            f"{name} is not in {plan.data}, which should have {there}: name one of them or convert again"
+        )
+    return path.resolve()
 
 
 def fit_classes(plan: Plan, adapt: bool) -> None:
@@ -125,6 +146,7 @@ def fit_classes(plan: Plan, adapt: bool) -> None:
             nets.set_outputs(net, plan.classes)
     for layer in list(plan.train_val.layer):
         if layer.type == "Accuracy" and layer.accuracy_param.top_k > plan.classes:
+            _change(plan, f"layer {layer.name}", f"top {layer.accuracy_param.top_k}", "left out")
             plan.train_val.layer.remove(layer)
 
 
@@ -148,6 +170,7 @@ def fit_solver(plan: Plan, folder: Path, seed: int, max_iter: int | None, base_l
     for name in ("test_iter", "test_interval", "test_initialization", "display", "snapshot", "snapshot_prefix"):
         solver.ClearField(name)
     solver.snapshot_after_train = False
+    solver.snapshot_format = caffe_pb2.SolverParameter.BINARYPROTO
     solver.solver_mode = caffe_pb2.SolverParameter.CPU
 
 

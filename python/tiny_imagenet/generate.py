@@ -73,7 +73,7 @@ def write(model: Model, folder: Path, arguments: str = "", force: bool = False) 
     """
     target = folder / model.name
     new = texts(model, arguments)
-    old = {name: (target / name).read_text(encoding="utf-8") for name in new if (target / name).exists()}
+    old = {name: _read(target / name) for name in new if (target / name).exists()}
     edited = [name for name in old if name != TRAIN_SCRIPT and old[name] != new[name] and is_edited(old[name])]
     if edited and not force:
         raise NetError(f"{target / edited[0]} was edited by hand: keep it, or add --force to write over it")
@@ -90,5 +90,13 @@ def differing(model: Model, folder: Path, arguments: str = "") -> list[Path]:
     return [
         target / name
         for name, text in texts(model, arguments).items()
-        if not (target / name).exists() or (target / name).read_text(encoding="utf-8") != text
+        if not (target / name).exists() or _read(target / name) != text
     ]
+
+
+def _read(path: Path) -> str:
+    """The text of a file; of one that is not UTF-8, which nothing here wrote, "": edited, and unlike any other."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return ""

@@ -1,7 +1,7 @@
 """How good predictions are: top-k accuracy, error, intervals, loss, per-class accuracy and the confusion matrix.
 
 Accuracies and errors are fractions from 0 to 1. Images whose label is unknown (-1) are left out; where no label
-is known every function raises PredictionsError.
+is known, or a labelled image's probabilities are not finite, every function raises PredictionsError.
 """
 
 from __future__ import annotations
@@ -18,12 +18,24 @@ SCORES = ("top1", "top1_interval", "top5", "top5_interval", "error", "error_inte
 
 
 def labelled(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probabilities (m, classes) and labels (m,) of the images whose label is known."""
+    """Return the probabilities (m, classes) and labels (m,) of the images whose label is known.
+
+    Raises:
+        PredictionsError: no label is known, or one of these probabilities is NaN or infinite.
+    """
     known = predictions.labels >= 0
+    name = predictions.path or predictions.name
     if not known.any():
-        name = predictions.path or predictions.name
         raise PredictionsError(f"{name}: no image has a known label, so there is nothing to score: use the val split")
-    return predictions.probabilities[known], predictions.labels[known]
+    probabilities = predictions.probabilities[known]
+    finite = np.isfinite(probabilities).all(axis=1)
+    if not finite.all():
+        key = str(predictions.keys[known][~finite][0])
+        raise PredictionsError(
+            f"{name}: the probabilities of {key!r} are not finite ({int((~finite).sum())} such images), so there is "
+            "nothing to score: the net has diverged; train it again with a lower --base-lr"
+        )
+    return probabilities, predictions.labels[known]
 
 
 def ranks(predictions: Predictions) -> np.ndarray:

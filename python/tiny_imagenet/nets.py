@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from caffe import NetSpec, layers
+from caffe import CaffeError, NetSpec, layers
 from caffe.proto import caffe_pb2
-from google.protobuf import text_format
+from google.protobuf import message, text_format
 
 from tiny_imagenet.errors import NetError
 from tiny_imagenet.zoo import Model
@@ -118,15 +118,15 @@ def _with_layers(net: caffe_pb2.NetParameter, layer_list) -> caffe_pb2.NetParame
     return result
 
 
-def parse(message, path: str | os.PathLike[str]):
-    """Read a prototxt into `message` and return it.
+def parse(into, path: str | os.PathLike[str]):
+    """Read a prototxt into the message `into` and return it.
 
     Raises:
         NetError: the file is missing or does not parse; the message says where, as path:line:column.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        return text_format.Parse(text, message)
+        return text_format.Parse(text, into)
     except OSError as error:
         raise NetError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -149,9 +149,9 @@ def read(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
     return net
 
 
-def to_text(message) -> str:
+def to_text(what) -> str:
     """A message as prototxt."""
-    return text_format.MessageToString(message)
+    return text_format.MessageToString(what)
 
 
 def classifier(net: caffe_pb2.NetParameter) -> caffe_pb2.LayerParameter:
@@ -161,7 +161,7 @@ def classifier(net: caffe_pb2.NetParameter) -> caffe_pb2.LayerParameter:
         NetError: there is no softmax over an InnerProduct or Convolution layer.
     """
     for softmax in net.layer:
-        if softmax.type in ("Softmax", "SoftmaxWithLoss"):
+        if softmax.type in ("Softmax", "SoftmaxWithLoss") and softmax.bottom:
             for layer in reversed(net.layer):
                 if softmax.bottom[0] in layer.top and layer.type in ("InnerProduct", "Convolution"):
                     return layer
@@ -187,6 +187,30 @@ def nonlinearity(net: caffe_pb2.NetParameter) -> str:
         if tops & set(layer.bottom) and layer.type != "Convolution":
             return layer.type
     return "none"
+
+
+def copy_weights(net, path: str | os.PathLike[str]) -> list[str]:
+    """Let the layers of a built net take the weights that a .caffemodel has under their names; return those names.
+
+    Raises:
+        NetError: the file is missing, no caffemodel, has no layer of the net's, or one of another shape.
+    """
+    try:
+        stored = caffe_pb2.NetParameter.FromString(Path(path).read_bytes())
+    except OSError as error:
+        raise NetError(f"cannot read the weights {path}: {error.strerror}") from error
+    except message.DecodeError as error:
+        raise NetError(f"{path} is no caffemodel: it does not parse") from error
+    names = {layer.name for layer in (*stored.layer, *stored.layers) if layer.blobs}
+    taken = [name for name in net.params if name in names]
+    if not taken:
+        has = ", ".join(sorted(names)) or "none"
+        raise NetError(f"{path} has weights of no layer of the net ({', '.join(net.params)}): it has {has}")
+    try:
+        net.copy_from(os.fspath(path))
+    except CaffeError as error:
+        raise NetError(f"{path} does not fit the net: {error}") from error
+    return taken
 
 
 def crop_size(net: caffe_pb2.NetParameter) -> int:

@@ -40,10 +40,12 @@ class Predictor:
             self.net = caffe.Net(os.fspath(deploy), caffe.TEST)
             if isinstance(weights, caffe.Net):
                 self.net.share_with(weights)
-            else:
-                self.net.copy_from(os.fspath(weights))
         except caffe.CaffeError as error:
             raise NetError(f"{deploy}: {error}") from error
+        if not isinstance(weights, caffe.Net):
+            missing = set(self.net.params) - set(nets.copy_weights(self.net, weights))
+            if missing:
+                raise NetError(f"{weights} has no weights for layer {sorted(missing)[0]} of {deploy}")
         if len(self.net.inputs) != 1 or len(self.net.outputs) != 1:
             raise NetError(f"{deploy} must have one input and one output, not {self.net.inputs} and {self.net.outputs}")
 
@@ -80,15 +82,22 @@ def predict(predictor: Predictor, lmdb: str | os.PathLike[str], meta: dict | Non
     """
     count = lmdb_reader.count(lmdb)
     keys, labels, parts = [], [], []
-    batches = _batches(lmdb_reader.records(lmdb), predictor.batch)
+    records = _fitting(lmdb_reader.records(lmdb), predictor.mean.shape, lmdb)
     total = -(-count // predictor.batch)
-    for batch in cli.track(batches, total, f"predict {Path(lmdb).name}"):
+    for batch in cli.track(_batches(records, predictor.batch), total, f"predict {Path(lmdb).name}"):
         keys += [key for key, _, _ in batch]
         labels += [label for _, label, _ in batch]
         parts.append(predictor(np.stack([image for _, _, image in batch])))
     if not keys:
         raise DatasetError(f"{lmdb} has no records")
     return Predictions(np.array(keys), np.array(labels, np.int64), np.concatenate(parts), meta or {})
+
+
+def _fitting(records: Iterable, shape: tuple[int, ...], lmdb: str | os.PathLike[str]) -> Iterator:
+    for record in records:
+        if record[2].shape != shape:
+            raise DatasetError(f"{lmdb}, record {record[0]}: shape {record[2].shape} is not the mean image's {shape}")
+        yield record
 
 
 def _batches(items: Iterable, size: int) -> Iterator[list]:

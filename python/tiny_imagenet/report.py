@@ -49,7 +49,7 @@ class Run:
         info: run.json.
         records: metrics.jsonl, in the order written; empty where there is none.
         evaluation: evaluation.json; empty where there is none.
-        predictions: the file of predictions that evaluation.json names, where it is there.
+        predictions: the file of predictions that evaluation.json names, where it is there and in the folder.
     """
 
     path: Path
@@ -72,8 +72,8 @@ def read(path: str | os.PathLike[str]) -> Run:
     """
     run = RunFolder(path)
     info, scores = run.info, run.scores
-    file = run.path / _text(scores.get("predictions"), run.predictions.name)
-    return Run(run.path, info, run.metrics(), scores, file if file.is_file() else None)
+    file = _inside(run.path, _text(scores.get("predictions"), run.predictions.name))
+    return Run(run.path, info, run.metrics(), scores, file)
 
 
 def curves(runs: Sequence[Run]) -> dict[str, list[dict[str, Any]]]:
@@ -269,6 +269,15 @@ def _names(runs: Sequence[Run]) -> list[str]:
     """Return each run's model, with the folder where several runs share it."""
     models = [run.model for run in runs]
     return [run.model if models.count(run.model) == 1 else f"{run.model} ({run.path})" for run in runs]
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """Return the file `name` of a folder, None where it is missing or lies elsewhere (an edited name, a link)."""
+    file = folder / name
+    try:
+        return file if file.is_file() and file.resolve().is_relative_to(folder.resolve()) else None
+    except (OSError, ValueError, RuntimeError):  # no name of a file at all
+        return None
 
 
 def _number(value: Any) -> float | None:

@@ -139,14 +139,15 @@ class Run:
         Raises:
             RunError: there is no such checkpoint; the message lists those there are.
         """
-        path = self._checkpoints / checkpoint / "weights.caffemodel"
+        path = self._weights(checkpoint)
         if (checkpoint not in LINKS and not checkpoint.isdigit()) or not path.is_file():
-            there = ", ".join(
-                [name for name in LINKS if (self._checkpoints / name).is_symlink()]
-                + [str(i) for i in self.iterations()]
-            )
+            names = [*LINKS, *map(str, self.iterations())]
+            there = ", ".join(name for name in names if self._weights(name).is_file())
             raise RunError(f"{self.path} has no checkpoint {checkpoint!r}: it has {there or 'none yet'}")
         return path.resolve()
+
+    def _weights(self, checkpoint: str) -> Path:
+        return self._checkpoints / checkpoint / "weights.caffemodel"
 
 
 @contextlib.contextmanager

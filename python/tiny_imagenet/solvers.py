@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 from caffe.proto import caffe_pb2
@@ -62,13 +63,16 @@ def read(path: str | os.PathLike[str]) -> caffe_pb2.SolverParameter:
     """The solver of a prototxt file.
 
     Raises:
-        NetError: it is missing, does not parse or names no net.
+        NetError: it is missing, does not parse, names no net or holds a number that trains nothing.
     """
     solver = nets.parse(caffe_pb2.SolverParameter(), path)
     if not solver.net:
         raise NetError(f'{path} names no net: add a line such as net: "train_val.prototxt"')
-    if solver.base_lr <= 0:
-        raise NetError(f"{path}: base_lr is {solver.base_lr:g}, it must be above 0")
+    if not 0 < solver.base_lr < math.inf:
+        raise NetError(f"{path}: base_lr is {solver.base_lr:g}, it must be a number above 0")
+    for name in ("max_iter", "iter_size"):
+        if getattr(solver, name) < 1:
+            raise NetError(f"{path}: {name} is {getattr(solver, name)}, it must be at least 1")
     return solver
 
 

@@ -111,11 +111,16 @@ class Trainer:
         except caffe.CaffeError as error:
             raise RunError(f"iteration {self.iteration}: {error}") from error
         loss = sum(float(np.sum(blob.data)) * weight for blob, weight in _losses(self.solver.net))
-        if not math.isfinite(loss):
-            good = f"; the last good checkpoint is {self.run.iterations()[-1]}" if self.run.iterations() else ""
-            rate = f"--base-lr below {_decimal(self.solver.learning_rate):g}"
-            raise RunError(f"the loss is {loss} at iteration {self.iteration}: train anew with a {rate}{good}")
+        self.check_finite(loss, "loss")
         self.losses.append(loss)
+
+    def check_finite(self, loss: float, what: str) -> None:
+        """End the training where it has diverged; what was written before stays."""
+        if math.isfinite(loss):
+            return
+        good = f"; the last good checkpoint is {self.run.iterations()[-1]}" if self.run.iterations() else ""
+        rate = f"--base-lr below {_decimal(self.solver.learning_rate):g}"
+        raise RunError(f"the {what} is {loss} at iteration {self.iteration}: train anew with a {rate}{good}")
 
     def record(self, **values: Any) -> dict[str, Any]:
         """Write a record of now to metrics.jsonl and the events."""
@@ -144,6 +149,7 @@ class Trainer:
     def validate(self) -> str:
         """Validate, write a checkpoint, and say what the plateau rule makes of it."""
         given = predict(self.predictor, self.plan.data / "val.lmdb")
+        self.check_finite(float(given.probabilities.sum()), "sum of the validation probabilities")
         summary = metrics.summary(given)
         verdict = self.plateau.update(summary["top1"])
         record = self.record(validation_loss=summary["loss"], top1=summary["top1"], top5=summary["top5"])
@@ -210,17 +216,18 @@ def train(source: str, options: Options, argv: list[str] | None = None) -> dict[
         cli.note(f"{plan.train_val.name}: {fit.describe_data(plan)}, {plan.epoch} iterations of {plan.batch} an epoch")
         for change in plan.changes:
             cli.note(f"  {change}")
-        run.start(_info(source if model else str(solver_file), trainer, argv))
         with trainer.events:
-            return _loop(trainer)
+            return _loop(trainer, _info(source if model else str(solver_file), trainer, argv))
 
 
-def _loop(trainer: Trainer) -> dict[str, Any]:
-    plan, verdict = trainer.plan, ""
+def _loop(trainer: Trainer, info: dict[str, Any]) -> dict[str, Any]:
+    run, plan, verdict = trainer.run, trainer.plan, ""
     iterations = range(plan.solver.max_iter)
     try:
         for iteration in cli.track(iterations, len(iterations), f"train {plan.train_val.name}"):
             trainer.step()
+            if iteration == 0:  # it works: what fails before leaves no run folder behind
+                run.start(info)
             done = iteration + 1
             if done % plan.epoch == 0 or done == len(iterations):
                 verdict = trainer.validate()
@@ -229,9 +236,11 @@ def _loop(trainer: Trainer) -> dict[str, Any]:
             if verdict == "stop":
                 break
     except KeyboardInterrupt:
-        if trainer.iteration not in trainer.run.iterations():
-            trainer.checkpoint({"iteration": trainer.iteration, "interrupted": True})
-        raise RunError(f"interrupted: checkpoint {trainer.iteration} is in {trainer.run.path}/checkpoints") from None
+        if trainer.iteration:
+            if trainer.iteration not in run.iterations():
+                trainer.checkpoint({"iteration": trainer.iteration, "interrupted": True})
+            cli.note(f"checkpoint {trainer.iteration} is in {run.path}/checkpoints")
+        raise
     return {
         "iterations": trainer.iteration,
         "epochs": trainer.iteration / plan.epoch,
@@ -250,11 +259,16 @@ def _prepare(run: Run, plan: fit.Plan, options: Options, plateau: Plateau) -> Tr
     caffe.set_mode_cpu()
     try:
         solver = caffe.get_solver(str(run.solver))
-        if options.init:
-            solver.net.copy_from(str(options.init))
+        float(solver.learning_rate)  # an lr_policy that does not hold together shows here
     except caffe.CaffeError as error:
-        raise NetError(f"net {plan.train_val.name!r} does not build: {error}") from error
-    predictor = Predictor(run.deploy, run.mean, solver.net)
+        raise NetError(f"{plan.path} with its solver does not build: {error}") from error
+    if options.init:
+        taken = nets.copy_weights(solver.net, options.init)
+        plan.changes.append(f"weights of {', '.join(taken)}: from {options.init} (the file fills them at random)")
+    try:
+        predictor = Predictor(run.deploy, run.mean, solver.net)
+    except NetError as error:
+        raise NetError(str(error).replace(str(run.deploy), str(plan.path.with_name("deploy.prototxt")))) from error
     events = SummaryWriter(str(run.events))
     return Trainer(run, plan, solver, predictor, plateau, options, events)
 
@@ -287,6 +301,7 @@ def _info(source: str, trainer: Trainer, argv: list[str] | None) -> dict[str, An
         "weight_decay": _decimal(plan.solver.weight_decay),
         "data": str(options.data.resolve()),
         "classes": plan.classes,
+        "wnids": [entry["wnid"] for entry in plan.manifest["classes"]],
         "train_images": plan.train_images,
         "changes": plan.changes,
         "nonlinearity": nets.nonlinearity(plan.train_val),

@@ -5,7 +5,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -58,6 +60,59 @@ void ExpectClose(const std::vector<double>& expected, const Dtype* actual, const
   for (size_t i = 0; i < expected.size(); ++i) {
     const double tolerance = 4 * epsilon * (std::abs(expected[i]) + std::sqrt(static_cast<double>(terms)));
     ASSERT_NEAR(expected[i], actual[i], tolerance) << what << " " << i;
+  }
+}
+
+/// The layer's gradients to its bottom and its parameters against differences of its own outputs, in place too.
+///
+/// The layer must be linear in each single value within a step of it, as the rectifiers are away from their kink: then
+/// the step may be large, and what is left is rounding.
+template <typename Dtype>
+void ExpectGradientsOfDifferences(OneLayer<Dtype>* run) {
+  const double step = 0.0625;  // no value of FillAwayFromZero gets to zero by it
+  const int count = run->bottom.count();
+  const std::vector<Dtype> x(run->bottom.cpu_data(), run->bottom.cpu_data() + count);
+  std::vector<Dtype> dy(count);
+  FillAwayFromZero(count, 5, dy.data());
+  const auto forward = [&](const std::vector<Dtype>& input) {
+    std::copy(input.begin(), input.end(), run->bottom.mutable_cpu_data());  // in place, the last forward overwrote it
+    run->Forward();
+    return ToDouble(run->top->cpu_data(), count);
+  };
+  // The slope of sum(dy * y) between two outputs whose inputs are `width` apart in one value.
+  const auto difference = [&](const std::vector<double>& at_low, const std::vector<double>& at_high, double width) {
+    double sum = 0;
+    for (int j = 0; j < count; ++j) sum += dy[j] * (at_high[j] - at_low[j]);
+    return sum / width;
+  };
+  const auto tolerance = [&](double terms) {
+    return 4 * std::numeric_limits<Dtype>::epsilon() * std::sqrt(terms) / step;
+  };
+
+  for (const auto& blob : run->layer->blobs()) std::fill_n(blob->mutable_cpu_diff(), blob->count(), Dtype(0));
+  forward(x);
+  run->Backward(dy);
+  const std::vector<double> dx = ToDouble(run->bottom.cpu_diff(), count);
+  for (int i = 0; i < count; ++i) {
+    std::vector<Dtype> low(x), high(x);
+    low[i] -= static_cast<Dtype>(step);
+    high[i] += static_cast<Dtype>(step);
+    const double width = static_cast<double>(high[i]) - low[i];
+    ASSERT_NEAR(difference(forward(low), forward(high), width), dx[i], tolerance(1)) << "dx " << i;
+  }
+  for (const auto& blob : run->layer->blobs()) {
+    const std::vector<double> gradient = ToDouble(blob->cpu_diff(), blob->count());
+    for (int i = 0; i < blob->count(); ++i) {
+      const Dtype value = blob->cpu_data()[i];
+      const Dtype low = value - static_cast<Dtype>(step), high = value + static_cast<Dtype>(step);
+      blob->mutable_cpu_data()[i] = low;
+      const std::vector<double> at_low = forward(x);
+      blob->mutable_cpu_data()[i] = high;
+      const std::vector<double> at_high = forward(x);
+      blob->mutable_cpu_data()[i] = value;
+      const double width = static_cast<double>(high) - low;
+      ASSERT_NEAR(difference(at_low, at_high, width), gradient[i], tolerance(count)) << "parameter " << i;
+    }
   }
 }
 

@@ -48,6 +48,21 @@ TYPED_TEST(LReLULayerTest, ValuesAndGradientsAreThoseOfTheFormula) {
 TYPED_TEST(LReLULayerTest, GradientsMatchFiniteDifferences) {
   for (const auto& shape : kShapes) {
     if (shape.back() == 56) continue;  // too many values to vary one by one
+    for (const float slope : {0.01f, 0.3f, 1.5f}) {
+      for (const bool in_place : {false, true}) {
+        SCOPED_TRACE(testing::Message() << testing::PrintToString(shape) << " slope " << slope
+                                        << (in_place ? " in place" : ""));
+        OneLayer<TypeParam> run(Param(slope), shape, in_place);
+        reference::ExpectGradientsOfDifferences(&run);
+        if (testing::Test::HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TYPED_TEST(LReLULayerTest, GradientsPassUpstreamsChecker) {
+  for (const auto& shape : kShapes) {
+    if (shape.back() == 56) continue;
     OneLayer<TypeParam> run(Param(0.01), shape, false);
     auto layer = caffe::LayerRegistry<TypeParam>::CreateLayer(Param(0.01));
     caffe::GradientChecker<TypeParam> checker(1e-2, 1e-3, 1701, 0., 0.01);
