@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_imagenet import generate, zoo
+from tiny_imagenet import generate, paper, zoo
 from tiny_imagenet.errors import NetError
 
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
@@ -52,6 +52,26 @@ def test_an_older_generated_file_is_brought_up_to_date(tmp_path):
     generate.write(zoo.MODELS["model1"], tmp_path)
     changed = generate.write(zoo.MODELS["model1"].replace(base_lr=0.5), tmp_path)
     assert [path.name for path in changed] == ["solver.prototxt"]
+
+
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_the_readme_s_table_is_true(name):
+    model, column = zoo.MODELS[name], paper.MODELS[name]
+    row = next(line for line in (PROTOTXT / "README.md").read_text().splitlines() if line.startswith(f"| {name} |"))
+    cells = [cell.strip() for cell in row.replace("\\|", "!").strip("|").split("|")]
+    expected = [
+        name,
+        " ".join(map(str, model.hidden)),
+        model.activation,
+        "yes" if model.drop_after_stage == 3 else "",
+        "yes" if model.screened else "",
+        str(model.depth),
+        f"{column.parameters_millions:g}" if name == "model9" else f"{column.parameters_millions:.2f}",
+        f"{model.parameters:,}",
+    ]
+    assert [cells[0], *cells[2:]] == expected
+    if name != "model9":  # written with x2 and x6 there
+        assert cells[1].replace("!", "|") == model.convs
 
 
 def test_the_script(tool, tmp_path):

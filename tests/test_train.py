@@ -208,9 +208,9 @@ def test_init_from_what_has_no_weights_is_refused(tiny_solver, trained, data, tm
 def copy_with_record(data, folder, key, value, lmdb_name="train.lmdb"):
     """A copy of a converted folder with one more, last record."""
     shutil.copytree(data, folder)
-    with lmdb.open(str(folder / lmdb_name), map_size=64 << 20, lock=False) as environment:
-        with environment.begin(write=True) as transaction:
-            transaction.put(key, value)
+    environment = lmdb.open(str(folder / lmdb_name), map_size=64 << 20, lock=False)
+    with environment, environment.begin(write=True) as transaction:
+        transaction.put(key, value)
     return folder
 
 

@@ -127,7 +127,8 @@ fi
 
 step "Install the packages caffe and tiny_imagenet into .venv"
 run "see the lines above" env CMAKE_BUILD_PARALLEL_LEVEL="$jobs" .venv/bin/python -m pip install --disable-pip-version-check \
-  --no-build-isolation --no-deps --force-reinstall --editable . -Ccmake.define.CAFFE_SOURCE_DIR="${CAFFE_SOURCE_DIR-}"
+  --no-build-isolation --no-deps --force-reinstall --editable . -Cbuild-dir=build \
+  -Ccmake.define.CAFFE_SOURCE_DIR="${CAFFE_SOURCE_DIR-}"
 .venv/bin/python -c 'import caffe, tiny_imagenet; assert "LReLU" in caffe.layer_type_list()' ||
   die "the installed packages do not import (see above): remove .venv and build and run this script again"
 

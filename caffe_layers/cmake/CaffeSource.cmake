@@ -5,7 +5,7 @@
 if(CAFFE_SOURCE_DIR)
   set(CAFFE_SOURCE ${CAFFE_SOURCE_DIR})
 else()
-  set(CAFFE_SOURCE ${CMAKE_CURRENT_BINARY_DIR}/caffe-source)
+  set(CAFFE_SOURCE ${CMAKE_CURRENT_SOURCE_DIR}/build/caffe-source) # one for all build folders
   if(NOT EXISTS ${CAFFE_SOURCE}/src/caffe/proto/caffe.proto)
     execute_process(COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tools/fetch_caffe.sh ${CAFFE_SOURCE} RESULT_VARIABLE failed)
     if(failed)
