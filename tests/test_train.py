@@ -106,6 +106,15 @@ def test_the_rate_drops_in_a_run(tiny_solver, data, tmp_path, monkeypatch):
     assert rates == pytest.approx([3e-4, 3e-5])
 
 
+def test_another_lr_policy_keeps_its_own_schedule(tiny_solver, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.Plateau, "update", lambda self, top1: "stop")
+    policy = 'lr_policy: "step" stepsize: 15 gamma: 0.5'
+    tiny_solver.write_text(tiny_solver.read_text().replace('lr_policy: "fixed"', policy))
+    train.train(str(tiny_solver), Options(data=data, run=tmp_path / "run", epochs=2))
+    rates = [record["learning_rate"] for record in Run(tmp_path / "run").metrics()]
+    assert rates == pytest.approx([3e-4, 1.5e-4])
+
+
 def test_old_checkpoints_are_removed_but_the_best(tiny_solver, data, tmp_path, monkeypatch):
     verdicts = iter(["best", "wait", "wait", "wait"])
     monkeypatch.setattr(train.Plateau, "update", lambda self, top1: next(verdicts))

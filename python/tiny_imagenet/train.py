@@ -152,6 +152,8 @@ class Trainer:
         self.check_finite(float(given.probabilities.sum()), "sum of the validation probabilities")
         summary = metrics.summary(given)
         verdict = self.plateau.update(summary["top1"])
+        if verdict in ("drop", "stop") and self.plan.solver.lr_policy != "fixed":
+            verdict = "wait"  # another lr_policy has its own schedule and ends at max_iter
         record = self.record(validation_loss=summary["loss"], top1=summary["top1"], top5=summary["top5"])
         if verdict == "drop":
             self.solver.param.base_lr *= self.plateau.factor
