@@ -59,15 +59,17 @@ class Plan:
 def load(solver: str | os.PathLike[str], data: str | os.PathLike[str]) -> Plan:
     """Read a solver, the net it names, the deploy net beside that and the data folder.
 
-    The net's path is taken from the solver's folder, or else from the working folder as Caffe does, or else its bare
-    name from the solver's folder.
+    The net's path is taken from the solver's folder or the nearest one above it (a solver of this project names its net
+    from the top of the checkout), or else from the working folder as Caffe does, or else as a bare name beside the
+    solver.
 
     Raises:
         NetError, DatasetError: one of them is missing or does not parse.
     """
     message = solvers.read(solver)
-    folder = Path(solver).parent
-    places = [folder / message.net, Path(message.net), folder / Path(message.net).name]
+    folder = Path(solver).resolve().parent
+    places = [above / message.net for above in (folder, *folder.parents)]
+    places += [Path(message.net), folder / Path(message.net).name]
     path = next((place for place in places if place.is_file()), None)
     if not path:
         raise NetError(f"{solver} names the net {message.net}, which is neither there nor beside the solver")
