@@ -111,7 +111,7 @@ fi
 cores=$(nproc)
 memory=$(awk '/MemAvailable/ {print int($2 / 1572864)}' /proc/meminfo)
 jobs=${JOBS:-$((memory < 1 ? 1 : memory < cores ? memory : cores))}
-step "Build with $jobs compilers at once (about five minutes on two cores the first time)"
+step "Build with $jobs compilers at once (two to five minutes on two cores the first time)"
 # CMake's cache holds on to its generator and folder.
 if ! { grep -qx 'CMAKE_GENERATOR:INTERNAL=Ninja' build/CMakeCache.txt &&
   grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" build/CMakeCache.txt; } 2>/dev/null; then
