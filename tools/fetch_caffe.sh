@@ -3,7 +3,8 @@
 #
 #   tools/fetch_caffe.sh DIR
 #
-# From Debian's source package where the machine has apt, else from the upstream repository. DIR appears whole or not at all.
+# From the source package of Debian or Ubuntu (both have the same file), else from the upstream repository. DIR appears
+# whole or not at all.
 set -euo pipefail
 
 die() {
@@ -12,7 +13,7 @@ die() {
 }
 
 if [ $# -ne 1 ] || [ "${1#-}" != "$1" ]; then
-  if [ "${1-}" = --help ] || [ "${1-}" = -h ]; then sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0; fi
+  if [ "${1-}" = --help ] || [ "${1-}" = -h ]; then sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0; fi
   echo "fetch_caffe.sh: error: give one folder to unpack into, for example tools/fetch_caffe.sh build/caffe-source" >&2
   exit 2
 fi
@@ -29,30 +30,35 @@ target=$(cd "$(dirname "$target")" && pwd)/$(basename "$target") # apt takes rel
 work=$(mktemp -d "$(dirname "$target")/.caffe-source.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# The Debian mirrors this machine's apt is set up with (all of its sources where no list has been fetched yet).
+# Which release of the distribution at hand has the source package: later ones dropped it.
+case "$(. /etc/os-release 2>/dev/null && echo "${ID-}")" in
+  debian) origin=Debian suite="bullseye main" ;;
+  ubuntu) origin=Ubuntu suite="focal universe" ;;
+  *) origin="" ;;
+esac
+
+# The mirrors this machine's apt is set up with (all of its sources where no list has been fetched yet).
 mirrors() {
   local found
-  found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 2>/dev/null | sort -u)
+  found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Origin: $origin" 2>/dev/null | sort -u)
   [ -n "$found" ] || found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | sort -u)
   echo "$found" | grep -v security
 }
 
 from_apt() {
-  # Ubuntu's mirrors have no Debian releases.
-  command -v apt-get >/dev/null && grep -q '^ID=debian' /etc/os-release || return 1
-  local keyring=/usr/share/keyrings/debian-archive-keyring.gpg mirror
+  [ -n "$origin" ] && command -v apt-get >/dev/null || return 1
+  local keyring="/usr/share/keyrings/${origin,,}-archive-keyring.gpg" mirror trust
+  trust=trusted=yes # the checksum below is what decides
+  [ ! -e "$keyring" ] || trust=signed-by=$keyring
+  echo "Caffe's source: $origin's source package caffe 1.0.0+git20180821.99bd997, from this machine's mirror"
   for mirror in $(mirrors); do
     mkdir -p "$work/apt/lists/partial" "$work/apt/archives/partial"
-    if [ -e "$keyring" ]; then
-      echo "deb-src [signed-by=$keyring] $mirror bullseye main" >"$work/apt/sources.list"
-    else # the checksum below is what decides
-      echo "deb-src [trusted=yes] $mirror bullseye main" >"$work/apt/sources.list"
-    fi
-    local options=(-o "Dir::Etc::SourceList=$work/apt/sources.list" -o "Dir::Etc::SourceParts=/dev/null"
+    echo "deb-src [$trust] $mirror $suite" >"$work/apt/sources.list"
+    local options=(-qq -o "Dir::Etc::SourceList=$work/apt/sources.list" -o "Dir::Etc::SourceParts=/dev/null"
       -o "Dir::State::Lists=$work/apt/lists" -o "Dir::Cache=$work/apt" -o "Dir::Cache::archives=$work/apt/archives"
       -o "Acquire::Check-Valid-Until=false" -o "APT::Sandbox::User=root")
-    echo "Caffe's source: Debian's source package caffe 1.0.0+git20180821.99bd997, from this machine's mirror"
-    if apt-get "${options[@]}" -qq update 2>>"$work/errors" && (cd "$work" && apt-get "${options[@]}" -qq source --download-only caffe) 2>>"$work/errors"; then
+    if apt-get "${options[@]}" update 2>>"$work/errors" &&
+      (cd "$work" && apt-get "${options[@]}" source --download-only caffe) 2>>"$work/errors"; then
       echo "$sha256  $work/$archive" | sha256sum --check --quiet ||
         die "$archive does not have the sha256 it should: the mirror or the network changed it; try again or another mirror"
       mkdir "$work/tree"
@@ -76,7 +82,7 @@ from_git() {
 
 from_apt || from_git || {
   cat "$work/errors" >&2
-  die "neither Debian's source package nor the upstream repository could be reached: check the network, or get BVLC Caffe" \
+  die "neither the distribution's source package nor the upstream repository could be reached: check the network, or get BVLC Caffe" \
     "at commit ${commit:0:7} yourself and set CAFFE_SOURCE_DIR to it"
 }
 
