@@ -1,6 +1,8 @@
 """What the tests share: the checkout, a converted sample, a trained run, and a way to call the scripts."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +49,19 @@ def data(dataset):
     path = dataset.parent / "data"
     convert.convert(dataset, path, workers=1, seed=1)
     return path
+
+
+@contextlib.contextmanager
+def interruptible(command, **options):
+    """A process that heeds Ctrl-C, even where this one was started in the background, and that ends with the block."""
+    process = subprocess.Popen(
+        list(map(str, command)), text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 TINY_NET = """

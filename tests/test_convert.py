@@ -16,6 +16,7 @@ import lmdb
 import numpy as np
 import pytest
 
+from conftest import interruptible
 from tiny_imagenet import convert, dataset, datum, lmdb_reader, sample, screening
 from tiny_imagenet.errors import DatasetError, TinyImageNetError
 
@@ -311,12 +312,12 @@ def test_script_bad_use(source, tmp_path, arguments):
 
 def test_interruption_leaves_nothing(source, tmp_path):
     arguments = command(source, tmp_path / "x", "--workers", 2)
-    process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob(".x.*/train.lmdb")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
-    _, stderr = process.communicate(timeout=30)
+    with interruptible(arguments, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True) as process:
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob(".x.*/train.lmdb")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+        _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
     assert stderr == "convert.py: error: interrupted\n"
     assert not list(tmp_path.iterdir())

@@ -7,6 +7,8 @@ import caffe
 import numpy as np
 import pytest
 
+from conftest import interruptible
+
 NET = """
 force_backward: true
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 5 } } }
@@ -177,8 +179,7 @@ def test_an_interrupt_stops_a_long_step(solver_file):
         "try:\n    solver.step(10**9)\n"
         "except KeyboardInterrupt:\n    solver.step(1); print('stopped', flush=True)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    with process:
+    with interruptible([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=30)[0] == "stopped\n"

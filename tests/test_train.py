@@ -12,7 +12,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from conftest import write_tiny_net
+from conftest import interruptible, write_tiny_net
 from tiny_imagenet import datum, lmdb_reader, nets, train
 from tiny_imagenet.errors import DatasetError, NetError, RunError
 from tiny_imagenet.runs import Run
@@ -269,7 +269,7 @@ def test_a_net_that_diverges_in_the_last_step_is_no_best(data, tmp_path):
 def test_ctrl_c_leaves_a_checkpoint_and_status_130(data, tiny_solver, tmp_path):
     script = Path(__file__).parent.parent / "tools" / "train.py"
     command = [sys.executable, script, tiny_solver, "--data", data, "--run", tmp_path / "run", "--max-iter", "1000000"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with interruptible(command, stderr=subprocess.PIPE) as process:
         while not (tmp_path / "run" / "metrics.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.05)
