@@ -3,13 +3,9 @@
 #include <cmath>
 #include <vector>
 
+#include "rectifier.hpp"
+
 namespace caffe {
-namespace {
-
-// Below this many values a thread costs more than it saves.
-const int kParallelCount = 1 << 15;
-
-}  // namespace
 
 template <typename Dtype>
 void LReLULayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
@@ -23,25 +19,17 @@ void LReLULayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vec
 
 template <typename Dtype>
 void LReLULayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  const int count = bottom[0]->count();
-  const Dtype slope = slope_;
-  const Dtype* x = bottom[0]->cpu_data();
   Dtype* y = top[0]->mutable_cpu_data();
-#pragma omp parallel for simd if (parallel : count > kParallelCount)
-  for (int i = 0; i < count; ++i) y[i] = x[i] > 0 ? x[i] : slope * x[i];
+  RectifierForward<Dtype>(1, 1, bottom[0]->count(), &slope_, bottom[0]->cpu_data(), y);
 }
 
 template <typename Dtype>
 void LReLULayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                      const vector<Blob<Dtype>*>& bottom) {
   if (!propagate_down[0]) return;
-  const int count = bottom[0]->count();
-  const Dtype slope = slope_;
-  const Dtype* x = bottom[0]->cpu_data();  // in place this is y, which has x's sign
-  const Dtype* dy = top[0]->cpu_diff();
-  Dtype* dx = bottom[0]->mutable_cpu_diff();
-#pragma omp parallel for simd if (parallel : count > kParallelCount)
-  for (int i = 0; i < count; ++i) dx[i] = x[i] > 0 ? dy[i] : slope * dy[i];
+  // In place, bottom holds y, which has x's sign.
+  RectifierBackward<Dtype>(1, 1, bottom[0]->count(), &slope_, bottom[0]->cpu_data(), top[0]->cpu_diff(),
+                           bottom[0]->mutable_cpu_diff(), NULL);
 }
 
 #ifdef CPU_ONLY

@@ -23,7 +23,8 @@ namespace caffe {
 ///   channel_shared  one slope for all channels (default: false)
 ///
 /// Gradients: dx = dy where x > 0, else a_c dy; da_c = the sum of x dy over the x of channel c that are not above 0.
-/// At x = 0 the negative side's is taken. Slopes with lr_mult 0 cost nothing in backward.
+/// At x = 0 the negative side's is taken. Slopes with lr_mult 0 cost nothing in backward. An empty batch gives an empty
+/// top and adds nothing to the gradients.
 ///
 /// Replaces upstream's layer of the same class, type name and header (include/caffe/layers/prelu_layer.hpp).
 template <typename Dtype>
@@ -44,6 +45,7 @@ class PReLULayer : public NeuronLayer<Dtype> {
                     const vector<Blob<Dtype>*>& bottom) override;
 
   bool channel_shared_;
+  int outer_, channels_, inner_;  // as the kernels take them: with a shared slope all values are one channel's
   Blob<Dtype> input_;  // the bottom's values, kept when top overwrites them
 };
 

@@ -40,9 +40,9 @@ python=${PYTHON:-python3}
 # --- System packages ----------------------------------------------------------------------------------------------
 packages=(
   build-essential ccache cmake git ninja-build ca-certificates
-  libboost-filesystem-dev libboost-thread-dev libgflags-dev libgoogle-glog-dev libgtest-dev libhdf5-dev liblmdb-dev
-  libopenblas-openmp-dev libopencv-core-dev libopencv-imgcodecs-dev libopencv-imgproc-dev libprotobuf-dev
-  protobuf-compiler graphviz
+  libboost-filesystem-dev libboost-thread-dev libgflags-dev libgoogle-glog-dev libgtest-dev libhdf5-dev libhwy-dev
+  liblmdb-dev libopenblas-openmp-dev libopencv-core-dev libopencv-imgcodecs-dev libopencv-imgproc-dev libprotobuf-dev
+  librandom123-dev protobuf-compiler graphviz
 )
 # Debian's own Python comes in parts (a virtual environment of it too); any other is taken as it is.
 base=$("$python" -c 'import sys; print(sys.base_prefix, "python%d.%d" % sys.version_info[:2])' 2>/dev/null || true)

@@ -36,7 +36,7 @@ from ._caffe import (
     solver_rank,
 )
 from .proto.caffe_pb2 import TEST, TRAIN
-from . import io
+from . import io, kernels
 from .classifier import Classifier
 from .detector import Detector
 from .net_spec import NetSpec, layers, params, to_proto
@@ -63,6 +63,7 @@ __all__ = [
     "has_nccl",
     "init_log",
     "io",
+    "kernels",
     "layer_type_list",
     "layers",
     "log",

@@ -80,6 +80,7 @@ PYBIND11_MODULE(_caffe, m) {
 
   BindNet(&m);
   BindSolvers(&m);
+  BindKernels(&m);
 
   py::class_<caffe::Timer, boost::shared_ptr<caffe::Timer> >(m, "Timer", "A stop watch.")
       .def(py::init<>())

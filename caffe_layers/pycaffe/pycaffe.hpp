@@ -31,6 +31,7 @@ typedef py::call_guard<py::gil_scoped_release> ReleaseGil;
 
 void BindNet(py::module_* module);
 void BindSolvers(py::module_* module);
+void BindKernels(py::module_* module);
 
 /// Throws caffe::Error where `filename` cannot be opened for reading.
 void CheckFile(const std::string& filename);

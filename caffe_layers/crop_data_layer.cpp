@@ -1,0 +1,370 @@
+#include "caffe/layers/crop_data_layer.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <opencv2/core.hpp>
+#include <opencv2/imgcodecs.hpp>
+#include <utility>
+
+#include "caffe/util/io.hpp"
+#include "caffe/util/math_functions.hpp"
+#include "crop_copy.hpp"
+#include "datum_view.hpp"
+
+namespace caffe {
+namespace {
+
+const uint32_t kChunk = 8;      // samples that a thread takes at once
+const int kMostThreads = 1024;  // beyond any use; catches a slip of the pen
+
+DatumView View(const LmdbRecords& records, uint32_t record) {
+  const std::pair<const void*, size_t> value = records.value(record);
+  return DatumView(value.first, value.second);
+}
+
+cv::Mat Decode(const DatumView& datum, const TransformationParameter& transform) {
+  CHECK_GT(datum.data_size, 0) << "bytes in an encoded Datum";
+  const cv::Mat encoded(1, static_cast<int>(datum.data_size), CV_8UC1, const_cast<uint8_t*>(datum.data));
+  const cv::Mat picture = cv::imdecode(encoded, transform.force_color()  ? cv::IMREAD_COLOR
+                                                : transform.force_gray() ? cv::IMREAD_GRAYSCALE
+                                                                         : cv::IMREAD_UNCHANGED);
+  CHECK(!picture.empty()) << "its picture does not decode";
+  CHECK_EQ(picture.depth(), CV_8U) << "its picture has more than 8 bits a value";
+  return picture;
+}
+
+std::string Shape(int channels, int height, int width) {
+  return std::to_string(channels) + " x " + std::to_string(height) + " x " + std::to_string(width);
+}
+
+}  // namespace
+
+template <typename Dtype>
+CropDataLayer<Dtype>::~CropDataLayer() {
+  Stop();
+}
+
+template <typename Dtype>
+void CropDataLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  param_ = this->layer_param_.crop_data_param();
+  transform_ = this->layer_param_.transform_param();
+  CHECK_GT(param_.batch_size(), 0) << "crop_data_param needs a batch_size";
+  CHECK_LE(param_.batch_size(), std::numeric_limits<int32_t>::max()) << "crop_data_param's batch_size";
+  CHECK_GT(param_.prefetch(), 0) << "crop_data_param's prefetch";
+  CHECK(!param_.has_threads() || (param_.threads() > 0 && param_.threads() <= kMostThreads))
+      << "crop_data_param's threads is " << param_.threads() << ", 1 to " << kMostThreads << " are allowed";
+  records_.reset(new LmdbRecords(param_.source()));
+  train_ = this->phase_ == TRAIN;
+  shuffle_ = param_.has_shuffle() ? param_.shuffle() : train_;
+
+  // Testing is not shared out: each solver that tests sees all.
+  const uint32_t solvers = train_ ? Caffe::solver_count() : 1;
+  CHECK(param_.batch_size() % solvers == 0) << "crop_data_param's batch_size is " << param_.batch_size() << ", which "
+                                             << solvers << " solvers cannot share evenly";
+  CHECK(param_.has_seed() || solvers == 1) << "crop_data_param needs a seed where several solvers share a batch";
+  seed_ = param_.has_seed() ? param_.seed() : caffe_rng_rand();
+  share_ = param_.batch_size() / solvers;
+  first_position_ = train_ ? share_ * Caffe::solver_rank() : 0;
+  chunks_ = (share_ + kChunk - 1) / kChunk;
+
+  SetUpTransform();
+  CHECK(top.size() < 3 || records_->size() <= uint64_t(1) << std::numeric_limits<Dtype>::digits)
+      << "the LMDB " << param_.source() << " has " << records_->size() << " records, too many for their numbers to be "
+      << "told in a top of this precision: leave out the third top";
+
+  const vector<int> one_each(1, share_);
+  for (uint32_t i = 0; i < param_.prefetch(); ++i) {
+    slots_.emplace_back(new Slot());
+    slots_.back()->data.Reshape({static_cast<int>(share_), channels_, height_, width_});
+    slots_.back()->label.Reshape(one_each);
+    slots_.back()->record.Reshape(one_each);
+    Recycle(slots_.back().get());
+#ifndef CPU_ONLY
+    if (Caffe::mode() == Caffe::GPU) {  // memory is taken here, where no other thread is at work yet
+      for (Blob<Dtype>* blob : {&slots_.back()->data, &slots_.back()->label, &slots_.back()->record}) {
+        blob->mutable_gpu_data();
+      }
+      Recycle(slots_.back().get());
+    }
+#endif
+  }
+  top[0]->ReshapeLike(slots_[0]->data);
+  for (size_t i = 1; i < top.size(); ++i) top[i]->Reshape(one_each);
+  start_ = param_.iteration();
+  claimed_ = returned_ = given_ = 0;
+  stop_ = false;
+}
+
+/// The shape of a crop, from the first record, and the mean.
+template <typename Dtype>
+void CropDataLayer<Dtype>::SetUpTransform() {
+  int height, width;
+  bool encoded;
+  try {
+    const DatumView datum = View(*records_, 0);
+    encoded = datum.encoded;
+    if (encoded) {
+      const cv::Mat picture = Decode(datum, transform_);
+      channels_ = picture.channels();
+      height = picture.rows;
+      width = picture.cols;
+    } else {
+      channels_ = datum.channels;
+      height = datum.height;
+      width = datum.width;
+    }
+    CHECK(channels_ > 0 && height > 0 && width > 0) << "its shape is " << Shape(channels_, height, width);
+  } catch (const std::exception& error) {
+    LOG(FATAL) << "record " << records_->key(0) << " of " << param_.source() << ": " << error.what();
+  }
+  if (!param_.has_threads()) {
+    param_.set_threads(encoded ? std::max(1, std::min<int>(4, std::thread::hardware_concurrency())) : 1);
+  }
+
+  const int crop_size = transform_.crop_size();
+  CHECK_LE(crop_size, std::min(height, width)) << "transform_param's crop_size and the size of record " << records_->key(0)
+                                               << " of " << param_.source();
+  height_ = crop_size > 0 ? crop_size : height;
+  width_ = crop_size > 0 ? crop_size : width;
+  picture_height_ = crop_size > 0 ? 0 : height;
+  picture_width_ = crop_size > 0 ? 0 : width;
+
+  CHECK(!transform_.has_mean_file() || transform_.mean_value_size() == 0)
+      << "transform_param has a mean_file and a mean_value: give one of them";
+  if (transform_.has_mean_file()) {
+    BlobProto proto;
+    ReadProtoFromBinaryFileOrDie(transform_.mean_file(), &proto);
+    Blob<Dtype> mean;
+    mean.FromProto(proto);
+    const vector<int>& shape = mean.shape();
+    const size_t axes = shape.size();
+    CHECK(axes >= 3 && mean.count() == channels_ * height * width && shape[axes - 3] == channels_ &&
+          shape[axes - 2] == height && shape[axes - 1] == width)
+        << "mean_file " << transform_.mean_file() << " has the shape " << mean.shape_string()
+        << ", the pictures are " << Shape(channels_, height, width);
+    mean_image_.assign(mean.cpu_data(), mean.cpu_data() + mean.count());
+    picture_height_ = height;
+    picture_width_ = width;
+  }
+  const int values = transform_.mean_value_size();
+  CHECK(values == 0 || values == 1 || values == channels_)
+      << "transform_param has " << values << " mean_value, the pictures " << channels_ << " channels: give one, or one a channel";
+  if (values > 0) mean_values_.resize(channels_);
+  for (int c = 0; values > 0 && c < channels_; ++c) mean_values_[c] = transform_.mean_value(values == 1 ? 0 : c);
+}
+
+// --- Forward ---------------------------------------------------------------------------------------------------------
+
+template <typename Dtype>
+void CropDataLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  Slot* slot = Next();
+  Blob<Dtype>* const made[] = {&slot->data, &slot->label, &slot->record};
+  for (size_t i = 0; i < top.size(); ++i) {
+    top[i]->ReshapeLike(*made[i]);
+    top[i]->ShareData(*made[i]);
+  }
+}
+
+/// The next batch, waited for; the one before it is handed back.
+template <typename Dtype>
+typename CropDataLayer<Dtype>::Slot* CropDataLayer<Dtype>::Next() {
+  if (workers_.empty()) Start();
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (returned_ < given_) {
+    Recycle(slots_[returned_ % slots_.size()].get());
+    ++returned_;
+    work_.notify_all();
+  }
+  Slot* slot = slots_[given_ % slots_.size()].get();
+  ready_.wait(lock, [&] { return slot->pending == 0; });
+  if (!slot->error.empty()) {
+    const std::string error = slot->error;
+    lock.unlock();
+    LOG(FATAL) << error;
+  }
+  ++given_;
+  return slot;
+}
+
+template <typename Dtype>
+void CropDataLayer<Dtype>::Seek(uint64_t iteration) {
+  Stop();
+  for (const auto& slot : slots_) Recycle(slot.get());
+  start_ = iteration;
+  claimed_ = returned_ = given_ = 0;
+  stop_ = false;
+}
+
+/// Makes the slot ready to be filled. The pointers are taken here: a blob's own methods are for one thread.
+template <typename Dtype>
+void CropDataLayer<Dtype>::Recycle(Slot* slot) {
+  slot->data_values = slot->data.mutable_cpu_data();
+  slot->label_values = slot->label.mutable_cpu_data();
+  slot->record_values = slot->record.mutable_cpu_data();
+  slot->pending = chunks_;
+  slot->error.clear();
+}
+
+// --- The threads -----------------------------------------------------------------------------------------------------
+
+template <typename Dtype>
+void CropDataLayer<Dtype>::Start() {
+  int device = -1;
+#ifndef CPU_ONLY
+  if (Caffe::mode() == Caffe::GPU) CUDA_CHECK(cudaGetDevice(&device));
+#endif
+  for (uint32_t i = 0; i < param_.threads(); ++i) workers_.emplace_back(&CropDataLayer<Dtype>::Work, this, device);
+}
+
+template <typename Dtype>
+void CropDataLayer<Dtype>::Stop() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stop_ = true;
+  }
+  work_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+  workers_.clear();
+}
+
+template <typename Dtype>
+void CropDataLayer<Dtype>::Work(int device) {
+#ifndef CPU_ONLY
+  cudaStream_t stream = nullptr;
+  std::string device_error;
+  if (device >= 0) {
+    try {
+      CUDA_CHECK(cudaSetDevice(device));
+      CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    } catch (const std::exception& error) {
+      device_error = error.what();
+    }
+  }
+#endif
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (true) {
+    work_.wait(lock, [&] { return stop_ || claimed_ / chunks_ < returned_ + slots_.size(); });
+    if (stop_) break;
+    const uint64_t batch = claimed_ / chunks_;
+    const uint32_t begin = static_cast<uint32_t>(claimed_ % chunks_) * kChunk;
+    Slot* slot = slots_[batch % slots_.size()].get();
+    ++claimed_;
+    lock.unlock();
+    Fill(start_ + batch, begin, std::min(share_, begin + kChunk), slot);
+    lock.lock();
+#ifndef CPU_ONLY
+    if (device >= 0 && slot->pending == 1 && slot->error.empty()) {  // the last chunk: all values are there
+      lock.unlock();
+      try {
+        for (Blob<Dtype>* blob : {&slot->data, &slot->label, &slot->record}) {
+          if (device_error.empty()) blob->data()->async_gpu_push(stream);
+        }
+        CUDA_CHECK(cudaStreamSynchronize(stream));
+      } catch (const std::exception& error) {
+        device_error = error.what();
+      }
+      lock.lock();
+      slot->error = device_error;
+    }
+#endif
+    if (--slot->pending == 0) ready_.notify_all();
+  }
+#ifndef CPU_ONLY
+  if (stream != nullptr) cudaStreamDestroy(stream);
+#endif
+}
+
+/// Samples begin ... end-1 of this solver's share; what goes wrong is noted in the slot.
+template <typename Dtype>
+void CropDataLayer<Dtype>::Fill(uint64_t iteration, uint32_t begin, uint32_t end, Slot* slot) {
+  const size_t values = static_cast<size_t>(channels_) * height_ * width_;
+  uint32_t records[kChunk];
+  uint32_t i = begin;
+  std::string error;
+  try {
+    records_->CheckWhole();
+    for (; i < end; ++i) records[i - begin] = RecordOf(iteration * param_.batch_size() + first_position_ + i);
+    for (i = begin; i < end; ++i) {
+      if (i + 1 < end) records_->Prefetch(records[i + 1 - begin]);
+      slot->record_values[i] = records[i - begin];
+      Read(records[i - begin], iteration, first_position_ + i, slot->data_values + i * values, slot->label_values + i);
+    }
+    return;
+  } catch (const std::exception& caught) {
+    error = caught.what();
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (slot->error.empty() || i < slot->error_position) {
+    slot->error = error;
+    slot->error_position = i;
+  }
+}
+
+/// The record of a sample, counted from the first epoch's first.
+template <typename Dtype>
+uint32_t CropDataLayer<Dtype>::RecordOf(uint64_t sample) {
+  const uint32_t place = static_cast<uint32_t>(sample % records_->size());
+  return shuffle_ ? (*OrderOf(sample / records_->size()))[place] : place;
+}
+
+template <typename Dtype>
+void CropDataLayer<Dtype>::Read(uint32_t record, uint64_t iteration, uint32_t position, Dtype* data,
+                                Dtype* label) const {
+  try {
+    const DatumView datum = View(*records_, record);
+    cv::Mat picture;
+    if (datum.encoded) picture = Decode(datum, transform_);
+    const int channels = datum.encoded ? picture.channels() : datum.channels;
+    const int height = datum.encoded ? picture.rows : datum.height;
+    const int width = datum.encoded ? picture.cols : datum.width;
+    CHECK(channels == channels_ && (picture_height_ == 0 || (height == picture_height_ && width == picture_width_)))
+        << "its shape is " << Shape(channels, height, width) << ", expected is "
+        << Shape(channels_, picture_height_ == 0 ? height : picture_height_, picture_height_ == 0 ? width : picture_width_);
+    CHECK(height >= height_ && width >= width_)
+        << "its shape is " << Shape(channels, height, width) << ", too small for crops of " << height_ << " x " << width_;
+
+    const Crop crop = train_ ? DrawCrop(seed_, iteration, position, height, width, height_, width_, param_.draw(),
+                                        transform_.mirror())
+                             : CentreCrop(height, width, height_, width_);
+    const int64_t values = static_cast<int64_t>(channels) * height * width;
+    const Normalisation<Dtype> normalisation = {mean_image_.empty() ? nullptr : mean_image_.data(),
+                                                mean_values_.empty() ? nullptr : mean_values_.data(),
+                                                static_cast<Dtype>(transform_.scale())};
+    if (datum.encoded) {
+      const Picture<uint8_t> pixels = {picture.data, channels, height, width, 1, static_cast<int>(picture.step[0]), channels};
+      CopyCrop(pixels, crop, height_, width_, normalisation, data);
+    } else if (datum.data_size > 0) {
+      CHECK_EQ(static_cast<int64_t>(datum.data_size), values) << "bytes of data for " << Shape(channels, height, width);
+      const Picture<uint8_t> planes = {datum.data, channels, height, width, height * width, width, 1};
+      CopyCrop(planes, crop, height_, width_, normalisation, data);
+    } else {
+      CHECK_EQ(static_cast<int64_t>(datum.float_data_size), values) << "values for " << Shape(channels, height, width);
+      const Picture<float> planes = {datum.float_data, channels, height, width, height * width, width, 1};
+      CopyCrop(planes, crop, height_, width_, normalisation, data);
+    }
+    *label = datum.label;
+  } catch (const std::exception& error) {
+    LOG(FATAL) << "record " << records_->key(record) << " of " << param_.source() << ": " << error.what();
+  }
+}
+
+/// The order of the records in an epoch; two are kept, since a batch may end one epoch and begin the next.
+template <typename Dtype>
+typename CropDataLayer<Dtype>::Order CropDataLayer<Dtype>::OrderOf(uint64_t epoch) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& known : orders_) {
+    if (known.first == epoch) return known.second;
+  }
+  if (orders_.size() == 2) orders_.erase(orders_.begin());
+  orders_.emplace_back(epoch, std::make_shared<const vector<uint32_t> >(EpochOrder(seed_, epoch, records_->size())));
+  return orders_.back().second;
+}
+
+#ifdef CPU_ONLY
+STUB_GPU_FORWARD(CropDataLayer, Forward);
+#endif
+
+INSTANTIATE_CLASS(CropDataLayer);
+REGISTER_LAYER_CLASS(CropData);
+
+}  // namespace caffe

@@ -1,0 +1,62 @@
+#include "crop_draw.hpp"
+
+#include <Random123/philox.h>
+
+#include <numeric>
+#include <utility>
+
+namespace caffe {
+namespace {
+
+enum Purpose { CROP, ORDER };  // draws for one never meet draws for the other
+
+r123::Philox4x32::ctr_type Random(uint64_t seed, uint64_t number, uint32_t position, Purpose purpose) {
+  const r123::Philox4x32::key_type key = {{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)}};
+  const r123::Philox4x32::ctr_type counter = {
+      {static_cast<uint32_t>(number), static_cast<uint32_t>(number >> 32), position, purpose}};
+  return r123::Philox4x32()(counter, key);
+}
+
+/// One of 0 ... count-1; none is likelier than another by more than count / 2^32.
+int Below(uint32_t random, int count) {
+  return static_cast<int>((static_cast<uint64_t>(random) * static_cast<uint64_t>(count)) >> 32);
+}
+
+}  // namespace
+
+Crop DrawCrop(uint64_t seed, uint64_t iteration, uint32_t position, int height, int width, int crop_height,
+              int crop_width, CropDataParameter::Draw draw, bool mirror) {
+  const r123::Philox4x32::ctr_type random = Random(seed, iteration, position, CROP);
+  const int most_down = height - crop_height, most_right = width - crop_width;
+  Crop crop;
+  if (draw == CropDataParameter::TEN_CROP) {
+    const int place = Below(random[0], 5);
+    crop = CentreCrop(height, width, crop_height, crop_width);
+    if (place < 4) {
+      crop.top = place < 2 ? 0 : most_down;
+      crop.left = place % 2 == 0 ? 0 : most_right;
+    }
+  } else {
+    crop.top = Below(random[0], most_down + 1);
+    crop.left = Below(random[1], most_right + 1);
+  }
+  crop.mirror = mirror && random[2] % 2 == 1;
+  return crop;
+}
+
+Crop CentreCrop(int height, int width, int crop_height, int crop_width) {
+  return {(height - crop_height) / 2, (width - crop_width) / 2, false};
+}
+
+std::vector<uint32_t> EpochOrder(uint64_t seed, uint64_t epoch, uint32_t records) {
+  std::vector<uint32_t> order(records);
+  std::iota(order.begin(), order.end(), 0);
+  for (uint32_t i = records; i > 1; --i) {  // Fisher and Yates, with 64 bits a draw
+    const r123::Philox4x32::ctr_type random = Random(seed, epoch, i, ORDER);
+    const uint64_t bits = (static_cast<uint64_t>(random[0]) << 32) | random[1];
+    std::swap(order[i - 1], order[static_cast<uint32_t>((static_cast<unsigned __int128>(bits) * i) >> 64)]);
+  }
+  return order;
+}
+
+}  // namespace caffe

@@ -1,0 +1,36 @@
+#ifndef CAFFE_CROP_DRAW_HPP_
+#define CAFFE_CROP_DRAW_HPP_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "caffe/proto/caffe.pb.h"
+
+namespace caffe {
+
+/// Where a crop lies in its picture: its first row and column, and whether its columns are then taken from right to left.
+struct Crop {
+  int top, left;
+  bool mirror;
+};
+
+/// The crop of one position of one batch, a function of its arguments alone (a counter-based generator, Philox4x32-10).
+/// @param iteration  the batch's number, from 0
+/// @param position   the place in the whole batch, over all solvers
+/// @param height, width  of the picture, no smaller than the crop
+/// @param draw       UNIFORM: any offset; TEN_CROP: a corner or the centre. Each is as likely as the others.
+/// @param mirror     whether half of the crops are mirrored
+Crop DrawCrop(uint64_t seed, uint64_t iteration, uint32_t position, int height, int width, int crop_height,
+              int crop_width, CropDataParameter::Draw draw, bool mirror);
+
+/// The crop in the middle, not mirrored; where there is no middle pixel, the offset is rounded down.
+Crop CentreCrop(int height, int width, int crop_height, int crop_width);
+
+/// The order of the records in one epoch: a permutation of 0 ... records-1, a function of its arguments alone.
+/// @param epoch  from 0
+std::vector<uint32_t> EpochOrder(uint64_t seed, uint64_t epoch, uint32_t records);
+
+}  // namespace caffe
+
+#endif  // CAFFE_CROP_DRAW_HPP_

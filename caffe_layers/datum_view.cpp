@@ -1,0 +1,65 @@
+#include "datum_view.hpp"
+
+#include <glog/logging.h>
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/wire_format_lite.h>
+
+#include <limits>
+
+namespace caffe {
+namespace {
+
+using google::protobuf::internal::WireFormatLite;
+
+uint32_t Tag(int field, WireFormatLite::WireType type) { return WireFormatLite::MakeTag(field, type); }
+
+/// False where there is more in the message than integers and data; protobuf itself must then read it.
+bool ReadPlain(const void* bytes, size_t size, DatumView* view) {
+  google::protobuf::io::CodedInputStream input(static_cast<const uint8_t*>(bytes), static_cast<int>(size));
+  while (const uint32_t tag = input.ReadTag()) {
+    if (tag == Tag(Datum::kDataFieldNumber, WireFormatLite::WIRETYPE_LENGTH_DELIMITED)) {
+      uint32_t length;
+      const void* data;
+      int left;
+      if (!input.ReadVarint32(&length) || length > static_cast<uint32_t>(input.BytesUntilTotalBytesLimit())) return false;
+      view->data_size = length;
+      if (length == 0) continue;
+      if (!input.GetDirectBufferPointer(&data, &left) || static_cast<uint32_t>(left) < length) return false;
+      view->data = static_cast<const uint8_t*>(data);
+      input.Skip(length);
+      continue;
+    }
+    uint64_t value;
+    if (WireFormatLite::GetTagWireType(tag) != WireFormatLite::WIRETYPE_VARINT || !input.ReadVarint64(&value)) return false;
+    const int number = static_cast<int>(value);
+    switch (WireFormatLite::GetTagFieldNumber(tag)) {
+      case Datum::kChannelsFieldNumber: view->channels = number; break;
+      case Datum::kHeightFieldNumber: view->height = number; break;
+      case Datum::kWidthFieldNumber: view->width = number; break;
+      case Datum::kLabelFieldNumber: view->label = number; break;
+      case Datum::kEncodedFieldNumber: view->encoded = value != 0; break;
+      default: return false;
+    }
+  }
+  return input.ConsumedEntireMessage();
+}
+
+}  // namespace
+
+DatumView::DatumView(const void* bytes, size_t size) {
+  CHECK(size <= static_cast<size_t>(std::numeric_limits<int>::max())) << "it is no Datum: it has " << size << " bytes";
+  if (ReadPlain(bytes, size, this)) return;
+  static thread_local Datum datum;
+  CHECK(datum.ParseFromArray(bytes, static_cast<int>(size))) << "it is no Datum";
+  channels = datum.channels();
+  height = datum.height();
+  width = datum.width();
+  label = datum.label();
+  encoded = datum.encoded();
+  data = reinterpret_cast<const uint8_t*>(datum.data().data());
+  data_size = datum.data().size();
+  float_data = datum.float_data().data();
+  float_data_size = datum.float_data_size();
+}
+
+}  // namespace caffe
