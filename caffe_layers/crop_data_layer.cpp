@@ -15,7 +15,13 @@ namespace caffe {
 namespace {
 
 const uint32_t kChunk = 8;      // samples that a thread takes at once
-const int kMostThreads = 1024;  // beyond any use; catches a slip of the pen
+const uint32_t kMostThreads = 1024;  // beyond any use: these two catch a slip of the pen
+const uint32_t kMostBatches = 1024;
+
+void CheckRange(const char* name, uint32_t value, uint32_t most) {
+  LOG_IF(FATAL, value < 1 || value > most)
+      << "crop_data_param's " << name << " is " << value << ", 1 to " << most << " are allowed";
+}
 
 DatumView View(const LmdbRecords& records, uint32_t record) {
   const std::pair<const void*, size_t> value = records.value(record);
@@ -23,13 +29,13 @@ DatumView View(const LmdbRecords& records, uint32_t record) {
 }
 
 cv::Mat Decode(const DatumView& datum, const TransformationParameter& transform) {
-  CHECK_GT(datum.data_size, 0) << "bytes in an encoded Datum";
+  LOG_IF(FATAL, datum.data_size == 0) << "it is an encoded Datum without data";
   const cv::Mat encoded(1, static_cast<int>(datum.data_size), CV_8UC1, const_cast<uint8_t*>(datum.data));
   const cv::Mat picture = cv::imdecode(encoded, transform.force_color()  ? cv::IMREAD_COLOR
                                                 : transform.force_gray() ? cv::IMREAD_GRAYSCALE
                                                                          : cv::IMREAD_UNCHANGED);
-  CHECK(!picture.empty()) << "its picture does not decode";
-  CHECK_EQ(picture.depth(), CV_8U) << "its picture has more than 8 bits a value";
+  LOG_IF(FATAL, picture.empty()) << "its picture does not decode";
+  LOG_IF(FATAL, picture.depth() != CV_8U) << "its picture has more than 8 bits a value";
   return picture;
 }
 
@@ -48,27 +54,27 @@ template <typename Dtype>
 void CropDataLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   param_ = this->layer_param_.crop_data_param();
   transform_ = this->layer_param_.transform_param();
-  CHECK_GT(param_.batch_size(), 0) << "crop_data_param needs a batch_size";
-  CHECK_LE(param_.batch_size(), std::numeric_limits<int32_t>::max()) << "crop_data_param's batch_size";
-  CHECK_GT(param_.prefetch(), 0) << "crop_data_param's prefetch";
-  CHECK(!param_.has_threads() || (param_.threads() > 0 && param_.threads() <= kMostThreads))
-      << "crop_data_param's threads is " << param_.threads() << ", 1 to " << kMostThreads << " are allowed";
+  CheckRange("batch_size", param_.batch_size(), std::numeric_limits<int32_t>::max());
+  CheckRange("prefetch", param_.prefetch(), kMostBatches);
+  if (param_.has_threads()) CheckRange("threads", param_.threads(), kMostThreads);
   records_.reset(new LmdbRecords(param_.source()));
   train_ = this->phase_ == TRAIN;
   shuffle_ = param_.has_shuffle() ? param_.shuffle() : train_;
 
   // Testing is not shared out: each solver that tests sees all.
   const uint32_t solvers = train_ ? Caffe::solver_count() : 1;
-  CHECK(param_.batch_size() % solvers == 0) << "crop_data_param's batch_size is " << param_.batch_size() << ", which "
-                                             << solvers << " solvers cannot share evenly";
-  CHECK(param_.has_seed() || solvers == 1) << "crop_data_param needs a seed where several solvers share a batch";
+  LOG_IF(FATAL, param_.batch_size() % solvers != 0)
+      << "crop_data_param's batch_size is " << param_.batch_size() << ", which " << solvers
+      << " solvers cannot share evenly: make it a multiple of " << solvers;
+  LOG_IF(FATAL, !param_.has_seed() && solvers > 1)
+      << "crop_data_param needs a seed where several solvers share a batch";
   seed_ = param_.has_seed() ? param_.seed() : caffe_rng_rand();
   share_ = param_.batch_size() / solvers;
   first_position_ = train_ ? share_ * Caffe::solver_rank() : 0;
   chunks_ = (share_ + kChunk - 1) / kChunk;
 
   SetUpTransform();
-  CHECK(top.size() < 3 || records_->size() <= uint64_t(1) << std::numeric_limits<Dtype>::digits)
+  LOG_IF(FATAL, top.size() == 3 && records_->size() > uint64_t(1) << std::numeric_limits<Dtype>::digits)
       << "the LMDB " << param_.source() << " has " << records_->size() << " records, too many for their numbers to be "
       << "told in a top of this precision: leave out the third top";
 
@@ -113,7 +119,7 @@ void CropDataLayer<Dtype>::SetUpTransform() {
       height = datum.height;
       width = datum.width;
     }
-    CHECK(channels_ > 0 && height > 0 && width > 0) << "its shape is " << Shape(channels_, height, width);
+    LOG_IF(FATAL, channels_ <= 0 || height <= 0 || width <= 0) << "its shape is " << Shape(channels_, height, width);
   } catch (const std::exception& error) {
     LOG(FATAL) << "record " << records_->key(0) << " of " << param_.source() << ": " << error.what();
   }
@@ -122,14 +128,16 @@ void CropDataLayer<Dtype>::SetUpTransform() {
   }
 
   const int crop_size = transform_.crop_size();
-  CHECK_LE(crop_size, std::min(height, width)) << "transform_param's crop_size and the size of record " << records_->key(0)
-                                               << " of " << param_.source();
+  LOG_IF(FATAL, crop_size < 0 || crop_size > std::min(height, width))
+      << "transform_param's crop_size is " << transform_.crop_size() << ", record " << records_->key(0) << " of "
+      << param_.source() << " has " << Shape(channels_, height, width) << " values: make it "
+      << std::min(height, width) << " or less";
   height_ = crop_size > 0 ? crop_size : height;
   width_ = crop_size > 0 ? crop_size : width;
   picture_height_ = crop_size > 0 ? 0 : height;
   picture_width_ = crop_size > 0 ? 0 : width;
 
-  CHECK(!transform_.has_mean_file() || transform_.mean_value_size() == 0)
+  LOG_IF(FATAL, transform_.has_mean_file() && transform_.mean_value_size() > 0)
       << "transform_param has a mean_file and a mean_value: give one of them";
   if (transform_.has_mean_file()) {
     BlobProto proto;
@@ -138,8 +146,9 @@ void CropDataLayer<Dtype>::SetUpTransform() {
     mean.FromProto(proto);
     const vector<int>& shape = mean.shape();
     const size_t axes = shape.size();
-    CHECK(axes >= 3 && mean.count() == channels_ * height * width && shape[axes - 3] == channels_ &&
-          shape[axes - 2] == height && shape[axes - 1] == width)
+    const bool fits = axes >= 3 && mean.count() == channels_ * height * width && shape[axes - 3] == channels_ &&
+                      shape[axes - 2] == height && shape[axes - 1] == width;
+    LOG_IF(FATAL, !fits)
         << "mean_file " << transform_.mean_file() << " has the shape " << mean.shape_string()
         << ", the pictures are " << Shape(channels_, height, width);
     mean_image_.assign(mean.cpu_data(), mean.cpu_data() + mean.count());
@@ -147,8 +156,9 @@ void CropDataLayer<Dtype>::SetUpTransform() {
     picture_width_ = width;
   }
   const int values = transform_.mean_value_size();
-  CHECK(values == 0 || values == 1 || values == channels_)
-      << "transform_param has " << values << " mean_value, the pictures " << channels_ << " channels: give one, or one a channel";
+  LOG_IF(FATAL, values > 1 && values != channels_)
+      << "transform_param has " << values << " mean_value, the pictures " << channels_
+      << " channels: give one, or one a channel";
   if (values > 0) mean_values_.resize(channels_);
   for (int c = 0; values > 0 && c < channels_; ++c) mean_values_[c] = transform_.mean_value(values == 1 ? 0 : c);
 }
@@ -317,16 +327,20 @@ void CropDataLayer<Dtype>::Read(uint32_t record, uint64_t iteration, uint32_t po
     const int channels = datum.encoded ? picture.channels() : datum.channels;
     const int height = datum.encoded ? picture.rows : datum.height;
     const int width = datum.encoded ? picture.cols : datum.width;
-    CHECK(channels == channels_ && (picture_height_ == 0 || (height == picture_height_ && width == picture_width_)))
+    LOG_IF(FATAL, channels != channels_ ||
+                      (picture_height_ > 0 && (height != picture_height_ || width != picture_width_)))
         << "its shape is " << Shape(channels, height, width) << ", expected is "
         << Shape(channels_, picture_height_ == 0 ? height : picture_height_, picture_height_ == 0 ? width : picture_width_);
-    CHECK(height >= height_ && width >= width_)
+    LOG_IF(FATAL, height < height_ || width < width_)
         << "its shape is " << Shape(channels, height, width) << ", too small for crops of " << height_ << " x " << width_;
 
     const Crop crop = train_ ? DrawCrop(seed_, iteration, position, height, width, height_, width_, param_.draw(),
                                         transform_.mirror())
                              : CentreCrop(height, width, height_, width_);
-    const int64_t values = static_cast<int64_t>(channels) * height * width;
+    const auto check_count = [&](const char* what, size_t count) {
+      LOG_IF(FATAL, count != static_cast<uint64_t>(channels) * height * width)
+          << "it has " << count << " " << what << " for a shape of " << Shape(channels, height, width);
+    };
     const Normalisation<Dtype> normalisation = {mean_image_.empty() ? nullptr : mean_image_.data(),
                                                 mean_values_.empty() ? nullptr : mean_values_.data(),
                                                 static_cast<Dtype>(transform_.scale())};
@@ -334,11 +348,11 @@ void CropDataLayer<Dtype>::Read(uint32_t record, uint64_t iteration, uint32_t po
       const Picture<uint8_t> pixels = {picture.data, channels, height, width, 1, static_cast<int>(picture.step[0]), channels};
       CopyCrop(pixels, crop, height_, width_, normalisation, data);
     } else if (datum.data_size > 0) {
-      CHECK_EQ(static_cast<int64_t>(datum.data_size), values) << "bytes of data for " << Shape(channels, height, width);
+      check_count("bytes of data", datum.data_size);
       const Picture<uint8_t> planes = {datum.data, channels, height, width, height * width, width, 1};
       CopyCrop(planes, crop, height_, width_, normalisation, data);
     } else {
-      CHECK_EQ(static_cast<int64_t>(datum.float_data_size), values) << "values for " << Shape(channels, height, width);
+      check_count("values", datum.float_data_size);
       const Picture<float> planes = {datum.float_data, channels, height, width, height * width, width, 1};
       CopyCrop(planes, crop, height_, width_, normalisation, data);
     }

@@ -47,10 +47,10 @@ bool ReadPlain(const void* bytes, size_t size, DatumView* view) {
 }  // namespace
 
 DatumView::DatumView(const void* bytes, size_t size) {
-  CHECK(size <= static_cast<size_t>(std::numeric_limits<int>::max())) << "it is no Datum: it has " << size << " bytes";
+  LOG_IF(FATAL, size > static_cast<size_t>(std::numeric_limits<int>::max())) << "it is no Datum: it has " << size << " bytes";
   if (ReadPlain(bytes, size, this)) return;
   static thread_local Datum datum;
-  CHECK(datum.ParseFromArray(bytes, static_cast<int>(size))) << "it is no Datum";
+  LOG_IF(FATAL, !datum.ParseFromArray(bytes, static_cast<int>(size))) << "it is no Datum";
   channels = datum.channels();
   height = datum.height();
   width = datum.width();

@@ -10,13 +10,13 @@ namespace caffe {
 
 LmdbRecords::LmdbRecords(const std::string& path) : path_(path), env_(nullptr), txn_(nullptr), needed_(0) {
   try {
-    CHECK(!path.empty()) << "crop_data_param has no source: name the LMDB";
+    LOG_IF(FATAL, path.empty()) << "crop_data_param has no source: name the LMDB";
     struct stat status;
     const bool is_file = stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
     const unsigned flags = MDB_RDONLY | MDB_NOTLS | MDB_NOLOCK | (is_file ? MDB_NOSUBDIR : 0);
     CHECK_EQ(mdb_env_create(&env_), MDB_SUCCESS);
     int result = mdb_env_open(env_, path.c_str(), flags, 0);
-    CHECK(result == MDB_SUCCESS) << "the LMDB " << path << " cannot be opened: " << mdb_strerror(result);
+    LOG_IF(FATAL, result != MDB_SUCCESS) << "the LMDB " << path << " cannot be opened: " << mdb_strerror(result);
     MDB_envinfo info;
     MDB_stat stats;
     CHECK_EQ(mdb_env_info(env_, &info), MDB_SUCCESS);
@@ -24,7 +24,7 @@ LmdbRecords::LmdbRecords(const std::string& path) : path_(path), env_(nullptr), 
     needed_ = (static_cast<uint64_t>(info.me_last_pgno) + 1) * stats.ms_psize;
     CheckWhole();
     Walk();
-    CHECK(!records_.empty()) << "the LMDB " << path << " has no records";
+    LOG_IF(FATAL, records_.empty()) << "the LMDB " << path << " has no records";
   } catch (...) {
     if (txn_ != nullptr) mdb_txn_abort(txn_);
     mdb_env_close(env_);
@@ -40,13 +40,13 @@ LmdbRecords::~LmdbRecords() {
 // One transaction stays open: keys and values lie where it saw them for as long.
 void LmdbRecords::Walk() {
   int result = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn_);
-  CHECK(result == MDB_SUCCESS) << "the LMDB " << path_ << " cannot be read: " << mdb_strerror(result);
+  LOG_IF(FATAL, result != MDB_SUCCESS) << "the LMDB " << path_ << " cannot be read: " << mdb_strerror(result);
   MDB_dbi dbi;
   result = mdb_dbi_open(txn_, nullptr, 0, &dbi);
-  CHECK(result == MDB_SUCCESS) << "the LMDB " << path_ << " cannot be read: " << mdb_strerror(result);
+  LOG_IF(FATAL, result != MDB_SUCCESS) << "the LMDB " << path_ << " cannot be read: " << mdb_strerror(result);
   MDB_stat stats;
   CHECK_EQ(mdb_stat(txn_, dbi, &stats), MDB_SUCCESS);
-  CHECK(stats.ms_entries <= std::numeric_limits<int32_t>::max()) << "the LMDB " << path_ << " has too many records";
+  LOG_IF(FATAL, stats.ms_entries > std::numeric_limits<int32_t>::max()) << "the LMDB " << path_ << " has too many records";
   records_.reserve(stats.ms_entries);
   MDB_cursor* cursor;
   CHECK_EQ(mdb_cursor_open(txn_, dbi, &cursor), MDB_SUCCESS);
@@ -56,8 +56,8 @@ void LmdbRecords::Walk() {
                         static_cast<uint32_t>(value.mv_size)});
   }
   mdb_cursor_close(cursor);
-  CHECK(result == MDB_NOTFOUND) << "the LMDB " << path_ << " is damaged after " << records_.size()
-                                << " records: " << mdb_strerror(result);
+  LOG_IF(FATAL, result != MDB_NOTFOUND) << "the LMDB " << path_ << " is damaged after " << records_.size()
+                                        << " records: " << mdb_strerror(result);
 }
 
 std::string LmdbRecords::key(uint32_t record) const {
@@ -78,9 +78,10 @@ void LmdbRecords::CheckWhole() const {
   mdb_filehandle_t file;
   struct stat status;
   CHECK_EQ(mdb_env_get_fd(env_, &file), MDB_SUCCESS);
-  CHECK_EQ(fstat(file, &status), 0) << "the file of the LMDB " << path_ << " cannot be asked for its size";
-  CHECK_GE(static_cast<uint64_t>(status.st_size), needed_)
-      << "bytes in the LMDB " << path_ << ": it has been cut short, copy or convert it again";
+  LOG_IF(FATAL, fstat(file, &status) != 0) << "the file of the LMDB " << path_ << " cannot be asked for its size";
+  LOG_IF(FATAL, static_cast<uint64_t>(status.st_size) < needed_)
+      << "the LMDB " << path_ << " has been cut short: it has " << status.st_size << " bytes of " << needed_
+      << ", copy or convert it again";
 }
 
 }  // namespace caffe

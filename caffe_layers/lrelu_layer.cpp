@@ -11,8 +11,8 @@ template <typename Dtype>
 void LReLULayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   const ReLUParameter& param = this->layer_param_.relu_param();
   slope_ = param.has_negative_slope() ? param.negative_slope() : Dtype(0.01);
-  CHECK(std::isfinite(slope_)) << "LReLU's negative_slope is " << slope_ << ", it must be a finite number";
-  CHECK(bottom[0] != top[0] || slope_ >= 0)
+  LOG_IF(FATAL, !std::isfinite(slope_)) << "LReLU's negative_slope is " << slope_ << ", it must be a finite number";
+  LOG_IF(FATAL, bottom[0] == top[0] && slope_ < 0)
       << "LReLU with negative_slope " << slope_ << " cannot work in place: its output does not tell the input's sign; "
       << "give the top another name than the bottom";
 }
