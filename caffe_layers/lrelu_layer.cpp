@@ -19,6 +19,7 @@ void LReLULayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vec
 
 template <typename Dtype>
 void LReLULayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  if (bottom[0]->count() == 0) return;  // an empty blob has no memory
   Dtype* y = top[0]->mutable_cpu_data();
   RectifierForward<Dtype>(1, 1, bottom[0]->count(), &slope_, bottom[0]->cpu_data(), y);
 }
@@ -26,7 +27,7 @@ void LReLULayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const ve
 template <typename Dtype>
 void LReLULayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                      const vector<Blob<Dtype>*>& bottom) {
-  if (!propagate_down[0]) return;
+  if (!propagate_down[0] || bottom[0]->count() == 0) return;
   // In place, bottom holds y, which has x's sign.
   RectifierBackward<Dtype>(1, 1, bottom[0]->count(), &slope_, bottom[0]->cpu_data(), top[0]->cpu_diff(),
                            bottom[0]->mutable_cpu_diff(), NULL);

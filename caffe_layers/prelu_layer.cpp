@@ -43,6 +43,7 @@ void PReLULayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vector
 
 template <typename Dtype>
 void PReLULayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  if (bottom[0]->count() == 0) return;  // an empty blob has no memory
   Dtype* y = top[0]->mutable_cpu_data();
   RectifierForward<Dtype>(outer_, channels_, inner_, this->blobs_[0]->cpu_data(), bottom[0]->cpu_data(), y,
                           bottom[0] == top[0] ? input_.mutable_cpu_data() : NULL);
@@ -51,6 +52,7 @@ void PReLULayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const ve
 template <typename Dtype>
 void PReLULayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                      const vector<Blob<Dtype>*>& bottom) {
+  if (bottom[0]->count() == 0) return;
   const Blob<Dtype>& input = bottom[0] == top[0] ? input_ : *bottom[0];
   RectifierBackward<Dtype>(outer_, channels_, inner_, this->blobs_[0]->cpu_data(), input.cpu_data(), top[0]->cpu_diff(),
                            propagate_down[0] ? bottom[0]->mutable_cpu_diff() : NULL,

@@ -230,16 +230,14 @@ HWY_EXPORT(Kernels32);
 HWY_EXPORT(Kernels64);
 
 template <typename T>
-const Kernels<T>& BestKernels();
+Kernels<T> BestKernels();
 template <>
-const Kernels<float>& BestKernels() {
-  static const Kernels<float> kernels = HWY_DYNAMIC_DISPATCH(Kernels32)();
-  return kernels;
+Kernels<float> BestKernels() {
+  return HWY_DYNAMIC_DISPATCH(Kernels32)();
 }
 template <>
-const Kernels<double>& BestKernels() {
-  static const Kernels<double> kernels = HWY_DYNAMIC_DISPATCH(Kernels64)();
-  return kernels;
+Kernels<double> BestKernels() {
+  return HWY_DYNAMIC_DISPATCH(Kernels64)();
 }
 
 const size_t kPiece = 4096;           // values that one thread takes at once
@@ -309,7 +307,7 @@ template <typename Dtype>
 void RectifierForward(size_t outer, size_t channels, size_t inner, const Dtype* slopes, const Dtype* x, Dtype* y,
                       Dtype* kept) {
   if (outer * channels * inner == 0) return;
-  const Kernels<Dtype>& kernels = BestKernels<Dtype>();
+  const Kernels<Dtype> kernels = BestKernels<Dtype>();
   const Pieces<Dtype> pieces(outer, channels, inner, slopes);
   // Only what is not read in the same pass can go around the cache.
   const bool stream = (kept != nullptr || y != x) && BeyondCache(2 * pieces.count * sizeof(Dtype));
@@ -331,7 +329,7 @@ template <typename Dtype>
 void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype* slopes, const Dtype* x, const Dtype* dy,
                        Dtype* dx, Dtype* dslopes) {
   if (outer * channels * inner == 0 || (dx == nullptr && dslopes == nullptr)) return;
-  const Kernels<Dtype>& kernels = BestKernels<Dtype>();
+  const Kernels<Dtype> kernels = BestKernels<Dtype>();
   const Pieces<Dtype> pieces(outer, channels, inner, slopes);
   const bool stream = dx != nullptr && dx != dy && BeyondCache(3 * pieces.count * sizeof(Dtype));
   const bool parallel = pieces.count > kParallelCount;
@@ -354,7 +352,7 @@ void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype*
     }
     if (dslopes == nullptr) return;
     for (size_t c = 0; c < channels; ++c) {
-      double sum = 0;
+      long double sum = 0;  // many pieces of many sizes and both signs
       for (size_t p = c; p < pieces.periods; p += channels) {
         for (size_t part = 0; part < pieces.parts; ++part) sum += sums[p * pieces.parts + part];
       }
@@ -387,7 +385,7 @@ void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype*
   const size_t image = channels * inner;
 #pragma omp parallel for schedule(static) if (parallel)
   for (size_t c = 0; c < channels; ++c) {
-    double sum = 0;
+    long double sum = 0;
     for (size_t begin = c * inner; begin < sums.size(); begin += image) {
       for (size_t i = begin; i < begin + inner; ++i) sum += sums[i];
     }

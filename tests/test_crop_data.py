@@ -125,7 +125,9 @@ def net(tmp_path, source):
         options = {"source": str(source), "batch_size": 10, "seed": 7, **param}
         for name, value in options.items():
             if value is not None:
-                text_format.Merge(f'{name}: "{value}"' if name == "source" else f"{name}: {value}", layer.crop_data_param)
+                text_format.Merge(
+                    f'{name}: "{value}"' if name == "source" else f"{name}: {value}", layer.crop_data_param
+                )
         file = tmp_path / "net.prototxt"
         file.write_text(str(caffe_pb2.NetParameter(layer=[layer])))
         return caffe.Net(str(file), phase)
@@ -147,7 +149,7 @@ def expect(net, pictures, iterations, batch=10, positions=None, **definition):
             assert (made["label"][row], made["record"][row]) == (label, record)
 
 
-# --- What the layer is defined to give ---------------------------------------------------------------------------------
+# --- What the layer is defined to give --------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", [UNIFORM, TEN_CROP])
 @pytest.mark.parametrize("mirror", ["true", "false"])
 def test_batches_are_those_of_the_definition(net, pictures, kind, mirror):
@@ -239,7 +241,7 @@ def test_an_lmdb_that_is_one_file(net, pictures, tmp_path):
     expect(net(source=tmp_path / "one.mdb"), pictures, range(2))
 
 
-# --- Shares, epochs, chances -------------------------------------------------------------------------------------------
+# --- Shares, epochs, chances ------------------------------------------------------------------------------------------
 def test_solvers_together_see_what_one_would(net, pictures):
     try:
         caffe.set_solver_count(5)
@@ -333,7 +335,7 @@ def test_neighbours_draw_independently(net, tmp_path):
         assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / np.sqrt(a.size)
 
 
-# --- Solvers ------------------------------------------------------------------------------------------------------------
+# --- Solvers ----------------------------------------------------------------------------------------------------------
 def test_a_restored_solver_reads_on_where_it_was(tmp_path, source):
     (tmp_path / "net.prototxt").write_text(
         f'layer {{ name: "data" type: "CropData" top: "data" top: "label" transform_param {{ crop_size: {CROP} }}'
@@ -364,7 +366,7 @@ def test_a_restored_solver_reads_on_where_it_was(tmp_path, source):
     assert weights[0] == weights[1]
 
 
-# --- What is wrong ------------------------------------------------------------------------------------------------------
+# --- What is wrong ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "param, transform, says",
     [
@@ -408,7 +410,10 @@ PICTURE = np.zeros((3, SIDE, SIDE), np.uint8)
         (raw(PICTURE).SerializeToString()[:-40], "no Datum"),
         (raw(PICTURE[:1]), "1 x 12 x 12, expected is 3 x"),
         (raw(PICTURE[:, :5]), "3 x 5 x 12, too small for crops of 7 x 7"),
-        (caffe_pb2.Datum(channels=3, height=SIDE, width=SIDE, data=b"short"), "5 bytes of data for a shape of 3 x 12 x 12"),
+        (
+            caffe_pb2.Datum(channels=3, height=SIDE, width=SIDE, data=b"short"),
+            "5 bytes of data for a shape of 3 x 12 x 12",
+        ),
         (caffe_pb2.Datum(channels=3, height=SIDE, width=SIDE), "0 values for"),
         (caffe_pb2.Datum(channels=3, height=-5, width=SIDE), "3 x -5 x 12"),
         (caffe_pb2.Datum(encoded=True, data=b"no picture at all"), "does not decode"),

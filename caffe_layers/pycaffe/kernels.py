@@ -25,13 +25,13 @@ Array = npt.NDArray[Any]
 
 
 def prelu_forward(x: Array, slopes: Array, out: Array | None = None) -> Array:
-    """y = x where x > 0, slopes[c] x elsewhere (section 4.3.2 of the paper).
+    """Compute y: x where x > 0, slopes[c] x elsewhere (section 4.3.2 of the paper).
 
     x: (N, C, ...), at least two axes. slopes: (C,), or one value for all channels, x then has any shape.
     out: where y goes; x itself is fine.
     """
     x, slopes = _input("x", x), _slopes(slopes, x)
-    y = _output("out", out, x)
+    y = _output(out, x, x, slopes)
     _kernels.rectifier_forward(x, slopes, y)
     return y
 
@@ -41,8 +41,8 @@ def prelu_backward(
 ) -> tuple[Array | None, Array | None]:
     """The gradients (dx, dslopes) for the gradient dy of y, in one pass.
 
-    dx = dy where x > 0, slopes[c] dy elsewhere, in the shape of x; dslopes[c] = the sum of x dy over the x of the channel
-    that are not above 0, in the shape of slopes. out: where dx goes; dy itself is fine.
+    dx, in the shape of x: dy where x > 0, slopes[c] dy elsewhere. dslopes, in the shape of slopes: the sum of x dy over
+    the x of each channel that are not above 0. out: where dx goes; dy itself is fine.
     slopes_only, bottom_only: leave out the work for the other, which comes back as None.
     """
     if slopes_only and bottom_only:
@@ -50,16 +50,16 @@ def prelu_backward(
     shape = np.shape(slopes)
     x, slopes = _input("x", x), _slopes(slopes, x)
     dy = _like("dy", dy, x)
-    dx = None if slopes_only else _output("out", out, x)
+    dx = None if slopes_only else _output(out, x, dy, x, slopes)
     dslopes = None if bottom_only else np.zeros(shape, x.dtype)
     _kernels.rectifier_backward(x, slopes, dy, dx, dslopes)
     return dx, dslopes
 
 
 def lrelu_forward(x: Array, slope: float = 0.01, out: Array | None = None) -> Array:
-    """y = x where x > 0, slope x elsewhere; x of any shape. out: where y goes; x itself is fine."""
+    """Compute y: x where x > 0, slope x elsewhere; x of any shape. out: where y goes; x itself is fine."""
     x = _input("x", x)
-    y = _output("out", out, x)
+    y = _output(out, x, x)
     _kernels.rectifier_forward(x, np.array([slope], x.dtype), y)
     return y
 
@@ -68,7 +68,7 @@ def lrelu_backward(x: Array, dy: Array, slope: float = 0.01, out: Array | None =
     """The gradient dx: dy where x > 0, slope dy elsewhere. out: where dx goes; dy itself is fine."""
     x = _input("x", x)
     dy = _like("dy", dy, x)
-    dx = _output("out", out, x)
+    dx = _output(out, x, dy, x)
     _kernels.rectifier_backward(x, np.array([slope], x.dtype), dy, dx, None)
     return dx
 
@@ -95,16 +95,20 @@ def _slopes(value: Array, x: Array) -> Array:
         raise TypeError(f"slopes is {slopes.dtype} and x is {x.dtype}: they must be the same")
     if slopes.size != 1 and (slopes.ndim != 1 or x.ndim < 2 or slopes.size != x.shape[1]):
         raise ValueError(
-            f"slopes has the shape {slopes.shape} and x {x.shape}: one slope is needed, or one for each channel (axis 1)"
+            f"slopes has the shape {slopes.shape} and x {x.shape}: one slope is needed, or one a channel (axis 1)"
         )
     return slopes
 
 
-def _output(name: str, value: Array | None, x: Array) -> Array:
-    if value is None:
-        return np.empty_like(x)
-    if not isinstance(value, np.ndarray) or value.dtype != x.dtype or value.shape != x.shape:
-        raise ValueError(f"{name} must be an array of x's shape {x.shape} and dtype {x.dtype}")
-    if not (value.flags.c_contiguous and value.flags.writeable):
-        raise ValueError(f"{name} must be C contiguous and writable")
-    return value
+def _output(out: Array | None, x: Array, may_be: Array, *others: Array) -> Array:
+    """`out`, or a new array like x. It may be the array `may_be` itself, but not lie over a part of any."""
+    if out is None:
+        return np.empty_like(x, order="C")
+    if not isinstance(out, np.ndarray) or out.dtype != x.dtype or out.shape != x.shape:
+        raise ValueError(f"out must be an array of x's shape {x.shape} and dtype {x.dtype}")
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError("out must be C contiguous and writable")
+    same = out.ctypes.data == may_be.ctypes.data
+    if any(np.may_share_memory(out, other) for other in (others if same else (may_be, *others))):
+        raise ValueError("out must not lie over another of the arrays: give one of its own")
+    return out

@@ -35,7 +35,7 @@ struct OneLayer {
   OneLayer(const caffe::LayerParameter& param, const std::vector<int>& shape, bool in_place, unsigned seed = 1)
       : bottom(shape), top(in_place ? &bottom : &own_top), bottoms(1, &bottom), tops(1, top) {
     caffe::Caffe::set_mode(caffe::Caffe::CPU);
-    FillAwayFromZero(bottom.count(), seed, bottom.mutable_cpu_data());
+    if (bottom.count() > 0) FillAwayFromZero(bottom.count(), seed, bottom.mutable_cpu_data());
     layer = caffe::LayerRegistry<Dtype>::CreateLayer(param);
     layer->SetUp(bottoms, tops);
   }
@@ -43,7 +43,7 @@ struct OneLayer {
   void Forward() { layer->Forward(bottoms, tops); }
 
   void Backward(const std::vector<Dtype>& dy, bool to_bottom = true) {
-    std::copy(dy.begin(), dy.end(), top->mutable_cpu_diff());
+    if (!dy.empty()) std::copy(dy.begin(), dy.end(), top->mutable_cpu_diff());
     layer->Backward(tops, std::vector<bool>(1, to_bottom), bottoms);
   }
 };

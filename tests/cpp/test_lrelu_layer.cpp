@@ -7,7 +7,10 @@ namespace {
 
 using reference::OneLayer;
 
-const std::vector<std::vector<int> > kShapes = {{2, 3, 4, 5}, {7, 11}, {1, 1}, {13}, {4, 64, 56, 56}};
+const std::vector<std::vector<int> > kShapes = {{2, 3, 4, 5}, {7, 11}, {1, 1}, {13}, {4, 64, 56, 56}, {70001}};
+
+// Too many values to vary one by one.
+bool IsLarge(const std::vector<int>& shape) { return shape.back() == 56 || shape[0] == 70001; }
 
 caffe::LayerParameter Param(double slope) {
   caffe::LayerParameter param;
@@ -47,7 +50,7 @@ TYPED_TEST(LReLULayerTest, ValuesAndGradientsAreThoseOfTheFormula) {
 
 TYPED_TEST(LReLULayerTest, GradientsMatchFiniteDifferences) {
   for (const auto& shape : kShapes) {
-    if (shape.back() == 56) continue;  // too many values to vary one by one
+    if (IsLarge(shape)) continue;
     for (const float slope : {0.01f, 0.3f, 1.5f}) {
       for (const bool in_place : {false, true}) {
         SCOPED_TRACE(testing::Message() << testing::PrintToString(shape) << " slope " << slope
@@ -62,7 +65,7 @@ TYPED_TEST(LReLULayerTest, GradientsMatchFiniteDifferences) {
 
 TYPED_TEST(LReLULayerTest, GradientsPassUpstreamsChecker) {
   for (const auto& shape : kShapes) {
-    if (shape.back() == 56) continue;
+    if (IsLarge(shape)) continue;
     OneLayer<TypeParam> run(Param(0.01), shape, false);
     auto layer = caffe::LayerRegistry<TypeParam>::CreateLayer(Param(0.01));
     caffe::GradientChecker<TypeParam> checker(1e-2, 1e-3, 1701, 0., 0.01);
@@ -77,6 +80,13 @@ TYPED_TEST(LReLULayerTest, SlopeIsOneHundredthUnlessSet) {
   run.bottom.mutable_cpu_data()[0] = -100;
   run.Forward();
   EXPECT_NEAR(-1, run.top->cpu_data()[0], 1e-6);
+}
+
+TYPED_TEST(LReLULayerTest, AnEmptyBatchGivesAnEmptyTop) {
+  OneLayer<TypeParam> run(Param(0.01), {0, 3}, false);
+  run.Forward();
+  run.Backward({});
+  EXPECT_EQ((std::vector<int>{0, 3}), run.top->shape());
 }
 
 TYPED_TEST(LReLULayerTest, ANegativeSlopeInPlaceIsRefusedWithTheReason) {
