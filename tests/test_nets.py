@@ -1,6 +1,7 @@
 import caffe
 import numpy as np
 import pytest
+from caffe.proto import caffe_pb2
 
 from tiny_imagenet import nets, solvers, zoo
 from tiny_imagenet.errors import NetError
@@ -45,7 +46,7 @@ def test_the_layers_of_model6_in_order():
     block = ["Convolution", "LReLU", "Convolution", "LReLU"]
     stages = [*block, "Pooling", *block, "Pooling", *block, "Dropout", "Pooling"]
     head = ["InnerProduct", "ReLU", "Dropout", "InnerProduct"]
-    expected = ["Data", "Power", *stages, *head, "SoftmaxWithLoss"]
+    expected = ["CropData", "Power", *stages, *head, "SoftmaxWithLoss"]
     assert types(nets.build(zoo.MODELS["model6"]), caffe.TRAIN) == expected
 
 
@@ -56,11 +57,15 @@ def test_only_models_4_6_7_and_8_drop_out_after_the_convolutions():
 
 def test_training_crops_at_random_and_mirrors_and_validation_does_not():
     net = nets.build(zoo.MODELS["model8"])
-    train, val = (layer for layer in net.layer if layer.type == "Data")
-    assert (train.data_param.source, val.data_param.source) == ("data/train_screened.lmdb", "data/val.lmdb")
+    train, val = (layer for layer in net.layer if layer.type == "CropData")
+    sources = [nets.data_param(layer).source for layer in (train, val)]
+    assert sources == ["data/train_screened.lmdb", "data/val.lmdb"]
     assert (train.transform_param.mirror, val.transform_param.mirror) == (True, False)
     assert train.transform_param.crop_size == val.transform_param.crop_size == 56
-    assert train.data_param.batch_size == 200
+    assert train.crop_data_param.batch_size == 200
+    assert train.crop_data_param.draw == caffe_pb2.CropDataParameter.UNIFORM
+    ten = nets.build(zoo.MODELS["model8"].replace(draw="TEN_CROP"))
+    assert ten.layer[0].crop_data_param.draw == caffe_pb2.CropDataParameter.TEN_CROP
 
 
 def test_a_deploy_net_gives_probabilities_for_any_number_of_images(tmp_path):

@@ -150,7 +150,7 @@ def test_nets_that_are_wrong(tiny_solver, data, tmp_path):
         ("num_output: 10", "num_output: 200", "200 outputs, the data set 10 classes"),
         ("crop_size: 56", "crop_size: 48", "crops 48 pixels, the deploy net takes 56"),
         ("train.lmdb", "other.lmdb", r"other\.lmdb is not in"),
-        ("phase: TRAIN", "phase: TEST", "one Data layer for training"),
+        ("phase: TRAIN", "phase: TEST", "one Data or CropData layer for training"),
     ]:
         train_val.write_text(good.replace(old, new))
         refused(NetError if "lmdb" not in says else DatasetError, says, tiny_solver, tmp_path / "run", data=data)

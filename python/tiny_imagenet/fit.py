@@ -86,16 +86,18 @@ def fit_data(plan: Plan, batch: int | None = None) -> None:
         NetError: there is no data layer for training, or its crop is not that of the deploy net.
         DatasetError: an LMDB is not in the folder, is empty, or has a record that does not fit the data set.
     """
-    layers = [layer for layer in plan.train_val.layer if layer.type == "Data"]
+    layers = [layer for layer in plan.train_val.layer if layer.type in nets.DATA_TYPES]
     training = [layer for layer in layers if not any(rule.phase == caffe_pb2.TEST for rule in layer.include)]
     if len(training) != 1:
-        raise NetError(f"net {plan.train_val.name!r} needs one Data layer for training, it has {len(training)}")
+        kinds = " or ".join(nets.DATA_TYPES)
+        raise NetError(f"net {plan.train_val.name!r} needs one {kinds} layer for training, it has {len(training)}")
     for layer in layers:
-        if not layer.data_param.source or layer.data_param.batch_size < 1:
-            raise NetError(f"layer {layer.name!r} needs a source and a batch_size of at least 1 in its data_param")
-        source = _lmdb(plan, Path(layer.data_param.source).name)
-        _change(plan, f"{_phase(layer)} data", layer.data_param.source, str(source))
-        layer.data_param.source = str(source)
+        param = nets.data_param(layer)
+        if not param.source or param.batch_size < 1:
+            raise NetError(f"layer {layer.name!r} needs a source and a batch_size of at least 1")
+        source = _lmdb(plan, Path(param.source).name)
+        _change(plan, f"{_phase(layer)} data", param.source, str(source))
+        param.source = str(source)
         transform = layer.transform_param
         if transform.scale != 1 or transform.mean_value or transform.force_gray or not transform.mean_file:
             raise NetError(
@@ -104,18 +106,18 @@ def fit_data(plan: Plan, batch: int | None = None) -> None:
             )
         _change(plan, f"{_phase(layer)} mean", transform.mean_file, str(plan.mean.resolve()))
         transform.mean_file = str(plan.mean.resolve())
-    layer = training[0]
-    side, deploy_side = layer.transform_param.crop_size, nets.crop_size(plan.deploy)
+    param = nets.data_param(training[0])
+    side, deploy_side = training[0].transform_param.crop_size, nets.crop_size(plan.deploy)
     if side and side != deploy_side:
         raise NetError(f"training crops {side} pixels, the deploy net takes {deploy_side}: make the two the same")
     if batch:
-        _change(plan, "training batch", layer.data_param.batch_size, batch)
-        layer.data_param.batch_size = batch
-    plan.batch = layer.data_param.batch_size * max(1, plan.solver.iter_size)
+        _change(plan, "training batch", param.batch_size, batch)
+        param.batch_size = batch
+    plan.batch = param.batch_size * max(1, plan.solver.iter_size)
     shape = datum.read_mean(plan.mean).shape
-    plan.train_images = lmdb_reader.check(layer.data_param.source, shape, plan.classes)
+    plan.train_images = lmdb_reader.check(param.source, shape, plan.classes)
     if not plan.train_images:
-        raise DatasetError(f"{layer.data_param.source} has no records: there is nothing to train on")
+        raise DatasetError(f"{param.source} has no records: there is nothing to train on")
     lmdb_reader.check(_lmdb(plan, "val.lmdb"), shape, plan.classes)
 
 
@@ -158,13 +160,16 @@ def fit_solver(plan: Plan, folder: Path, seed: int, max_iter: int | None, base_l
     Args:
         plan: what to change.
         folder: the run folder, where train_val.prototxt is going to be.
-        seed: of the weights and of the data layer's crops.
+        seed: of the weights, and of the data layer where its file names none.
         max_iter: iterations to train, None for the solver's own.
         base_lr: the rate to begin with, None for the solver's own.
     """
     solver = plan.solver
     solver.net = str((folder / "train_val.prototxt").resolve())
     solver.random_seed = seed
+    for layer in plan.train_val.layer:
+        if layer.type == "CropData" and not layer.crop_data_param.HasField("seed"):
+            layer.crop_data_param.seed = seed
     for name, value in (("max_iter", max_iter), ("base_lr", base_lr)):
         if value is not None:
             _change(plan, name, f"{getattr(solver, name):g}", f"{value:g}")

@@ -15,6 +15,7 @@ from google.protobuf import message, text_format
 from tiny_imagenet.errors import NetError
 from tiny_imagenet.zoo import Model
 
+DATA_TYPES = ("Data", "CropData")  # the layers that read an LMDB
 DATA_FOLDER = "data"  # stands in the generated files; training puts its --data in its place
 TEST_BATCH = 100
 
@@ -52,7 +53,8 @@ def build(model: Model, deploy: bool = False) -> caffe_pb2.NetParameter:
 
 def _data(model: Model, phase: str):
     training = phase == "TRAIN"
-    return layers.Data(
+    draw = {"draw": caffe_pb2.CropDataParameter.Draw.Value(model.draw)} if training else {}
+    return layers.CropData(
         ntop=2,
         include={"phase": getattr(caffe_pb2, phase)},
         transform_param={
@@ -60,10 +62,10 @@ def _data(model: Model, phase: str):
             "crop_size": model.crop,
             "mean_file": f"{DATA_FOLDER}/mean.binaryproto",
         },
-        data_param={
+        crop_data_param={
             "source": f"{DATA_FOLDER}/{model.train_lmdb if training else 'val.lmdb'}",
             "batch_size": model.batch if training else TEST_BATCH,
-            "backend": caffe_pb2.DataParameter.LMDB,
+            **draw,
         },
     )
 
@@ -152,6 +154,11 @@ def read(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
 def to_text(what) -> str:
     """A message as prototxt."""
     return text_format.MessageToString(what)
+
+
+def data_param(layer: caffe_pb2.LayerParameter):
+    """The parameters of a data layer (one of DATA_TYPES) that name its source and batch_size."""
+    return layer.crop_data_param if layer.type == "CropData" else layer.data_param
 
 
 def classifier(net: caffe_pb2.NetParameter) -> caffe_pb2.LayerParameter:

@@ -307,7 +307,7 @@ def _info(source: str, trainer: Trainer, argv: list[str] | None) -> dict[str, An
         "train_images": plan.train_images,
         "changes": plan.changes,
         "nonlinearity": nets.nonlinearity(plan.train_val),
-        "screened": any("screened" in layer.data_param.source for layer in plan.train_val.layer),
+        "screened": any("screened" in nets.data_param(layer).source for layer in plan.train_val.layer),
         "parameters": sum(blob.count for blobs in trainer.solver.net.params.values() for blob in blobs),
         "versions": {
             "python": platform.python_version(),

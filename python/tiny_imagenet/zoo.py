@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from tiny_imagenet.errors import NetError
 
 ACTIVATIONS = ("ReLU", "PReLU", "LReLU")
+DRAWS = ("UNIFORM", "TEN_CROP")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Model:
         negative_slope: of LReLU (section 5.3.2).
         classes, crop: outputs of the last layer, side of the input in pixels.
         input_scale: what pixels are multiplied by once the mean is subtracted (open point h).
+        draw: how training draws its crops, UNIFORM or TEN_CROP (open point g).
         lr_factor, patience, lr_drops, max_epochs: the rate is multiplied by `lr_factor` when validation top-1 has not
             improved for `patience` epochs; training stops after that has happened `lr_drops` times, or after
             `max_epochs` (open point l).
@@ -70,6 +72,7 @@ class Model:
     classes: int = 200
     crop: int = 56
     input_scale: float = 1 / 64
+    draw: str = "UNIFORM"
     lr_factor: float = 0.1
     patience: int = 5
     lr_drops: int = 3
@@ -79,6 +82,8 @@ class Model:
     def __post_init__(self):
         if self.activation not in ACTIVATIONS:
             raise NetError(f"{self.name}: activation {self.activation!r} is none of {', '.join(ACTIVATIONS)}")
+        if self.draw not in DRAWS:
+            raise NetError(f"{self.name}: draw {self.draw!r} is none of {', '.join(DRAWS)}")
         if not (self.hidden and all(n > 0 for n in self.hidden) and self.classes > 1):
             raise NetError(f"{self.name}: needs hidden layers of at least 1 output and at least 2 classes")
         object.__setattr__(self, "stages", self._parse_convs())
