@@ -198,14 +198,16 @@ def test_arrays_that_are_not_contiguous_are_copied():
 
 
 TORCH = """
-import sys, numpy as np, torch
-given = dict(np.load(sys.argv[1]))
-x, slopes, dy = (torch.from_numpy(given[name]) for name in ("x", "slopes", "dy"))
-x.requires_grad_(); slopes.requires_grad_()
-y = torch.nn.functional.prelu(x, slopes); y.backward(dy)
-leaky = x.detach().clone().requires_grad_()
-z = torch.nn.functional.leaky_relu(leaky, 0.01); z.backward(dy)
-np.savez(sys.argv[2], y=y.detach(), dx=x.grad, dslopes=slopes.grad, z=z.detach(), dz=leaky.grad)
+import pathlib, sys, numpy as np, torch
+for path in pathlib.Path(sys.argv[1]).glob("given_*.npz"):
+    given = dict(np.load(path))
+    x, slopes, dy = (torch.from_numpy(given[name]) for name in ("x", "slopes", "dy"))
+    x.requires_grad_(); slopes.requires_grad_()
+    y = torch.nn.functional.prelu(x, slopes); y.backward(dy)
+    leaky = x.detach().clone().requires_grad_()
+    z = torch.nn.functional.leaky_relu(leaky, 0.01); z.backward(dy)
+    made = path.with_name(path.name.replace("given", "made"))
+    np.savez(made, y=y.detach(), dx=x.grad, dslopes=slopes.grad, z=z.detach(), dz=leaky.grad)
 """
 
 
@@ -220,15 +222,16 @@ def _torch():
 def test_pytorch_agrees_to_rounding(tmp_path, dtype):
     python = _torch()
     epsilon = np.finfo(dtype).eps
-    for shape in [s for s in SHAPES if 0 not in s] + [(20, 64, 56, 56)]:
-        for shared in (False, True):
-            x, slopes, dy = arrays(shape, dtype, seed=3, shared=shared)
-            np.savez(tmp_path / "given.npz", x=x, slopes=slopes, dy=dy)
-            subprocess.run([python, "-c", TORCH, tmp_path / "given.npz", tmp_path / "made.npz"], check=True)
-            torch = np.load(tmp_path / "made.npz")
-            dx, dslopes = kernels.prelu_backward(x, slopes, dy)
-            np.testing.assert_allclose(kernels.prelu_forward(x, slopes), torch["y"], rtol=epsilon)
-            np.testing.assert_allclose(dx, torch["dx"], rtol=epsilon)
-            assert np.all(np.abs(dslopes - torch["dslopes"]) <= 16 * epsilon * reference(x, slopes, dy)[3])
-            np.testing.assert_allclose(kernels.lrelu_forward(x), torch["z"], rtol=epsilon)
-            np.testing.assert_allclose(kernels.lrelu_backward(x, dy), torch["dz"], rtol=epsilon)
+    shapes = [shape for shape in SHAPES if 0 not in shape] + [(20, 64, 56, 56)]
+    cases = [arrays(shape, dtype, seed=3, shared=shared) for shape in shapes for shared in (False, True)]
+    for i, (x, slopes, dy) in enumerate(cases):
+        np.savez(tmp_path / f"given_{i}.npz", x=x, slopes=slopes, dy=dy)
+    subprocess.run([python, "-c", TORCH, tmp_path], check=True)
+    for i, (x, slopes, dy) in enumerate(cases):
+        torch = np.load(tmp_path / f"made_{i}.npz")
+        dx, dslopes = kernels.prelu_backward(x, slopes, dy)
+        np.testing.assert_allclose(kernels.prelu_forward(x, slopes), torch["y"], rtol=epsilon)
+        np.testing.assert_allclose(dx, torch["dx"], rtol=epsilon)
+        assert np.all(np.abs(dslopes - torch["dslopes"]) <= 16 * epsilon * reference(x, slopes, dy)[3])
+        np.testing.assert_allclose(kernels.lrelu_forward(x), torch["z"], rtol=epsilon)
+        np.testing.assert_allclose(kernels.lrelu_backward(x, dy), torch["dz"], rtol=epsilon)
