@@ -27,6 +27,7 @@ _PROTOTXT = {
     "PReLU": {"ours": 'type: "PReLU"', "stock": 'type: "PReLU"'},
     "LReLU": {"ours": 'type: "LReLU"', "stock": 'type: "ReLU" relu_param { negative_slope: 0.01 }'},
 }
+_COPY = 'type: "LReLU" relu_param { negative_slope: 1 }'
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Settings:
     Args:
         images: the shapes of blobs without their first axis, the batch.
         iterations: that one time is the mean of.
-        copy: bytes of the array whose copies tell the machine's bandwidth.
+        copy: bytes of the array whose copies tell the machine's bandwidth, a multiple of 1024.
         records: images in each LMDB.
         batches: of images that one time of a data layer is the mean of.
     """
@@ -78,7 +79,7 @@ def layers(settings: Settings, build: Path, stock: bool = True, torch: str | Non
         torch: a Python that has torch; None leaves PyTorch out.
 
     Returns:
-        settings, machine, copy (its bandwidth), rectifiers and data (a row each), not_measured (columns: why).
+        settings, machine, copy (of all turns), rectifiers and data (rows), not_measured (columns: why).
 
     Raises:
         BenchmarkError: a program is missing, does not build or fails.
@@ -90,7 +91,6 @@ def layers(settings: Settings, build: Path, stock: bool = True, torch: str | Non
         worker = stack.enter_context(timing.Torch(torch, settings.threads)) if torch else None
         times, copies = _time_rectifiers(settings, programs, worker)
         version = worker.version if worker else None
-    copy = _bandwidth(settings.copy, copies)
     return {
         "settings": vars(settings),
         "machine": {
@@ -99,8 +99,11 @@ def layers(settings: Settings, build: Path, stock: bool = True, torch: str | Non
             "cores": os.cpu_count(),
             "torch": version,
         },
-        "copy": copy,
-        "rectifiers": [_rectifier_row(key, found, copy["bandwidth"]) for key, found in times.items()],
+        "copy": _bandwidth(settings.copy, _together(copies.values())),
+        "rectifiers": [
+            _rectifier_row(key, found, _bandwidth(settings.copy, copies[key[0]])["bandwidth"])
+            for key, found in times.items()
+        ],
         "data": _data_rows(settings, _time_data(settings)),
         "not_measured": _not_measured(stock, torch),
     }
@@ -108,8 +111,8 @@ def layers(settings: Settings, build: Path, stock: bool = True, torch: str | Non
 
 def _time_rectifiers(
     settings: Settings, programs: dict[str, Path], worker: timing.Torch | None
-) -> tuple[dict[tuple[Case, str], dict[str, list[float]]], dict[str, list[float]]]:
-    """Milliseconds of {(case, pass): {program: [...]}} and {way to copy: [...]}."""
+) -> tuple[dict[tuple[Case, str], dict[str, list[float]]], dict[Case, dict[str, list[float]]]]:
+    """Milliseconds of {(case, pass): {program: [...]}}, and of the copies in their turns {case: {way: [...]}}."""
     cases = [
         Case(layer, (settings.batch, *image), in_place)
         for layer in _PROTOTXT
@@ -117,8 +120,9 @@ def _time_rectifiers(
         for in_place in (False, True)
     ]
     times: dict[tuple[Case, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    copies: dict[str, list[float]] = defaultdict(list)
+    copies: dict[Case, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     copier = timing.Copier(settings.copy, settings.threads)
+    blob = (256, settings.copy // 1024)  # of the same size
     for case in _rounds(settings, cases, "PReLU, LReLU"):
         for name, path in programs.items():
             found = timing.caffe_times(
@@ -131,9 +135,11 @@ def _time_rectifiers(
             for direction in PASSES:
                 times[case, direction]["torch"].append(found[direction])
         for way, ms in copier.times(settings.iterations).items():
-            copies[way].append(ms)
+            copies[case][way].append(ms)
+        found = timing.caffe_times(programs["ours"], _COPY, blob, False, settings.iterations, settings.threads)
+        copies[case]["layer"].append(found["forward"])
         if worker:
-            copies["torch"].append(worker.copy_time(copier.size, settings.iterations))
+            copies[case]["torch"].append(worker.copy_time(copier.size, settings.iterations))
     return times, copies
 
 
@@ -156,8 +162,21 @@ def _over_rounds(values: list[float]) -> dict[str, float]:
     return {name: function(values) for name, function in STATISTICS.items()}
 
 
+def _together(copies: Iterable[dict[str, list[float]]]) -> dict[str, list[float]]:
+    """The times of several cases' copies as those of one."""
+    together: dict[str, list[float]] = defaultdict(list)
+    for ways in copies:
+        for way, times in ways.items():
+            together[way] += times
+    return together
+
+
 def _bandwidth(size: int, copies: dict[str, list[float]]) -> dict[str, Any]:
-    """What the copies tell; bandwidth in bytes a second, read and written ones, of the best way."""
+    """What the copies tell; bandwidth in bytes a second, read and written ones, of the best way.
+
+    Ways: numpy's (whole, blocks; timing.Copier), PyTorch's, and a layer whose slope of 1 makes it a copy. The last is
+    our own kernel, so that no way of writing that our layers have is missing from what they are compared with.
+    """
     ways = {way: _over_rounds(values) for way, values in copies.items()}
     best = {name: min(ways, key=lambda way: ways[way][name]) for name in STATISTICS}
     return {
@@ -169,9 +188,13 @@ def _bandwidth(size: int, copies: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def _rectifier_row(key: tuple[Case, str], times: dict[str, list[float]], bandwidth: dict[str, float]) -> dict[str, Any]:
-    """A pass of a layer: of each program milliseconds, share of the bandwidth, and our time as a share of its time."""
+    """A pass of a layer: of each program milliseconds, share of the bandwidth, and our time as a share of its time.
+
+    The bandwidth is that of the copies made in the case's own turns: what disturbed one disturbed the other.
+    """
     case, direction = key
-    row: dict[str, Any] = {**case._asdict(), "pass": direction, "bytes": case.bytes(direction), "measured": {}}
+    row: dict[str, Any] = {**case._asdict(), "pass": direction, "bytes": case.bytes(direction)}
+    row["bandwidth"], row["measured"] = bandwidth, {}
     for program in PROGRAMS:
         if program not in times:
             row["measured"][program] = None

@@ -19,14 +19,14 @@ def show(result: dict[str, Any]) -> None:
     console.width = max(console.width, WIDTH)
     border = box.SIMPLE_HEAD if console.is_terminal else None
     settings, copy, machine = result["settings"], result["copy"], result["machine"]
-    best, median = (copy["bandwidth"][name] / 1e9 for name in STATISTICS)
+    best, median = (f"{copy['bandwidth'][name] / 1e9:.1f} GB/s ({copy['best'][name]})" for name in STATISTICS)
     console.print(
         f"{machine['processor']}, {machine['cores']} cores; {settings['threads']} threads, {settings['rounds']} rounds"
     )
-    console.print(f"copy: {best:.1f} GB/s, read and written, in the best round and {median:.1f} in the median one\n")
+    console.print(f"copy, read and written: {best} in the best round, {median} in the median one\n")
     console.print(_rectifier_table(result["rectifiers"], border))
-    console.print("ms: best (median) round; share of the copy's bandwidth and ours/... in time: of the best rounds")
-    console.print("above 100 %: the blobs stayed in the cache in part")
+    console.print("ms: best (median) round; ours/...: of the times of the best rounds")
+    console.print("share: of the bandwidth of the copies in the same rounds, best of both; above 100 %: partly in the cache")
     for column, why in result["not_measured"].items():
         console.print(f"{column} was not measured: {why}")
     if machine["torch"]:
