@@ -26,7 +26,8 @@ def show(result: dict[str, Any]) -> None:
     console.print(f"copy, read and written: {best} in the best round, {median} in the median one\n")
     console.print(_rectifier_table(result["rectifiers"], border))
     console.print("ms: best (median) round; ours/...: of the times of the best rounds")
-    console.print("share: of the bandwidth of the copies in the same rounds, best of both; above 100 %: partly in the cache")
+    console.print("share: of the bandwidth of the copies in the same rounds, best of both")
+    console.print("above 100 %: the blobs stayed in the cache in part, or other programs slowed the copies")
     for column, why in result["not_measured"].items():
         console.print(f"{column} was not measured: {why}")
     if machine["torch"]:
