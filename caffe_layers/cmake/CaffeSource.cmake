@@ -1,6 +1,8 @@
 # CAFFE_SOURCE: where BVLC Caffe's source is (fetched where CAFFE_SOURCE_DIR names none).
 # caffe_edit(FILE OLD NEW [OLD NEW ...]): compile FILE of that source with each OLD replaced by its NEW, from a copy in
-# the build folder, edited/FILE; stops where an OLD is not in it.
+# the build folder, EDITED/FILE; stops where an OLD is not in it.
+
+set(EDITED ${CMAKE_CURRENT_BINARY_DIR}/edited)
 
 if(CAFFE_SOURCE_DIR)
   set(CAFFE_SOURCE ${CAFFE_SOURCE_DIR})
@@ -30,7 +32,7 @@ function(caffe_edit file)
     endif()
     string(REPLACE "${ARGV${i}}" "${ARGV${j}}" text "${text}")
   endforeach()
-  set(edited ${CMAKE_CURRENT_BINARY_DIR}/edited/${file})
+  set(edited ${EDITED}/${file})
   file(WRITE ${edited}.new "${text}")
   configure_file(${edited}.new ${edited} COPYONLY) # leaves the time stamp alone where nothing changed
   if(${CAFFE_SOURCE}/${file} IN_LIST UPSTREAM_SOURCES)

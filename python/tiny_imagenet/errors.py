@@ -23,3 +23,7 @@ class RunError(TinyImageNetError):
 
 class PredictionsError(TinyImageNetError):
     """A predictions file that cannot be read, or that does not fit the others given with it."""
+
+
+class BenchmarkError(TinyImageNetError):
+    """A program that is to be timed is missing, does not build or fails."""
