@@ -240,9 +240,10 @@ Kernels<double> BestKernels() {
   return HWY_DYNAMIC_DISPATCH(Kernels64)();
 }
 
-const size_t kPiece = 4096;           // values that one thread takes at once
-const size_t kParallelCount = 32768;  // below this many a second thread costs more than it saves
-const size_t kShortPlane = 64;        // planes of fewer values are not taken one by one
+const size_t kPiece = 4096;             // values that one thread takes at once
+const size_t kParallelCount = 1 << 17;   // up to this many a second thread costs more than it saves
+const size_t kShortPlane = 64;           // planes of fewer values are not taken one by one
+const size_t kGroups = 16;               // sums that are made side by side, at least
 
 size_t DivideUp(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -363,7 +364,7 @@ void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype*
 
   // A sum for each value of a period; the periods are cut into groups, so that there is work for many threads and no sum
   // has more than 128 terms.
-  const size_t groups = std::max(DivideUp(pieces.periods, 128), std::min(pieces.periods, DivideUp(64, pieces.parts)));
+  const size_t groups = std::max(DivideUp(pieces.periods, 128), std::min(pieces.periods, DivideUp(kGroups, pieces.parts)));
   const size_t in_group = DivideUp(pieces.periods, groups);
   std::vector<Dtype> sums(dslopes == nullptr ? 0 : groups * pieces.period);
 #pragma omp parallel if (parallel)
@@ -383,12 +384,13 @@ void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype*
   }
   if (dslopes == nullptr) return;
   const size_t image = channels * inner;
-#pragma omp parallel for schedule(static) if (parallel)
+  std::vector<double> totals(image);
+  for (size_t begin = 0; begin < sums.size(); begin += image) {
+    for (size_t i = 0; i < image; ++i) totals[i] += sums[begin + i];
+  }
   for (size_t c = 0; c < channels; ++c) {
-    long double sum = 0;
-    for (size_t begin = c * inner; begin < sums.size(); begin += image) {
-      for (size_t i = begin; i < begin + inner; ++i) sum += sums[i];
-    }
+    double sum = 0;
+    for (size_t i = c * inner; i < (c + 1) * inner; ++i) sum += totals[i];
     dslopes[c] += static_cast<Dtype>(sum);
   }
 }
