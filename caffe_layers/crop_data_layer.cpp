@@ -14,7 +14,7 @@
 namespace caffe {
 namespace {
 
-const uint32_t kChunk = 8;      // samples that a thread takes at once
+const uint32_t kChunk = 8;           // samples that a thread takes at once
 const uint32_t kMostThreads = 1024;  // beyond any use: these two catch a slip of the pen
 const uint32_t kMostBatches = 1024;
 
