@@ -72,9 +72,12 @@ if [ -z "$programs" ]; then
     finish
   fi
   echo "==> Build with $nvcc into build-gpu/"
-  generator=()
-  if [ ! -e build-gpu/CMakeCache.txt ] && command -v ninja >/dev/null; then generator=(-G Ninja); fi
-  cmake -S . -B build-gpu "${generator[@]}" -DCPU_ONLY=OFF -DCMAKE_CUDA_COMPILER="$nvcc" "${cmake_arguments[@]}" &&
+  once=() # what a build folder cannot be told again
+  if [ ! -e build-gpu/CMakeCache.txt ]; then
+    once=(-DCMAKE_CUDA_COMPILER="$nvcc")
+    if command -v ninja >/dev/null; then once+=(-G Ninja); fi
+  fi
+  cmake -S . -B build-gpu "${once[@]}" -DCPU_ONLY=OFF "${cmake_arguments[@]}" &&
     cmake --build build-gpu --parallel "${JOBS:-$(nproc)}" || { echo "gpu.sh: error: the build failed" >&2; exit 1; }
   programs=$PWD/build-gpu/programs
 fi
