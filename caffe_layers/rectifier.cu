@@ -1,7 +1,7 @@
 // The rectifiers' kernels on the device. Two ways through the arrays, both free of divisions a value:
 //   planes   long ones: a warp takes a piece of one, all of one slope
-//   columns  short planes: the arrays are rows of whole images; a thread takes the values of a column, or of the few side
-//            by side that make 16 bytes, down some rows: their slopes stay in its registers, and so do their sums
+//   columns  short planes: the arrays are rows of whole images; a thread takes the values of a column, or of the few
+//            side by side that make 16 bytes, down some rows: their slopes stay in its registers, and so do their sums
 
 #include "rectifier_gpu.hpp"
 
@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// @param shift  values that the arrays begin after a multiple of kVectorBytes: the first row begins as much before them
+/// @param shift  values that the arrays begin after a multiple of kVectorBytes: so many before them the first row begins
 /// @param sums   one for each value of a row, for each group of rows; null where they are not wanted
 template <int kLanes, class Op, typename T>
 __global__ void __launch_bounds__(kThreads)
@@ -282,7 +282,8 @@ unsigned Blocks(Index wanted) { return static_cast<unsigned>(std::min<Index>(wan
 template <int kLanes, class Op, typename T>
 void LaunchPacks(const Op& op, const Partition& p, int shift, const T* slopes, T* sums, cudaStream_t stream) {
   if (p.by_planes) {
-    PlanesKernel<kLanes><<<Blocks(DivideUp(p.sums(), kThreads / kWarp)), kThreads, 0, stream>>>(op, p, shift, slopes, sums);
+    const Index warps = p.sums();
+    PlanesKernel<kLanes><<<Blocks(DivideUp(warps, kThreads / kWarp)), kThreads, 0, stream>>>(op, p, shift, slopes, sums);
   } else {
     const Index threads = p.groups * (p.period / kLanes);
     ColumnsKernel<kLanes><<<Blocks(DivideUp(threads, kThreads)), kThreads, 0, stream>>>(op, p, shift, slopes, sums);

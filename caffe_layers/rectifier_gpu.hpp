@@ -30,7 +30,7 @@ size_t RectifierWorkspaceBytes(size_t outer, size_t channels, size_t inner);
 
 /// Both gradients in one pass over x and dy.
 /// @param dx         written: dy where x > 0, else a_c dy; may be dy; null where it is not wanted
-/// @param dslopes    added to: the sum of x dy over the x of a channel that are not above 0; null where it is not wanted
+/// @param dslopes    added to: the sum of x dy over the x of a channel that are not above 0; null where not wanted
 /// @param workspace  RectifierWorkspaceBytes(outer, channels, inner) of any content, overwritten; unused, and may be
 ///                   null, where dslopes is
 template <typename Dtype>

@@ -68,7 +68,7 @@ cuda_program() {
 
 if [ -z "$programs" ]; then
   if ! nvcc=$(cuda_program nvcc); then
-    skipped+=("everything: no nvcc on the PATH or in ${CUDA_HOME:-/usr/local/cuda}/bin; build elsewhere and use --programs")
+    skipped+=("everything: no nvcc on the PATH or in ${CUDA_HOME:-/usr/local/cuda}/bin (see --programs)")
     finish
   fi
   echo "==> Build with $nvcc into build-gpu/"

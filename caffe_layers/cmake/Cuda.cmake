@@ -32,8 +32,8 @@ set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 find_package(CUDAToolkit REQUIRED)
 message(STATUS "CUDA ${CUDAToolkit_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
 
-# Puts files that include eight of upstream's .cu files each in their place in the list `sources`: most of the work is in
-# the headers they share. UNITY_BUILD does it for .cpp files alone before CMake 3.31.
+# Puts files that include eight of upstream's .cu files each in their place in the list `sources`: most of the work is
+# in the headers they share. UNITY_BUILD does it for .cpp files alone before CMake 3.31.
 function(caffe_join_cuda sources)
   set(joined ${${sources}})
   set(kernels ${${sources}})

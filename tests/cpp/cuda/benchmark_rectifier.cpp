@@ -2,9 +2,9 @@
 //
 //   rectifier_cuda_benchmark [ROUNDS]
 //
-// Bytes are those of one pass: forward reads x and writes y, backward reads x and dy and writes dx. The arrays are several
-// sets in turn, four times the cache together, so that none is still there from the last call. Times are the median of
-// ROUNDS (21) rounds. Ends with 77 where there is no device.
+// Bytes are those of one pass: forward reads x and writes y, backward reads x and dy and writes dx. The arrays are
+// several sets in turn, four times the cache together, so that none is still there from the last call. Times are the
+// median of ROUNDS (21) rounds. Ends with 77 where there is no device.
 
 #include <algorithm>
 #include <cstdio>
@@ -58,13 +58,10 @@ template <typename T>
 void Measure(const Shape& s, size_t cache, int rounds) {
   const size_t count = s.outer * s.channels * s.inner;
   const size_t sets = 4 * cache / (3 * count * sizeof(T)) + 1;
-  // One array more than the kernels touch at once: copies of 1.5 arrays need it.
   std::vector<std::unique_ptr<Array<T> > > x, dy, dx;
-  const std::vector<T> ones(2 * count, T(-1));
+  const std::vector<T> values(2 * count, T(-1));  // copies of a backward pass's bytes are 1.5 arrays long
   for (size_t i = 0; i < sets; ++i) {
-    x.emplace_back(new Array<T>(ones));
-    dy.emplace_back(new Array<T>(ones));
-    dx.emplace_back(new Array<T>(ones));
+    for (auto* arrays : {&x, &dy, &dx}) arrays->emplace_back(new Array<T>(values));
   }
   Array<T> slopes(std::vector<T>(s.channels, T(0.25))), dslopes(std::vector<T>(s.channels, T(0)));
   Array<T> workspace(caffe::RectifierWorkspaceBytes<T>(s.outer, s.channels, s.inner) / sizeof(T));
@@ -81,8 +78,8 @@ void Measure(const Shape& s, size_t cache, int rounds) {
   };
   const auto backward = [&](bool to_bottom, bool to_slopes) {
     return Time(rounds, [&, to_bottom, to_slopes](size_t i) {
-      caffe::RectifierBackwardGpu<T>(s.outer, s.channels, s.inner, slopes.get(), x[i % sets]->get(), dy[i % sets]->get(),
-                                     to_bottom ? dx[i % sets]->get() : nullptr, to_slopes ? dslopes.get() : nullptr,
+      caffe::RectifierBackwardGpu<T>(s.outer, s.channels, s.inner, slopes.get(), x[i % sets]->get(),
+                                     dy[i % sets]->get(), to_bottom ? dx[i % sets]->get() : nullptr, to_slopes ? dslopes.get() : nullptr,
                                      workspace.get(), nullptr);
     });
   };

@@ -24,8 +24,8 @@ inline std::string Problem() {
   return count == 0 ? "no CUDA device" : "";
 }
 
-/// `count` values on the device, `offset` values past a multiple of 256 bytes, every bit around them set: a write beside
-/// them is found by Read.
+/// `count` values on the device, `offset` values past a multiple of 256 bytes, every bit around them set: a write
+/// beside them is found by Read.
 template <typename T>
 class Array {
  public:
