@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// @param shift  values that the arrays begin after a multiple of kVectorBytes: so many before them the first row begins
+/// @param shift  values that the arrays begin after a multiple of kVectorBytes: the first row begins as many before
 /// @param sums   one for each value of a row, for each group of rows; null where they are not wanted
 template <int kLanes, class Op, typename T>
 __global__ void __launch_bounds__(kThreads)
@@ -282,11 +282,11 @@ unsigned Blocks(Index wanted) { return static_cast<unsigned>(std::min<Index>(wan
 template <int kLanes, class Op, typename T>
 void LaunchPacks(const Op& op, const Partition& p, int shift, const T* slopes, T* sums, cudaStream_t stream) {
   if (p.by_planes) {
-    const Index warps = p.sums();
-    PlanesKernel<kLanes><<<Blocks(DivideUp(warps, kThreads / kWarp)), kThreads, 0, stream>>>(op, p, shift, slopes, sums);
+    const unsigned blocks = Blocks(DivideUp(p.sums(), kThreads / kWarp));
+    PlanesKernel<kLanes><<<blocks, kThreads, 0, stream>>>(op, p, shift, slopes, sums);
   } else {
-    const Index threads = p.groups * (p.period / kLanes);
-    ColumnsKernel<kLanes><<<Blocks(DivideUp(threads, kThreads)), kThreads, 0, stream>>>(op, p, shift, slopes, sums);
+    const unsigned blocks = Blocks(DivideUp(p.groups * (p.period / kLanes), kThreads));
+    ColumnsKernel<kLanes><<<blocks, kThreads, 0, stream>>>(op, p, shift, slopes, sums);
   }
 }
 

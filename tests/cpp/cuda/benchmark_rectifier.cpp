@@ -79,8 +79,8 @@ void Measure(const Shape& s, size_t cache, int rounds) {
   const auto backward = [&](bool to_bottom, bool to_slopes) {
     return Time(rounds, [&, to_bottom, to_slopes](size_t i) {
       caffe::RectifierBackwardGpu<T>(s.outer, s.channels, s.inner, slopes.get(), x[i % sets]->get(),
-                                     dy[i % sets]->get(), to_bottom ? dx[i % sets]->get() : nullptr, to_slopes ? dslopes.get() : nullptr,
-                                     workspace.get(), nullptr);
+                                     dy[i % sets]->get(), to_bottom ? dx[i % sets]->get() : nullptr,
+                                     to_slopes ? dslopes.get() : nullptr, workspace.get(), nullptr);
     });
   };
   const size_t two = 2 * count * sizeof(T), three = 3 * count * sizeof(T);
