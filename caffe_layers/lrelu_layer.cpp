@@ -10,18 +10,20 @@ namespace caffe {
 template <typename Dtype>
 void LReLULayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   const ReLUParameter& param = this->layer_param_.relu_param();
-  slope_ = param.has_negative_slope() ? param.negative_slope() : Dtype(0.01);
-  LOG_IF(FATAL, !std::isfinite(slope_)) << "LReLU's negative_slope is " << slope_ << ", it must be a finite number";
-  LOG_IF(FATAL, bottom[0] == top[0] && slope_ < 0)
-      << "LReLU with negative_slope " << slope_ << " cannot work in place: its output does not tell the input's sign; "
+  const Dtype slope = param.has_negative_slope() ? param.negative_slope() : Dtype(0.01);
+  LOG_IF(FATAL, !std::isfinite(slope)) << "LReLU's negative_slope is " << slope << ", it must be a finite number";
+  LOG_IF(FATAL, bottom[0] == top[0] && slope < 0)
+      << "LReLU with negative_slope " << slope << " cannot work in place: its output does not tell the input's sign; "
       << "give the top another name than the bottom";
+  slope_.Reshape(vector<int>());
+  slope_.mutable_cpu_data()[0] = slope;
 }
 
 template <typename Dtype>
 void LReLULayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   if (bottom[0]->count() == 0) return;  // an empty blob has no memory
   Dtype* y = top[0]->mutable_cpu_data();
-  RectifierForward<Dtype>(1, 1, bottom[0]->count(), &slope_, bottom[0]->cpu_data(), y);
+  RectifierForward<Dtype>(1, 1, bottom[0]->count(), slope_.cpu_data(), bottom[0]->cpu_data(), y);
 }
 
 template <typename Dtype>
@@ -29,7 +31,7 @@ void LReLULayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vect
                                      const vector<Blob<Dtype>*>& bottom) {
   if (!propagate_down[0] || bottom[0]->count() == 0) return;
   // In place, bottom holds y, which has x's sign.
-  RectifierBackward<Dtype>(1, 1, bottom[0]->count(), &slope_, bottom[0]->cpu_data(), top[0]->cpu_diff(),
+  RectifierBackward<Dtype>(1, 1, bottom[0]->count(), slope_.cpu_data(), bottom[0]->cpu_data(), top[0]->cpu_diff(),
                            bottom[0]->mutable_cpu_diff(), NULL);
 }
 

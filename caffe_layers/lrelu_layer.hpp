@@ -38,7 +38,7 @@ class LReLULayer : public NeuronLayer<Dtype> {
   void Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                     const vector<Blob<Dtype>*>& bottom) override;
 
-  Dtype slope_;
+  Blob<Dtype> slope_;  // one value, in the memory of whoever computes
 };
 
 }  // namespace caffe

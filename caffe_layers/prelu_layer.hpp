@@ -7,6 +7,7 @@
 #include "caffe/layer.hpp"
 #include "caffe/layers/neuron_layer.hpp"
 #include "caffe/proto/caffe.pb.h"
+#include "caffe/syncedmem.hpp"
 
 namespace caffe {
 
@@ -47,6 +48,7 @@ class PReLULayer : public NeuronLayer<Dtype> {
   bool channel_shared_;
   int outer_, channels_, inner_;  // as the kernels take them: with a shared slope all values are one channel's
   Blob<Dtype> input_;  // the bottom's values, kept when top overwrites them
+  shared_ptr<SyncedMemory> workspace_;  // of the device's kernels
 };
 
 }  // namespace caffe

@@ -24,6 +24,9 @@ void FillAwayFromZero(int count, unsigned seed, Dtype* values) {
   for (int i = 0; i < count; ++i) values[i] = static_cast<Dtype>(size(generator) * (generator() % 2 ? 1 : -1));
 }
 
+/// Where OneLayer's layers compute: the GPU when the program is started with --gpu (main.cpp).
+inline caffe::Caffe::Brew mode = caffe::Caffe::CPU;
+
 /// One layer between a bottom and a top (the same blob when in place).
 template <typename Dtype>
 struct OneLayer {
@@ -34,7 +37,7 @@ struct OneLayer {
 
   OneLayer(const caffe::LayerParameter& param, const std::vector<int>& shape, bool in_place, unsigned seed = 1)
       : bottom(shape), top(in_place ? &bottom : &own_top), bottoms(1, &bottom), tops(1, top) {
-    caffe::Caffe::set_mode(caffe::Caffe::CPU);
+    caffe::Caffe::set_mode(mode);
     if (bottom.count() > 0) FillAwayFromZero(bottom.count(), seed, bottom.mutable_cpu_data());
     layer = caffe::LayerRegistry<Dtype>::CreateLayer(param);
     layer->SetUp(bottoms, tops);

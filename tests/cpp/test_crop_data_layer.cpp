@@ -76,6 +76,7 @@ typedef testing::Types<float, double> Dtypes;
 TYPED_TEST_SUITE(CropDataLayerTest, Dtypes);
 
 TYPED_TEST(CropDataLayerTest, BatchesAreTheCropsThatAreDrawn) {
+  caffe::Caffe::set_mode(reference::mode);
   const MadeLmdb lmdb;
   auto layer = caffe::LayerRegistry<TypeParam>::CreateLayer(Param(lmdb.path()));
   caffe::Blob<TypeParam> data, label, record;
@@ -101,6 +102,7 @@ TYPED_TEST(CropDataLayerTest, BatchesAreTheCropsThatAreDrawn) {
 }
 
 TYPED_TEST(CropDataLayerTest, SeekGoesToAnyBatchAtAnyTime) {
+  caffe::Caffe::set_mode(reference::mode);
   const MadeLmdb lmdb;
   auto layer = caffe::LayerRegistry<TypeParam>::CreateLayer(Param(lmdb.path()));
   caffe::Blob<TypeParam> data;
