@@ -36,7 +36,8 @@ namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 
 /// One row of raw bytes, the usual case.
-void ConvertRow(const uint8_t* from, const float* mean_row, float mean, float scale, bool mirror, float* to, int count) {
+void ConvertRow(const uint8_t* from, const float* mean_row, float mean, float scale, bool mirror, float* to,
+                int count) {
   const hn::ScalableTag<float> d;
   const hn::Rebind<int32_t, decltype(d)> integers;
   const hn::Rebind<uint8_t, decltype(d)> bytes;

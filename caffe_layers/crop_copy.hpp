@@ -31,8 +31,9 @@ struct Normalisation {
   }
 };
 
-/// Writes a crop, normalised, as (channels x height x width) values to `to`. Bytes that become floats go around the cache: a
-/// batch made ahead is read much later. Source is uint8_t or float, Dtype float or double; the same bits with every kind of vector unit.
+/// Writes a crop, normalised, as (channels x height x width) values to `to`. Bytes that become floats go around the
+/// cache: a batch made ahead is read much later. Source is uint8_t or float, Dtype float or double; the same bits with
+/// every kind of vector unit.
 template <typename Source, typename Dtype>
 void CopyCrop(const Picture<Source>& picture, const Crop& crop, int height, int width,
               const Normalisation<Dtype>& normalisation, Dtype* to);

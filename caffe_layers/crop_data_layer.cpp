@@ -130,8 +130,8 @@ void CropDataLayer<Dtype>::SetUpTransform() {
   const int crop_size = transform_.crop_size();
   LOG_IF(FATAL, crop_size < 0 || crop_size > std::min(height, width))
       << "transform_param's crop_size is " << transform_.crop_size() << ", record " << records_->key(0) << " of "
-      << param_.source() << " has " << Shape(channels_, height, width) << " values: make it "
-      << std::min(height, width) << " or less";
+      << param_.source() << " has " << Shape(channels_, height, width) << " values: make it " << std::min(height, width)
+      << " or less";
   height_ = crop_size > 0 ? crop_size : height;
   width_ = crop_size > 0 ? crop_size : width;
   picture_height_ = crop_size > 0 ? 0 : height;
@@ -148,17 +148,15 @@ void CropDataLayer<Dtype>::SetUpTransform() {
     const size_t axes = shape.size();
     const bool fits = axes >= 3 && mean.count() == channels_ * height * width && shape[axes - 3] == channels_ &&
                       shape[axes - 2] == height && shape[axes - 1] == width;
-    LOG_IF(FATAL, !fits)
-        << "mean_file " << transform_.mean_file() << " has the shape " << mean.shape_string()
-        << ", the pictures are " << Shape(channels_, height, width);
+    LOG_IF(FATAL, !fits) << "mean_file " << transform_.mean_file() << " has the shape " << mean.shape_string()
+                         << ", the pictures are " << Shape(channels_, height, width);
     mean_image_.assign(mean.cpu_data(), mean.cpu_data() + mean.count());
     picture_height_ = height;
     picture_width_ = width;
   }
   const int values = transform_.mean_value_size();
-  LOG_IF(FATAL, values > 1 && values != channels_)
-      << "transform_param has " << values << " mean_value, the pictures " << channels_
-      << " channels: give one, or one a channel";
+  LOG_IF(FATAL, values > 1 && values != channels_) << "transform_param has " << values << " mean_value, the pictures "
+                                                   << channels_ << " channels: give one, or one a channel";
   if (values > 0) mean_values_.resize(channels_);
   for (int c = 0; values > 0 && c < channels_; ++c) mean_values_[c] = transform_.mean_value(values == 1 ? 0 : c);
 }
@@ -327,12 +325,13 @@ void CropDataLayer<Dtype>::Read(uint32_t record, uint64_t iteration, uint32_t po
     const int channels = datum.encoded ? picture.channels() : datum.channels;
     const int height = datum.encoded ? picture.rows : datum.height;
     const int width = datum.encoded ? picture.cols : datum.width;
-    LOG_IF(FATAL, channels != channels_ ||
-                      (picture_height_ > 0 && (height != picture_height_ || width != picture_width_)))
+    LOG_IF(FATAL,
+           channels != channels_ || (picture_height_ > 0 && (height != picture_height_ || width != picture_width_)))
         << "its shape is " << Shape(channels, height, width) << ", expected is "
-        << Shape(channels_, picture_height_ == 0 ? height : picture_height_, picture_height_ == 0 ? width : picture_width_);
-    LOG_IF(FATAL, height < height_ || width < width_)
-        << "its shape is " << Shape(channels, height, width) << ", too small for crops of " << height_ << " x " << width_;
+        << Shape(channels_, picture_height_ == 0 ? height : picture_height_,
+                 picture_height_ == 0 ? width : picture_width_);
+    LOG_IF(FATAL, height < height_ || width < width_) << "its shape is " << Shape(channels, height, width)
+                                                      << ", too small for crops of " << height_ << " x " << width_;
 
     const Crop crop = train_ ? DrawCrop(seed_, iteration, position, height, width, height_, width_, param_.draw(),
                                         transform_.mirror())
@@ -345,7 +344,8 @@ void CropDataLayer<Dtype>::Read(uint32_t record, uint64_t iteration, uint32_t po
                                                 mean_values_.empty() ? nullptr : mean_values_.data(),
                                                 static_cast<Dtype>(transform_.scale())};
     if (datum.encoded) {
-      const Picture<uint8_t> pixels = {picture.data, channels, height, width, 1, static_cast<int>(picture.step[0]), channels};
+      const Picture<uint8_t> pixels = {picture.data, channels, height, width, 1, static_cast<int>(picture.step[0]),
+                                       channels};
       CopyCrop(pixels, crop, height_, width_, normalisation, data);
     } else if (datum.data_size > 0) {
       check_count("bytes of data", datum.data_size);

@@ -41,8 +41,8 @@ namespace caffe {
 /// crop_data_param: see layers.proto.
 ///
 /// Threads of the layer's own make batches ahead. What goes wrong there (a record that is no Datum, does not decode or
-/// has another shape; a database that was cut short) is thrown by Forward as a caffe::Error that names the record's key,
-/// and by each Forward after it.
+/// has another shape; a database that was cut short) is thrown by Forward as a caffe::Error that names the record's
+/// key, and by each Forward after it.
 template <typename Dtype>
 class CropDataLayer : public Layer<Dtype> {
  public:
@@ -72,8 +72,8 @@ class CropDataLayer : public Layer<Dtype> {
   struct Slot {
     Blob<Dtype> data, label, record;
     Dtype *data_values, *label_values, *record_values;
-    int pending;             // chunks that are not done
-    std::string error;       // of the first sample that failed
+    int pending;        // chunks that are not done
+    std::string error;  // of the first sample that failed
     uint32_t error_position;
   };
   typedef std::shared_ptr<const vector<uint32_t> > Order;
@@ -94,19 +94,19 @@ class CropDataLayer : public Layer<Dtype> {
   TransformationParameter transform_;
   uint64_t seed_;
   bool train_, shuffle_;
-  int channels_, height_, width_;            // of a crop
-  int picture_height_, picture_width_;       // that all pictures must have; 0: any
-  uint32_t first_position_, share_;          // of the whole batch, this solver's
-  uint32_t chunks_;                          // pieces of work in a batch
-  vector<Dtype> mean_image_, mean_values_;   // at most one is not empty
+  int channels_, height_, width_;           // of a crop
+  int picture_height_, picture_width_;      // that all pictures must have; 0: any
+  uint32_t first_position_, share_;         // of the whole batch, this solver's
+  uint32_t chunks_;                         // pieces of work in a batch
+  vector<Dtype> mean_image_, mean_values_;  // at most one is not empty
 
-  std::mutex mutex_;                         // guards what follows
+  std::mutex mutex_;  // guards what follows
   std::condition_variable work_, ready_;
-  vector<std::unique_ptr<Slot> > slots_;     // batch number b lies in slot b modulo their number
-  uint64_t start_;                           // the iteration of batch number 0
-  uint64_t claimed_;                         // chunks that threads have taken, counted from batch number 0
-  uint64_t returned_;                        // batches that Forward has done with
-  uint64_t given_;                           // batches that Forward has put into the tops
+  vector<std::unique_ptr<Slot> > slots_;  // batch number b lies in slot b modulo their number
+  uint64_t start_;                        // the iteration of batch number 0
+  uint64_t claimed_;                      // chunks that threads have taken, counted from batch number 0
+  uint64_t returned_;                     // batches that Forward has done with
+  uint64_t given_;                        // batches that Forward has put into the tops
   bool stop_;
   vector<std::pair<uint64_t, Order> > orders_;  // the last epochs'
   vector<std::thread> workers_;

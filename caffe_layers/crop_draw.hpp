@@ -9,7 +9,8 @@
 
 namespace caffe {
 
-/// Where a crop lies in its picture: its first row and column, and whether its columns are then taken from right to left.
+/// Where a crop lies in its picture: its first row and column, and whether its columns are then taken from right to
+/// left.
 struct Crop {
   int top, left;
   bool mirror;

@@ -21,7 +21,8 @@ bool ReadPlain(const void* bytes, size_t size, DatumView* view) {
       uint32_t length;
       const void* data;
       int left;
-      if (!input.ReadVarint32(&length) || length > static_cast<uint32_t>(input.BytesUntilTotalBytesLimit())) return false;
+      if (!input.ReadVarint32(&length) || length > static_cast<uint32_t>(input.BytesUntilTotalBytesLimit()))
+        return false;
       view->data_size = length;
       if (length == 0) continue;
       if (!input.GetDirectBufferPointer(&data, &left) || static_cast<uint32_t>(left) < length) return false;
@@ -30,15 +31,27 @@ bool ReadPlain(const void* bytes, size_t size, DatumView* view) {
       continue;
     }
     uint64_t value;
-    if (WireFormatLite::GetTagWireType(tag) != WireFormatLite::WIRETYPE_VARINT || !input.ReadVarint64(&value)) return false;
+    if (WireFormatLite::GetTagWireType(tag) != WireFormatLite::WIRETYPE_VARINT || !input.ReadVarint64(&value))
+      return false;
     const int number = static_cast<int>(value);
     switch (WireFormatLite::GetTagFieldNumber(tag)) {
-      case Datum::kChannelsFieldNumber: view->channels = number; break;
-      case Datum::kHeightFieldNumber: view->height = number; break;
-      case Datum::kWidthFieldNumber: view->width = number; break;
-      case Datum::kLabelFieldNumber: view->label = number; break;
-      case Datum::kEncodedFieldNumber: view->encoded = value != 0; break;
-      default: return false;
+      case Datum::kChannelsFieldNumber:
+        view->channels = number;
+        break;
+      case Datum::kHeightFieldNumber:
+        view->height = number;
+        break;
+      case Datum::kWidthFieldNumber:
+        view->width = number;
+        break;
+      case Datum::kLabelFieldNumber:
+        view->label = number;
+        break;
+      case Datum::kEncodedFieldNumber:
+        view->encoded = value != 0;
+        break;
+      default:
+        return false;
     }
   }
   return input.ConsumedEntireMessage();
@@ -47,7 +60,8 @@ bool ReadPlain(const void* bytes, size_t size, DatumView* view) {
 }  // namespace
 
 DatumView::DatumView(const void* bytes, size_t size) {
-  LOG_IF(FATAL, size > static_cast<size_t>(std::numeric_limits<int>::max())) << "it is no Datum: it has " << size << " bytes";
+  LOG_IF(FATAL, size > static_cast<size_t>(std::numeric_limits<int>::max()))
+      << "it is no Datum: it has " << size << " bytes";
   if (ReadPlain(bytes, size, this)) return;
   static thread_local Datum datum;
   LOG_IF(FATAL, !datum.ParseFromArray(bytes, static_cast<int>(size))) << "it is no Datum";

@@ -46,7 +46,8 @@ void LmdbRecords::Walk() {
   LOG_IF(FATAL, result != MDB_SUCCESS) << "the LMDB " << path_ << " cannot be read: " << mdb_strerror(result);
   MDB_stat stats;
   CHECK_EQ(mdb_stat(txn_, dbi, &stats), MDB_SUCCESS);
-  LOG_IF(FATAL, stats.ms_entries > std::numeric_limits<int32_t>::max()) << "the LMDB " << path_ << " has too many records";
+  LOG_IF(FATAL, stats.ms_entries > std::numeric_limits<int32_t>::max())
+      << "the LMDB " << path_ << " has too many records";
   records_.reserve(stats.ms_entries);
   MDB_cursor* cursor;
   CHECK_EQ(mdb_cursor_open(txn_, dbi, &cursor), MDB_SUCCESS);

@@ -46,8 +46,8 @@ class PReLULayer : public NeuronLayer<Dtype> {
                     const vector<Blob<Dtype>*>& bottom) override;
 
   bool channel_shared_;
-  int outer_, channels_, inner_;  // as the kernels take them: with a shared slope all values are one channel's
-  Blob<Dtype> input_;  // the bottom's values, kept when top overwrites them
+  int outer_, channels_, inner_;        // as the kernels take them: with a shared slope all values are one channel's
+  Blob<Dtype> input_;                   // the bottom's values, kept when top overwrites them
   shared_ptr<SyncedMemory> workspace_;  // of the device's kernels
 };
 

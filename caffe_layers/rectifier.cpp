@@ -1,5 +1,5 @@
-// The rectifiers' kernels on the CPU. Highway compiles the part between HWY_BEFORE_NAMESPACE and HWY_AFTER_NAMESPACE once
-// for each kind of vector unit and chooses when the program runs; OpenMP shares the pieces out.
+// The rectifiers' kernels on the CPU. Highway compiles the part between HWY_BEFORE_NAMESPACE and HWY_AFTER_NAMESPACE
+// once for each kind of vector unit and chooses when the program runs; OpenMP shares the pieces out.
 
 #include "rectifier.hpp"
 
@@ -40,14 +40,18 @@ struct OneSlope {
   T value;
   T operator[](size_t) const { return value; }
   template <class D>
-  hn::Vec<D> Load(D d, size_t) const { return hn::Set(d, value); }
+  hn::Vec<D> Load(D d, size_t) const {
+    return hn::Set(d, value);
+  }
 };
 template <typename T>
 struct ManySlopes {
   const T* values;
   T operator[](size_t i) const { return values[i]; }
   template <class D>
-  hn::Vec<D> Load(D d, size_t i) const { return hn::LoadU(d, values + i); }
+  hn::Vec<D> Load(D d, size_t i) const {
+    return hn::LoadU(d, values + i);
+  }
 };
 
 /// Values before the first that Stream() may write.
@@ -122,7 +126,7 @@ void BackwardRun(const Slopes& slopes, const T* x, const T* dy, T* dx, size_t co
   if (kStream) {
     for (const size_t head = Unaligned(d, dx, count); i < head; ++i) single(i);
   }
-  for (; i + 4 * lanes <= count; i += 4 * lanes) { // four sums side by side hide the time of an addition
+  for (; i + 4 * lanes <= count; i += 4 * lanes) {  // four sums side by side hide the time of an addition
     vector(i, 0);
     vector(i + lanes, 1);
     vector(i + 2 * lanes, 2);
@@ -241,9 +245,9 @@ Kernels<double> BestKernels() {
 }
 
 const size_t kPiece = 4096;             // values that one thread takes at once
-const size_t kParallelCount = 1 << 17;   // up to this many a second thread costs more than it saves
-const size_t kShortPlane = 64;           // planes of fewer values are not taken one by one
-const size_t kGroups = 16;               // sums that are made side by side, at least
+const size_t kParallelCount = 1 << 17;  // up to this many a second thread costs more than it saves
+const size_t kShortPlane = 64;          // planes of fewer values are not taken one by one
+const size_t kGroups = 16;              // sums that are made side by side, at least
 
 size_t DivideUp(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -256,8 +260,8 @@ bool BeyondCache(size_t bytes) {
   return bytes > cache;
 }
 
-/// How the values are cut into pieces of one slope (long planes), or of a slope a value (short ones: there a piece is of
-/// whole images, or of a part of an image that has too many values).
+/// How the values are cut into pieces of one slope (long planes), or of a slope a value (short ones: there a piece is
+/// of whole images, or of a part of an image that has too many values).
 template <typename T>
 struct Pieces {
   size_t count;    // values in all
@@ -297,9 +301,7 @@ struct Pieces {
     const size_t end = std::min({(p + 1) * period, begin(p, part) + kPiece, count});
     return end > begin(p, part) ? end - begin(p, part) : 0;
   }
-  const T* slopes_of(size_t p, size_t part) const {
-    return one_slope ? slopes + p % channels : slopes + part * kPiece;
-  }
+  const T* slopes_of(size_t p, size_t part) const { return one_slope ? slopes + p % channels : slopes + part * kPiece; }
 };
 
 }  // namespace
@@ -327,8 +329,8 @@ void RectifierForward(size_t outer, size_t channels, size_t inner, const Dtype* 
 }
 
 template <typename Dtype>
-void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype* slopes, const Dtype* x, const Dtype* dy,
-                       Dtype* dx, Dtype* dslopes) {
+void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype* slopes, const Dtype* x,
+                       const Dtype* dy, Dtype* dx, Dtype* dslopes) {
   if (outer * channels * inner == 0 || (dx == nullptr && dslopes == nullptr)) return;
   const Kernels<Dtype> kernels = BestKernels<Dtype>();
   const Pieces<Dtype> pieces(outer, channels, inner, slopes);
@@ -362,9 +364,10 @@ void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype*
     return;
   }
 
-  // A sum for each value of a period; the periods are cut into groups, so that there is work for many threads and no sum
-  // has more than 128 terms.
-  const size_t groups = std::max(DivideUp(pieces.periods, 128), std::min(pieces.periods, DivideUp(kGroups, pieces.parts)));
+  // A sum for each value of a period; the periods are cut into groups, so that there is work for many threads and no
+  // sum has more than 128 terms.
+  const size_t groups =
+      std::max(DivideUp(pieces.periods, 128), std::min(pieces.periods, DivideUp(kGroups, pieces.parts)));
   const size_t in_group = DivideUp(pieces.periods, groups);
   std::vector<Dtype> sums(dslopes == nullptr ? 0 : groups * pieces.period);
 #pragma omp parallel if (parallel)

@@ -16,18 +16,18 @@ namespace {
 
 typedef int64_t Index;
 
-const int kThreads = 256;          // a block
-const int kSumThreads = 1024;      // a block of AddSumsKernel
-const int kMaxBlocks = 4096;       // some waves on every device; those many blocks go on with the next pieces
+const int kThreads = 256;      // a block
+const int kSumThreads = 1024;  // a block of AddSumsKernel
+const int kMaxBlocks = 4096;   // some waves on every device; those many blocks go on with the next pieces
 const int kWarp = 32;
-const int kBatch = 4;              // loads of each array on their way at once in a thread
+const int kBatch = 4;  // loads of each array on their way at once in a thread
 const int kVectorBytes = 16;
-const Index kShortPlane = 512;     // planes of fewer values are gone through by columns
-const Index kPieceVectors = 512;   // of a plane, for one warp
+const Index kShortPlane = 512;        // planes of fewer values are gone through by columns
+const Index kPieceVectors = 512;      // of a plane, for one warp
 const Index kOnePlanePieces = 32768;  // at most where there is but one plane: one block adds up their sums
-const Index kRowValues = 4096;     // a row has at least these, where there are as many
-const Index kMaxRows = 16;         // of a column, for one thread
-const Index kManyThreads = 131072;  // with columns enough for these, threads take more rows
+const Index kRowValues = 4096;        // a row has at least these, where there are as many
+const Index kMaxRows = 16;            // of a column, for one thread
+const Index kManyThreads = 131072;    // with columns enough for these, threads take more rows
 
 Index DivideUp(Index a, Index b) { return (a + b - 1) / b; }
 Index RoundUp(Index a, Index b) { return DivideUp(a, b) * b; }
@@ -283,10 +283,10 @@ template <int kLanes, class Op, typename T>
 void LaunchPacks(const Op& op, const Partition& p, int shift, const T* slopes, T* sums, cudaStream_t stream) {
   if (p.by_planes) {
     const unsigned blocks = Blocks(DivideUp(p.sums(), kThreads / kWarp));
-    PlanesKernel<kLanes><<<blocks, kThreads, 0, stream>>>(op, p, shift, slopes, sums);
+    PlanesKernel<kLanes><<<blocks, kThreads, 0, stream> > >(op, p, shift, slopes, sums);
   } else {
     const unsigned blocks = Blocks(DivideUp(p.groups * (p.period / kLanes), kThreads));
-    ColumnsKernel<kLanes><<<blocks, kThreads, 0, stream>>>(op, p, shift, slopes, sums);
+    ColumnsKernel<kLanes><<<blocks, kThreads, 0, stream> > >(op, p, shift, slopes, sums);
   }
 }
 
@@ -334,13 +334,13 @@ void RectifierBackwardGpu(size_t outer, size_t channels, size_t inner, const Dty
   Launch<Backward<Dtype>, Dtype>({x, dy, dx}, p, {x, dy, dx}, slopes, dslopes == nullptr ? nullptr : workspace, stream);
   if (dslopes == nullptr) return;
   const int together = p.channels < 8 ? 1 : 8;
-  AddSumsKernel<<<Blocks(DivideUp(p.channels, together)), kSumThreads, 0, stream>>>(
+  AddSumsKernel<<<Blocks(DivideUp(p.channels, together)), kSumThreads, 0, stream> > >(
       p.sums_outer, p.channels, p.sums_inner, together, workspace, dslopes);
 }
 
-#define INSTANTIATE_RECTIFIER_GPU(Dtype)                                                                              \
+#define INSTANTIATE_RECTIFIER_GPU(Dtype)                                                                               \
   template void RectifierForwardGpu(size_t, size_t, size_t, const Dtype*, const Dtype*, Dtype*, Dtype*, cudaStream_t); \
-  template size_t RectifierWorkspaceBytes<Dtype>(size_t, size_t, size_t);                                             \
+  template size_t RectifierWorkspaceBytes<Dtype>(size_t, size_t, size_t);                                              \
   template void RectifierBackwardGpu(size_t, size_t, size_t, const Dtype*, const Dtype*, const Dtype*, Dtype*, Dtype*, \
                                      Dtype*, cudaStream_t)
 

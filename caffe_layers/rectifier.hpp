@@ -14,7 +14,8 @@ namespace caffe {
 /// outer = channels = 1. Any size, none included, and any alignment of a Dtype.
 ///
 /// The results are the same bits in every run and with any number of threads: the sums over a channel are made of fixed
-/// pieces that depend on the sizes alone, added in a fixed order. Processors with other vector widths round differently.
+/// pieces that depend on the sizes alone, added in a fixed order. Processors with other vector widths round
+/// differently.
 
 /// y from x.
 /// @param y     may be x
@@ -27,8 +28,8 @@ void RectifierForward(size_t outer, size_t channels, size_t inner, const Dtype* 
 /// @param dx       written: dy where x > 0, else a_c dy; may be dy; null where it is not wanted
 /// @param dslopes  added to: the sum of x dy over the x of a channel that are not above 0; null where it is not wanted
 template <typename Dtype>
-void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype* slopes, const Dtype* x, const Dtype* dy,
-                       Dtype* dx, Dtype* dslopes);
+void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype* slopes, const Dtype* x,
+                       const Dtype* dy, Dtype* dx, Dtype* dslopes);
 
 }  // namespace caffe
 

@@ -33,7 +33,7 @@ set_target_properties(_caffe caffelib PROPERTIES INSTALL_RPATH "${pycaffe_librar
 # Upstream's Python files as they are, ours in place of its __init__.py, and the messages.
 file(GLOB PYCAFFE_UPSTREAM CONFIGURE_DEPENDS ${CAFFE_SOURCE}/python/caffe/*.py)
 list(REMOVE_ITEM PYCAFFE_UPSTREAM ${CAFFE_SOURCE}/python/caffe/__init__.py)
-set(PYCAFFE_OURS caffe_layers/pycaffe/__init__.py caffe_layers/pycaffe/kernels.py caffe_layers/pycaffe/_caffe.pyi caffe_layers/pycaffe/py.typed)
+file(GLOB PYCAFFE_OURS CONFIGURE_DEPENDS caffe_layers/pycaffe/*.py caffe_layers/pycaffe/*.pyi caffe_layers/pycaffe/py.typed)
 file(WRITE ${GENERATED}/caffe/proto/__init__.py "")
 
 install(TARGETS _caffe caffelib LIBRARY DESTINATION caffe COMPONENT python)

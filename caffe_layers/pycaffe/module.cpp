@@ -53,23 +53,32 @@ PYBIND11_MODULE(_caffe, m) {
 
   m.def("init_log", &InitLog, py::arg("level") = 0, py::arg("stderr") = true,
         "Show glog's messages from `level` up (0: all, 1: warnings, 2: errors). May be called again.");
-  m.def("log", [](const std::string& text) { LOG(INFO) << text; }, py::arg("s"), "Write an INFO message to the log.");
-  m.def("has_nccl", []() { return false; }, "Whether this build can use several GPUs.");
-  m.def("set_mode_cpu", []() { Caffe::set_mode(Caffe::CPU); }, "Compute on the CPU.");
-  m.def("set_mode_gpu", []() {
+  m.def(
+      "log", [](const std::string& text) { LOG(INFO) << text; }, py::arg("s"), "Write an INFO message to the log.");
+  m.def(
+      "has_nccl", []() { return false; }, "Whether this build can use several GPUs.");
+  m.def(
+      "set_mode_cpu", []() { Caffe::set_mode(Caffe::CPU); }, "Compute on the CPU.");
+  m.def(
+      "set_mode_gpu",
+      []() {
 #ifdef CPU_ONLY
-    LOG(FATAL) << "this build of Caffe has no GPU support: stay with caffe.set_mode_cpu()";
+        LOG(FATAL) << "this build of Caffe has no GPU support: stay with caffe.set_mode_cpu()";
 #else
-    Caffe::set_mode(Caffe::GPU);
+        Caffe::set_mode(Caffe::GPU);
 #endif
-  }, "Compute on the GPU. Raises CaffeError in a build for the CPU alone.");
-  m.def("set_device", [](int device) {
+      },
+      "Compute on the GPU. Raises CaffeError in a build for the CPU alone.");
+  m.def(
+      "set_device",
+      [](int device) {
 #ifdef CPU_ONLY
-    LOG(FATAL) << "this build of Caffe has no GPU support, device " << device << " cannot be set";
+        LOG(FATAL) << "this build of Caffe has no GPU support, device " << device << " cannot be set";
 #else
-    Caffe::SetDevice(device);
+        Caffe::SetDevice(device);
 #endif
-  }, py::arg("device_id"), "Choose the GPU.");
+      },
+      py::arg("device_id"), "Choose the GPU.");
   m.def("set_random_seed", &Caffe::set_random_seed, py::arg("seed"), "Seed the generator of this thread.");
   m.def("solver_count", &Caffe::solver_count);
   m.def("set_solver_count", &Caffe::set_solver_count, py::arg("count"));
@@ -89,11 +98,10 @@ PYBIND11_MODULE(_caffe, m) {
       .def_property_readonly("ms", &caffe::Timer::MilliSeconds, "Milliseconds from start to stop.");
 
   struct Nccl {};
-  py::class_<Nccl>(m, "NCCL", "Several GPUs; not in this build.")
-      .def(py::init([](py::args, py::kwargs) -> Nccl* {
-        LOG(FATAL) << "this build of Caffe has no NCCL: train on one device";
-        return nullptr;
-      }));
+  py::class_<Nccl>(m, "NCCL", "Several GPUs; not in this build.").def(py::init([](py::args, py::kwargs) -> Nccl* {
+    LOG(FATAL) << "this build of Caffe has no NCCL: train on one device";
+    return nullptr;
+  }));
 }
 
 }  // namespace pycaffe

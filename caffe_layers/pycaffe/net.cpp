@@ -21,8 +21,8 @@ std::vector<int> Shape(const py::args& args) {
   return shape;
 }
 
-boost::shared_ptr<Net> Build(const std::string& filename, int phase, int level,
-                             const std::vector<std::string>& stages, const std::string& weights) {
+boost::shared_ptr<Net> Build(const std::string& filename, int phase, int level, const std::vector<std::string>& stages,
+                             const std::string& weights) {
   CheckFile(filename);
   if (!weights.empty()) CheckFile(weights);
   boost::shared_ptr<Net> net(new Net(filename, static_cast<caffe::Phase>(phase), level, &stages));
@@ -39,9 +39,8 @@ void Save(const Net& net, const std::string& filename) {
 // Interface of upstream's Net._set_input_arrays. The layer reads the arrays' own memory, so the net keeps them.
 void SetInputArrays(py::object self, const py::array& data, const py::array& labels) {
   Net* net = self.cast<Net*>();
-  auto layer = net->layers().empty()
-                   ? boost::shared_ptr<caffe::MemoryDataLayer<Dtype> >()
-                   : boost::dynamic_pointer_cast<caffe::MemoryDataLayer<Dtype> >(net->layers()[0]);
+  auto layer = net->layers().empty() ? boost::shared_ptr<caffe::MemoryDataLayer<Dtype> >()
+                                     : boost::dynamic_pointer_cast<caffe::MemoryDataLayer<Dtype> >(net->layers()[0]);
   CHECK(layer) << "set_input_arrays needs a net whose first layer is a MemoryData layer";
   for (const py::array& array : {data, labels}) {
     CHECK(py::isinstance<py::array_t<Dtype> >(array)) << "data and labels must be float32";
@@ -88,31 +87,38 @@ void BindNet(py::module_* module) {
       .def_property_readonly("height", &Blob::height)
       .def_property_readonly("width", &Blob::width)
       .def_property_readonly("count", [](const Blob& blob) { return blob.count(); })
-      .def("reshape", [](Blob* blob, const py::args& args) { blob->Reshape(Shape(args)); },
-           "Give the blob a new shape; views taken before are no longer its memory when it grows.")
-      .def_property_readonly("data", [](Blob* blob) {
-        Dtype* values = blob->mutable_cpu_data();
-        return View(*blob, blob->data(), values);
-      }, "The values: a float32 view of the blob's own memory.")
-      .def_property_readonly("diff", [](Blob* blob) {
-        Dtype* values = blob->mutable_cpu_diff();
-        return View(*blob, blob->diff(), values);
-      }, "The gradients: a float32 view of the blob's own memory.");
+      .def(
+          "reshape", [](Blob* blob, const py::args& args) { blob->Reshape(Shape(args)); },
+          "Give the blob a new shape; views taken before are no longer its memory when it grows.")
+      .def_property_readonly(
+          "data",
+          [](Blob* blob) {
+            Dtype* values = blob->mutable_cpu_data();
+            return View(*blob, blob->data(), values);
+          },
+          "The values: a float32 view of the blob's own memory.")
+      .def_property_readonly(
+          "diff",
+          [](Blob* blob) {
+            Dtype* values = blob->mutable_cpu_diff();
+            return View(*blob, blob->diff(), values);
+          },
+          "The gradients: a float32 view of the blob's own memory.");
 
-  py::bind_vector<BlobVec>(m, "BlobVec")
-      .def("add_blob", [](BlobVec* blobs, const py::args& args) {
-        blobs->push_back(boost::shared_ptr<Blob>(new Blob(Shape(args))));
-      });
+  py::bind_vector<BlobVec>(m, "BlobVec").def("add_blob", [](BlobVec* blobs, const py::args& args) {
+    blobs->push_back(boost::shared_ptr<Blob>(new Blob(Shape(args))));
+  });
 
   py::class_<Layer, boost::shared_ptr<Layer> >(m, "Layer", "One layer of a net.")
-      .def_property_readonly("blobs", [](Layer* layer) -> BlobVec& { return layer->blobs(); },
-                             py::return_value_policy::reference_internal)
+      .def_property_readonly(
+          "blobs", [](Layer* layer) -> BlobVec& { return layer->blobs(); }, py::return_value_policy::reference_internal)
       .def_property_readonly("type", &Layer::type);
 
   py::class_<Net, boost::shared_ptr<Net> >(m, "Net", "A net built from a prototxt.", py::dynamic_attr())
-      .def(py::init([](const std::string& network_file, int phase, int level,
-                       const py::object& stages, const py::object& weights) {
-             const auto names = stages.is_none() ? std::vector<std::string>() : stages.cast<std::vector<std::string> >();
+      .def(py::init([](const std::string& network_file, int phase, int level, const py::object& stages,
+                       const py::object& weights) {
+             const auto names =
+                 stages.is_none() ? std::vector<std::string>() : stages.cast<std::vector<std::string> >();
              const auto file = weights.is_none() ? std::string() : py::str(weights).cast<std::string>();
              py::gil_scoped_release release;
              return Build(network_file, phase, level, names, file);
@@ -124,20 +130,29 @@ void BindNet(py::module_* module) {
              return Build(network_file, phase, 0, {}, weights);
            }),
            ReleaseGil(), py::arg("network_file"), py::arg("weights"), py::arg("phase"), "Upstream's older form.")
-      .def("_forward", [](Net* net, int start, int end) {
-        CheckRange(*net, start, end);
-        return net->ForwardFromTo(start, end);
-      }, ReleaseGil())
-      .def("_backward", [](Net* net, int start, int end) {
-        CheckRange(*net, start, end);
-        net->BackwardFromTo(start, end);
-      }, ReleaseGil())
+      .def(
+          "_forward",
+          [](Net* net, int start, int end) {
+            CheckRange(*net, start, end);
+            return net->ForwardFromTo(start, end);
+          },
+          ReleaseGil())
+      .def(
+          "_backward",
+          [](Net* net, int start, int end) {
+            CheckRange(*net, start, end);
+            net->BackwardFromTo(start, end);
+          },
+          ReleaseGil())
       .def("reshape", &Net::Reshape, "Carry new input shapes through all layers.")
       .def("clear_param_diffs", &Net::ClearParamDiffs, "Set the parameters' gradients to zero.")
-      .def("copy_from", [](Net* net, const std::string& filename) {
-        CheckFile(filename);
-        net->CopyTrainedLayersFrom(filename);
-      }, ReleaseGil(), py::arg("filename"), "Take over the weights of layers with the same name.")
+      .def(
+          "copy_from",
+          [](Net* net, const std::string& filename) {
+            CheckFile(filename);
+            net->CopyTrainedLayersFrom(filename);
+          },
+          ReleaseGil(), py::arg("filename"), "Take over the weights of layers with the same name.")
       .def("share_with", &Net::ShareTrainedLayersWith, py::arg("other").none(false))
       .def_property_readonly("_blob_loss_weights", &Net::blob_loss_weights)
       .def("_bottom_ids", &Net::bottom_ids, py::arg("layer"))
@@ -151,15 +166,19 @@ void BindNet(py::module_* module) {
       .def("_set_input_arrays", &SetInputArrays)
       .def("save", &Save, ReleaseGil(), py::arg("filename"), "Write the weights as a .caffemodel.")
       .def("save_hdf5", &Net::ToHDF5, ReleaseGil(), py::arg("filename"), py::arg("write_diff") = false)
-      .def("load_hdf5", [](Net* net, const std::string& filename) {
-        CheckFile(filename);
-        net->CopyTrainedLayersFromHDF5(filename);
-      }, ReleaseGil(), py::arg("filename"))
+      .def(
+          "load_hdf5",
+          [](Net* net, const std::string& filename) {
+            CheckFile(filename);
+            net->CopyTrainedLayersFromHDF5(filename);
+          },
+          ReleaseGil(), py::arg("filename"))
       .def("before_forward", [](Net* net, py::function f) { net->add_before_forward(new PyNetCallback(std::move(f))); })
       .def("after_forward", [](Net* net, py::function f) { net->add_after_forward(new PyNetCallback(std::move(f))); })
-      .def("before_backward", [](Net* net, py::function f) { net->add_before_backward(new PyNetCallback(std::move(f))); })
-      .def("after_backward", [](Net* net, py::function f) { net->add_after_backward(new PyNetCallback(std::move(f))); });
-
+      .def("before_backward",
+           [](Net* net, py::function f) { net->add_before_backward(new PyNetCallback(std::move(f))); })
+      .def("after_backward",
+           [](Net* net, py::function f) { net->add_after_backward(new PyNetCallback(std::move(f))); });
 }
 
 }  // namespace pycaffe

@@ -85,13 +85,15 @@ py::class_<SolverType, Base, boost::shared_ptr<SolverType> > BindSolver(py::modu
 void BindSolvers(py::module_* module) {
   py::module_& m = *module;
 
-  py::class_<caffe::SolverParameter>(m, "SolverParameter", "A solver's parameters; base_lr and snapshot_prefix may be set while it trains.")
+  py::class_<caffe::SolverParameter>(m, "SolverParameter",
+                                     "A solver's parameters; base_lr and snapshot_prefix may be set while it trains.")
       .def_property("base_lr", &caffe::SolverParameter::base_lr, &caffe::SolverParameter::set_base_lr)
       .def_property_readonly("max_iter", &caffe::SolverParameter::max_iter)
       .def_property_readonly("display", &caffe::SolverParameter::display)
       .def_property_readonly("layer_wise_reduce", &caffe::SolverParameter::layer_wise_reduce)
-      .def_property("snapshot_prefix", [](const caffe::SolverParameter& p) { return p.snapshot_prefix(); },
-                    [](caffe::SolverParameter* p, const std::string& prefix) { p->set_snapshot_prefix(prefix); });
+      .def_property(
+          "snapshot_prefix", [](const caffe::SolverParameter& p) { return p.snapshot_prefix(); },
+          [](caffe::SolverParameter* p, const std::string& prefix) { p->set_snapshot_prefix(prefix); });
 
   py::class_<Solver, boost::shared_ptr<Solver> >(m, "Solver", "What all solvers share.", py::dynamic_attr())
       .def_property_readonly("net", [](Solver* solver) { return solver->net(); })
@@ -102,14 +104,18 @@ void BindSolvers(py::module_* module) {
       .def("step", &Step, ReleaseGil(), py::arg("iterations"),
            "Train for so many iterations. Ctrl-C raises KeyboardInterrupt after the iteration that is under way.")
       .def("solve", &Solve, ReleaseGil(), py::arg("resume_file") = "", "Train to max_iter.")
-      .def("restore", [](Solver* solver, const std::string& filename) {
-        CheckFile(filename);
-        solver->Restore(filename.c_str());
-      }, ReleaseGil(), py::arg("state_file"), "Go on from a .solverstate.")
+      .def(
+          "restore",
+          [](Solver* solver, const std::string& filename) {
+            CheckFile(filename);
+            solver->Restore(filename.c_str());
+          },
+          ReleaseGil(), py::arg("state_file"), "Go on from a .solverstate.")
       .def("snapshot", &Solver::Snapshot, ReleaseGil(), "Write weights and state under snapshot_prefix.")
       .def("apply_update", &Solver::ApplyUpdate, ReleaseGil(), "Update the parameters from their gradients.")
-      .def("share_weights", [](Solver* solver, Net* net) { net->ShareTrainedLayersWith(solver->net().get()); },
-           py::arg("net").none(false))
+      .def(
+          "share_weights", [](Solver* solver, Net* net) { net->ShareTrainedLayersWith(solver->net().get()); },
+          py::arg("net").none(false))
       .def("add_callback", [](Solver* solver, py::function on_start, py::function on_gradients_ready) {
         solver->add_callback(new PySolverCallback(std::move(on_start), std::move(on_gradients_ready)));
       });
@@ -124,9 +130,12 @@ void BindSolvers(py::module_* module) {
   BindSolver<caffe::AdaDeltaSolver<Dtype>, SGD>(module, "AdaDeltaSolver");
   BindSolver<caffe::AdamSolver<Dtype>, SGD>(module, "AdamSolver");
 
-  m.def("get_solver", [](const std::string& filename) {
-    return boost::shared_ptr<Solver>(caffe::SolverRegistry<Dtype>::CreateSolver(ReadParam(filename)));
-  }, ReleaseGil(), py::arg("solver_file"), "The solver of the type that a solver prototxt names. Raises CaffeError.");
+  m.def(
+      "get_solver",
+      [](const std::string& filename) {
+        return boost::shared_ptr<Solver>(caffe::SolverRegistry<Dtype>::CreateSolver(ReadParam(filename)));
+      },
+      ReleaseGil(), py::arg("solver_file"), "The solver of the type that a solver prototxt names. Raises CaffeError.");
 }
 
 }  // namespace pycaffe

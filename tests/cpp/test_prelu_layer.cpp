@@ -13,7 +13,7 @@ struct Case {
 };
 
 // More than 2^16 along each axis, short and long planes, too many values to vary one by one.
-const std::vector<std::vector<int> > kLargeShapes = {{4, 64, 56, 56}, {65537, 2},    {2, 65537},   {65537, 1, 3},
+const std::vector<std::vector<int> > kLargeShapes = {{4, 64, 56, 56}, {65537, 2},       {2, 65537},   {65537, 1, 3},
                                                      {1, 3, 65537},   {3, 2, 2, 65537}, {13, 67, 61}, {100, 31, 7, 9}};
 
 bool IsLarge(const std::vector<int>& shape) {

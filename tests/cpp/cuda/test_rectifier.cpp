@@ -23,13 +23,14 @@ std::ostream& operator<<(std::ostream& out, const Sizes& s) {
   return out << s.outer << " x " << s.channels << " x " << s.inner;
 }
 
-const Sizes kSmall[] = {{1, 1, 1},   {1, 2, 1},   {3, 1, 1},    {2, 3, 4},    {7, 11, 13},  {5, 1, 3},     {17, 3, 1},
-                        {1, 13, 6},  {2, 5, 511}, {2, 5, 512},  {3, 5, 513},  {2, 7, 2053}, {1, 1, 65537}, {19, 10, 49},
-                        {41, 64, 3}, {9, 4096, 1}, {4099, 2, 5}, {6, 16, 196}, {2, 3, 6007}, {11, 1021, 7}};
+const Sizes kSmall[] = {{1, 1, 1},    {1, 2, 1},    {3, 1, 1},     {2, 3, 4},    {7, 11, 13},
+                        {5, 1, 3},    {17, 3, 1},   {1, 13, 6},    {2, 5, 511},  {2, 5, 512},
+                        {3, 5, 513},  {2, 7, 2053}, {1, 1, 65537}, {19, 10, 49}, {41, 64, 3},
+                        {9, 4096, 1}, {4099, 2, 5}, {6, 16, 196},  {2, 3, 6007}, {11, 1021, 7}};
 // More than 2^16 along each axis, and more pieces than blocks are started.
-const Sizes kLarge[] = {{70001, 3, 1},  {70001, 1, 2},    {70001, 2, 17},  {2, 70001, 1},    {2, 70001, 3},
-                        {1, 3, 70001},  {3, 1, 70001},    {1, 1, 9000001}, {1, 1500007, 3},  {20001, 2, 513},
-                        {1, 70001, 512}, {70003, 5, 33}};
+const Sizes kLarge[] = {{70001, 3, 1},   {70001, 1, 2},   {70001, 2, 17},  {2, 70001, 1},
+                        {2, 70001, 3},   {1, 3, 70001},   {3, 1, 70001},   {1, 1, 9000001},
+                        {1, 1500007, 3}, {20001, 2, 513}, {1, 70001, 512}, {70003, 5, 33}};
 
 /// Values of both signs, zeros among them.
 template <typename T>
@@ -171,8 +172,8 @@ TYPED_TEST(RectifierCudaTest, BackwardIsTheFormulaAtAnySizeAndAlignment) {
     for (const Offsets offsets : kOffsets) {
       for (const int wanted : {1, 2, 3}) {
         for (const bool in_place : {false, true}) {
-          SCOPED_TRACE(testing::Message() << sizes << " offsets " << offsets.x << " " << offsets.y
-                                          << " wanted " << wanted << (in_place ? " in place" : ""));
+          SCOPED_TRACE(testing::Message() << sizes << " offsets " << offsets.x << " " << offsets.y << " wanted "
+                                          << wanted << (in_place ? " in place" : ""));
           CheckBackward(in, offsets, in_place, wanted & 1, wanted & 2);
           if (testing::Test::HasFatalFailure()) return;
         }
@@ -197,8 +198,8 @@ TYPED_TEST(RectifierCudaTest, LargeSizes) {
 TYPED_TEST(RectifierCudaTest, NansAndInfinitiesGoWhereTheFormulaTakesThem) {
   const TypeParam infinity = std::numeric_limits<TypeParam>::infinity();
   const TypeParam tiny = std::numeric_limits<TypeParam>::denorm_min();
-  const TypeParam special[] = {std::numeric_limits<TypeParam>::quiet_NaN(), infinity, -infinity, tiny, -tiny,
-                               TypeParam(0), -TypeParam(0)};
+  const TypeParam special[] = {
+      std::numeric_limits<TypeParam>::quiet_NaN(), infinity, -infinity, tiny, -tiny, TypeParam(0), -TypeParam(0)};
   for (const Sizes& sizes : std::vector<Sizes>{{3, 11, 5}, {3, 11, 700}, {1, 1, 3001}}) {
     for (const TypeParam value : special) {
       for (const bool in_dy : {false, true}) {
