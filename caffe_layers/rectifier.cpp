@@ -386,14 +386,15 @@ void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype*
     if (stream) hwy::FlushStream();
   }
   if (dslopes == nullptr) return;
-  const size_t image = channels * inner;
-  std::vector<double> totals(image);
-  for (size_t begin = 0; begin < sums.size(); begin += image) {
-    for (size_t i = 0; i < image; ++i) totals[i] += sums[begin + i];
+  std::vector<double> totals(pieces.period);
+  for (size_t group = 0; group < groups; ++group) {
+    for (size_t i = 0; i < pieces.period; ++i) totals[i] += sums[group * pieces.period + i];
   }
   for (size_t c = 0; c < channels; ++c) {
-    double sum = 0;
-    for (size_t i = c * inner; i < (c + 1) * inner; ++i) sum += totals[i];
+    long double sum = 0;
+    for (size_t begin = c * inner; begin < pieces.period; begin += channels * inner) {
+      for (size_t i = begin; i < begin + inner; ++i) sum += totals[i];
+    }
     dslopes[c] += static_cast<Dtype>(sum);
   }
 }
