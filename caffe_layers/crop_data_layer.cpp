@@ -370,7 +370,7 @@ typename CropDataLayer<Dtype>::Order CropDataLayer<Dtype>::OrderOf(uint64_t epoc
     if (known.first == epoch) return known.second;
   }
   if (orders_.size() == 2) orders_.erase(orders_.begin());
-  orders_.emplace_back(epoch, std::make_shared<const vector<uint32_t> >(EpochOrder(seed_, epoch, records_->size())));
+  orders_.emplace_back(epoch, std::make_shared<const vector<uint32_t>>(EpochOrder(seed_, epoch, records_->size())));
   return orders_.back().second;
 }
 

@@ -76,7 +76,7 @@ class CropDataLayer : public Layer<Dtype> {
     std::string error;  // of the first sample that failed
     uint32_t error_position;
   };
-  typedef std::shared_ptr<const vector<uint32_t> > Order;
+  typedef std::shared_ptr<const vector<uint32_t>> Order;
 
   void SetUpTransform();
   void Start();
@@ -102,13 +102,13 @@ class CropDataLayer : public Layer<Dtype> {
 
   std::mutex mutex_;  // guards what follows
   std::condition_variable work_, ready_;
-  vector<std::unique_ptr<Slot> > slots_;  // batch number b lies in slot b modulo their number
-  uint64_t start_;                        // the iteration of batch number 0
-  uint64_t claimed_;                      // chunks that threads have taken, counted from batch number 0
-  uint64_t returned_;                     // batches that Forward has done with
-  uint64_t given_;                        // batches that Forward has put into the tops
+  vector<std::unique_ptr<Slot>> slots_;  // batch number b lies in slot b modulo their number
+  uint64_t start_;                       // the iteration of batch number 0
+  uint64_t claimed_;                     // chunks that threads have taken, counted from batch number 0
+  uint64_t returned_;                    // batches that Forward has done with
+  uint64_t given_;                       // batches that Forward has put into the tops
   bool stop_;
-  vector<std::pair<uint64_t, Order> > orders_;  // the last epochs'
+  vector<std::pair<uint64_t, Order>> orders_;  // the last epochs'
   vector<std::thread> workers_;
 };
 

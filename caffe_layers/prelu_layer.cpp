@@ -21,7 +21,7 @@ void PReLULayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vec
       filler.set_type("constant");
       filler.set_value(0.25);
     }
-    shared_ptr<Filler<Dtype> >(GetFiller<Dtype>(filler))->Fill(this->blobs_[0].get());
+    shared_ptr<Filler<Dtype>>(GetFiller<Dtype>(filler))->Fill(this->blobs_[0].get());
   }
   const int slopes = channel_shared_ ? 1 : bottom[0]->shape(1);
   CHECK_EQ(this->blobs_[0]->count(), slopes) << "PReLU has one slope a channel, or one in all with channel_shared";

@@ -283,10 +283,10 @@ template <int kLanes, class Op, typename T>
 void LaunchPacks(const Op& op, const Partition& p, int shift, const T* slopes, T* sums, cudaStream_t stream) {
   if (p.by_planes) {
     const unsigned blocks = Blocks(DivideUp(p.sums(), kThreads / kWarp));
-    PlanesKernel<kLanes><<<blocks, kThreads, 0, stream> > >(op, p, shift, slopes, sums);
+    PlanesKernel<kLanes><<<blocks, kThreads, 0, stream>>>(op, p, shift, slopes, sums);
   } else {
     const unsigned blocks = Blocks(DivideUp(p.groups * (p.period / kLanes), kThreads));
-    ColumnsKernel<kLanes><<<blocks, kThreads, 0, stream> > >(op, p, shift, slopes, sums);
+    ColumnsKernel<kLanes><<<blocks, kThreads, 0, stream>>>(op, p, shift, slopes, sums);
   }
 }
 
@@ -334,7 +334,7 @@ void RectifierBackwardGpu(size_t outer, size_t channels, size_t inner, const Dty
   Launch<Backward<Dtype>, Dtype>({x, dy, dx}, p, {x, dy, dx}, slopes, dslopes == nullptr ? nullptr : workspace, stream);
   if (dslopes == nullptr) return;
   const int together = p.channels < 8 ? 1 : 8;
-  AddSumsKernel<<<Blocks(DivideUp(p.channels, together)), kSumThreads, 0, stream> > >(
+  AddSumsKernel<<<Blocks(DivideUp(p.channels, together)), kSumThreads, 0, stream>>>(
       p.sums_outer, p.channels, p.sums_inner, together, workspace, dslopes);
 }
 

@@ -91,7 +91,7 @@ PYBIND11_MODULE(_caffe, m) {
   BindSolvers(&m);
   BindKernels(&m);
 
-  py::class_<caffe::Timer, boost::shared_ptr<caffe::Timer> >(m, "Timer", "A stop watch.")
+  py::class_<caffe::Timer, boost::shared_ptr<caffe::Timer>>(m, "Timer", "A stop watch.")
       .def(py::init<>())
       .def("start", &caffe::Timer::Start)
       .def("stop", &caffe::Timer::Stop)

@@ -39,11 +39,11 @@ void Save(const Net& net, const std::string& filename) {
 // Interface of upstream's Net._set_input_arrays. The layer reads the arrays' own memory, so the net keeps them.
 void SetInputArrays(py::object self, const py::array& data, const py::array& labels) {
   Net* net = self.cast<Net*>();
-  auto layer = net->layers().empty() ? boost::shared_ptr<caffe::MemoryDataLayer<Dtype> >()
-                                     : boost::dynamic_pointer_cast<caffe::MemoryDataLayer<Dtype> >(net->layers()[0]);
+  auto layer = net->layers().empty() ? boost::shared_ptr<caffe::MemoryDataLayer<Dtype>>()
+                                     : boost::dynamic_pointer_cast<caffe::MemoryDataLayer<Dtype>>(net->layers()[0]);
   CHECK(layer) << "set_input_arrays needs a net whose first layer is a MemoryData layer";
   for (const py::array& array : {data, labels}) {
-    CHECK(py::isinstance<py::array_t<Dtype> >(array)) << "data and labels must be float32";
+    CHECK(py::isinstance<py::array_t<Dtype>>(array)) << "data and labels must be float32";
     CHECK(array.flags() & py::array::c_style) << "data and labels must be C contiguous";
   }
   CHECK_EQ(data.ndim(), 4) << "data must have 4 axes (N x C x H x W)";
@@ -80,7 +80,7 @@ class PyNetCallback : public Net::Callback {
 void BindNet(py::module_* module) {
   py::module_& m = *module;
 
-  py::class_<Blob, boost::shared_ptr<Blob> >(m, "Blob", "Values and gradients of one array, float32.")
+  py::class_<Blob, boost::shared_ptr<Blob>>(m, "Blob", "Values and gradients of one array, float32.")
       .def_property_readonly("shape", [](const Blob& blob) { return blob.shape(); })
       .def_property_readonly("num", &Blob::num)
       .def_property_readonly("channels", &Blob::channels)
@@ -109,16 +109,15 @@ void BindNet(py::module_* module) {
     blobs->push_back(boost::shared_ptr<Blob>(new Blob(Shape(args))));
   });
 
-  py::class_<Layer, boost::shared_ptr<Layer> >(m, "Layer", "One layer of a net.")
+  py::class_<Layer, boost::shared_ptr<Layer>>(m, "Layer", "One layer of a net.")
       .def_property_readonly(
           "blobs", [](Layer* layer) -> BlobVec& { return layer->blobs(); }, py::return_value_policy::reference_internal)
       .def_property_readonly("type", &Layer::type);
 
-  py::class_<Net, boost::shared_ptr<Net> >(m, "Net", "A net built from a prototxt.", py::dynamic_attr())
+  py::class_<Net, boost::shared_ptr<Net>>(m, "Net", "A net built from a prototxt.", py::dynamic_attr())
       .def(py::init([](const std::string& network_file, int phase, int level, const py::object& stages,
                        const py::object& weights) {
-             const auto names =
-                 stages.is_none() ? std::vector<std::string>() : stages.cast<std::vector<std::string> >();
+             const auto names = stages.is_none() ? std::vector<std::string>() : stages.cast<std::vector<std::string>>();
              const auto file = weights.is_none() ? std::string() : py::str(weights).cast<std::string>();
              py::gil_scoped_release release;
              return Build(network_file, phase, level, names, file);

@@ -25,7 +25,7 @@ typedef caffe::Blob<Dtype> Blob;
 typedef caffe::Layer<Dtype> Layer;
 typedef caffe::Net<Dtype> Net;
 typedef caffe::Solver<Dtype> Solver;
-typedef std::vector<boost::shared_ptr<Blob> > BlobVec;
+typedef std::vector<boost::shared_ptr<Blob>> BlobVec;
 
 typedef py::call_guard<py::gil_scoped_release> ReleaseGil;
 

@@ -72,8 +72,8 @@ struct Rate : public caffe::SGDSolver<Dtype> {
 };
 
 template <typename SolverType, typename Base>
-py::class_<SolverType, Base, boost::shared_ptr<SolverType> > BindSolver(py::module_* m, const char* name) {
-  return py::class_<SolverType, Base, boost::shared_ptr<SolverType> >(*m, name).def(
+py::class_<SolverType, Base, boost::shared_ptr<SolverType>> BindSolver(py::module_* m, const char* name) {
+  return py::class_<SolverType, Base, boost::shared_ptr<SolverType>>(*m, name).def(
       py::init([](const std::string& solver_file) {
         return boost::shared_ptr<SolverType>(new SolverType(ReadParam(solver_file)));
       }),
@@ -95,7 +95,7 @@ void BindSolvers(py::module_* module) {
           "snapshot_prefix", [](const caffe::SolverParameter& p) { return p.snapshot_prefix(); },
           [](caffe::SolverParameter* p, const std::string& prefix) { p->set_snapshot_prefix(prefix); });
 
-  py::class_<Solver, boost::shared_ptr<Solver> >(m, "Solver", "What all solvers share.", py::dynamic_attr())
+  py::class_<Solver, boost::shared_ptr<Solver>>(m, "Solver", "What all solvers share.", py::dynamic_attr())
       .def_property_readonly("net", [](Solver* solver) { return solver->net(); })
       .def_property_readonly("test_nets", [](Solver* solver) { return solver->test_nets(); })
       .def_property_readonly("iter", &Solver::iter)

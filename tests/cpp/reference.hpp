@@ -33,7 +33,7 @@ struct OneLayer {
   caffe::Blob<Dtype> bottom, own_top;
   caffe::Blob<Dtype>* top;
   std::vector<caffe::Blob<Dtype>*> bottoms, tops;
-  boost::shared_ptr<caffe::Layer<Dtype> > layer;
+  boost::shared_ptr<caffe::Layer<Dtype>> layer;
 
   OneLayer(const caffe::LayerParameter& param, const std::vector<int>& shape, bool in_place, unsigned seed = 1)
       : bottom(shape), top(in_place ? &bottom : &own_top), bottoms(1, &bottom), tops(1, top) {

@@ -108,7 +108,7 @@ TYPED_TEST(CropDataLayerTest, SeekGoesToAnyBatchAtAnyTime) {
   caffe::Blob<TypeParam> data;
   const std::vector<caffe::Blob<TypeParam>*> none, tops = {&data};
   layer->SetUp(none, tops);
-  std::vector<std::vector<TypeParam> > batches;
+  std::vector<std::vector<TypeParam>> batches;
   for (int iteration = 0; iteration < 6; ++iteration) {
     layer->Forward(none, tops);
     batches.emplace_back(data.cpu_data(), data.cpu_data() + data.count());

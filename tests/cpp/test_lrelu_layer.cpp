@@ -7,7 +7,7 @@ namespace {
 
 using reference::OneLayer;
 
-const std::vector<std::vector<int> > kShapes = {{2, 3, 4, 5}, {7, 11}, {1, 1}, {13}, {4, 64, 56, 56}, {70001}};
+const std::vector<std::vector<int>> kShapes = {{2, 3, 4, 5}, {7, 11}, {1, 1}, {13}, {4, 64, 56, 56}, {70001}};
 
 // Too many values to vary one by one.
 bool IsLarge(const std::vector<int>& shape) { return shape.back() == 56 || shape[0] == 70001; }

@@ -13,8 +13,8 @@ struct Case {
 };
 
 // More than 2^16 along each axis, short and long planes, too many values to vary one by one.
-const std::vector<std::vector<int> > kLargeShapes = {{4, 64, 56, 56}, {65537, 2},       {2, 65537},   {65537, 1, 3},
-                                                     {1, 3, 65537},   {3, 2, 2, 65537}, {13, 67, 61}, {100, 31, 7, 9}};
+const std::vector<std::vector<int>> kLargeShapes = {{4, 64, 56, 56}, {65537, 2},       {2, 65537},   {65537, 1, 3},
+                                                    {1, 3, 65537},   {3, 2, 2, 65537}, {13, 67, 61}, {100, 31, 7, 9}};
 
 bool IsLarge(const std::vector<int>& shape) {
   return std::find(kLargeShapes.begin(), kLargeShapes.end(), shape) != kLargeShapes.end();
@@ -22,7 +22,7 @@ bool IsLarge(const std::vector<int>& shape) {
 
 std::vector<Case> Cases() {
   std::vector<Case> cases;
-  std::vector<std::vector<int> > shapes = {{2, 3, 4, 5}, {7, 11}, {1, 1}, {5, 1, 3}, {1, 13, 2, 1, 3}};
+  std::vector<std::vector<int>> shapes = {{2, 3, 4, 5}, {7, 11}, {1, 1}, {5, 1, 3}, {1, 13, 2, 1, 3}};
   shapes.insert(shapes.end(), kLargeShapes.begin(), kLargeShapes.end());
   for (const auto& shape : shapes) {
     for (const bool in_place : {false, true}) {

@@ -58,7 +58,7 @@ template <typename T>
 void Measure(const Shape& s, size_t cache, int rounds) {
   const size_t count = s.outer * s.channels * s.inner;
   const size_t sets = 4 * cache / (3 * count * sizeof(T)) + 1;
-  std::vector<std::unique_ptr<Array<T> > > x, dy, dx;
+  std::vector<std::unique_ptr<Array<T>>> x, dy, dx;
   const std::vector<T> values(2 * count, T(-1));  // copies of a backward pass's bytes are 1.5 arrays long
   for (size_t i = 0; i < sets; ++i) {
     for (auto* arrays : {&x, &dy, &dx}) arrays->emplace_back(new Array<T>(values));
