@@ -35,7 +35,7 @@ cv::Mat Decode(const DatumView& datum, const TransformationParameter& transform)
                                                 : transform.force_gray() ? cv::IMREAD_GRAYSCALE
                                                                          : cv::IMREAD_UNCHANGED);
   LOG_IF(FATAL, picture.empty()) << "its picture does not decode";
-  LOG_IF(FATAL, picture.depth() != CV_8U) << "its picture has more than 8 bits a value";
+  LOG_IF(FATAL, picture.depth() != CV_8U) << "its picture has more than 8 bits a value: convert it to 8";
   return picture;
 }
 
@@ -52,32 +52,12 @@ CropDataLayer<Dtype>::~CropDataLayer() {
 
 template <typename Dtype>
 void CropDataLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  param_ = this->layer_param_.crop_data_param();
-  transform_ = this->layer_param_.transform_param();
-  CheckRange("batch_size", param_.batch_size(), std::numeric_limits<int32_t>::max());
-  CheckRange("prefetch", param_.prefetch(), kMostBatches);
-  if (param_.has_threads()) CheckRange("threads", param_.threads(), kMostThreads);
-  records_.reset(new LmdbRecords(param_.source()));
-  train_ = this->phase_ == TRAIN;
-  shuffle_ = param_.has_shuffle() ? param_.shuffle() : train_;
-
-  // Testing is not shared out: each solver that tests sees all.
-  const uint32_t solvers = train_ ? Caffe::solver_count() : 1;
-  LOG_IF(FATAL, param_.batch_size() % solvers != 0)
-      << "crop_data_param's batch_size is " << param_.batch_size() << ", which " << solvers
-      << " solvers cannot share evenly: make it a multiple of " << solvers;
-  LOG_IF(FATAL, !param_.has_seed() && solvers > 1)
-      << "crop_data_param needs a seed where several solvers share a batch";
-  seed_ = param_.has_seed() ? param_.seed() : caffe_rng_rand();
-  share_ = param_.batch_size() / solvers;
-  first_position_ = train_ ? share_ * Caffe::solver_rank() : 0;
-  chunks_ = (share_ + kChunk - 1) / kChunk;
-
-  SetUpTransform();
-  LOG_IF(FATAL, top.size() == 3 && records_->size() > uint64_t(1) << std::numeric_limits<Dtype>::digits)
-      << "the LMDB " << param_.source() << " has " << records_->size() << " records, too many for their numbers to be "
-      << "told in a top of this precision: leave out the third top";
-
+  try {
+    SetUpBatch(top.size());
+    SetUpTransform();
+  } catch (const std::exception& error) {  // a net has two data layers, often of one name
+    LOG(FATAL) << "layer " << this->layer_param_.name() << " (" << Phase_Name(this->phase_) << "): " << error.what();
+  }
   const vector<int> one_each(1, share_);
   for (uint32_t i = 0; i < param_.prefetch(); ++i) {
     slots_.emplace_back(new Slot());
@@ -99,6 +79,38 @@ void CropDataLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const 
   start_ = param_.iteration();
   claimed_ = returned_ = given_ = 0;
   stop_ = false;
+}
+
+/// The records, and this solver's share of a batch.
+template <typename Dtype>
+void CropDataLayer<Dtype>::SetUpBatch(size_t tops) {
+  LOG_IF(FATAL, !this->layer_param_.has_crop_data_param())
+      << "CropData needs crop_data_param { source batch_size }"
+      << (this->layer_param_.has_data_param() ? ", and does not read data_param" : "");
+  param_ = this->layer_param_.crop_data_param();
+  transform_ = this->layer_param_.transform_param();
+  CheckRange("batch_size", param_.batch_size(), std::numeric_limits<int32_t>::max());
+  CheckRange("prefetch", param_.prefetch(), kMostBatches);
+  if (param_.has_threads()) CheckRange("threads", param_.threads(), kMostThreads);
+  records_.reset(new LmdbRecords(param_.source()));
+  train_ = this->phase_ == TRAIN;
+  shuffle_ = param_.has_shuffle() ? param_.shuffle() : train_;
+
+  // Testing is not shared out: each solver that tests sees all.
+  const uint32_t solvers = train_ ? Caffe::solver_count() : 1;
+  LOG_IF(FATAL, param_.batch_size() % solvers != 0)
+      << "crop_data_param's batch_size is " << param_.batch_size() << ", which " << solvers
+      << " solvers cannot share evenly: make it a multiple of " << solvers;
+  LOG_IF(FATAL, !param_.has_seed() && solvers > 1)
+      << "crop_data_param needs a seed where " << solvers << " solvers share a batch, such as seed: 1";
+  seed_ = param_.has_seed() ? param_.seed() : caffe_rng_rand();
+  share_ = param_.batch_size() / solvers;
+  first_position_ = train_ ? share_ * Caffe::solver_rank() : 0;
+  chunks_ = (share_ + kChunk - 1) / kChunk;
+
+  LOG_IF(FATAL, tops == 3 && records_->size() > uint64_t(1) << std::numeric_limits<Dtype>::digits)
+      << "the LMDB " << param_.source() << " has " << records_->size() << " records, too many for their numbers to be "
+      << "told in a top of this precision: leave out the third top";
 }
 
 /// The shape of a crop, from the first record, and the mean.
@@ -137,19 +149,27 @@ void CropDataLayer<Dtype>::SetUpTransform() {
   picture_height_ = crop_size > 0 ? 0 : height;
   picture_width_ = crop_size > 0 ? 0 : width;
 
+  LOG_IF(FATAL, transform_.force_color() && transform_.force_gray())
+      << "transform_param has force_color and force_gray: give one of them";
   LOG_IF(FATAL, transform_.has_mean_file() && transform_.mean_value_size() > 0)
       << "transform_param has a mean_file and a mean_value: give one of them";
   if (transform_.has_mean_file()) {
+    const std::string& file = transform_.mean_file();
     BlobProto proto;
-    ReadProtoFromBinaryFileOrDie(transform_.mean_file(), &proto);
     Blob<Dtype> mean;
-    mean.FromProto(proto);
+    try {
+      LOG_IF(FATAL, !ReadProtoFromBinaryFile(file, &proto) || proto.data_size() + proto.double_data_size() == 0)
+          << "it is no BlobProto";
+      mean.FromProto(proto);
+    } catch (const std::exception& error) {
+      LOG(FATAL) << "mean_file " << file << " cannot be read (" << error.what() << "): tools/convert.py makes one";
+    }
     const vector<int>& shape = mean.shape();
     const size_t axes = shape.size();
-    const bool fits = axes >= 3 && mean.count() == channels_ * height * width && shape[axes - 3] == channels_ &&
+    const bool fits = axes >= 3 && mean.count(0, static_cast<int>(axes) - 3) == 1 && shape[axes - 3] == channels_ &&
                       shape[axes - 2] == height && shape[axes - 1] == width;
-    LOG_IF(FATAL, !fits) << "mean_file " << transform_.mean_file() << " has the shape " << mean.shape_string()
-                         << ", the pictures are " << Shape(channels_, height, width);
+    LOG_IF(FATAL, !fits) << "mean_file " << file << " has the shape " << mean.shape_string() << ", the pictures are "
+                         << Shape(channels_, height, width);
     mean_image_.assign(mean.cpu_data(), mean.cpu_data() + mean.count());
     picture_height_ = height;
     picture_width_ = width;
@@ -336,6 +356,9 @@ void CropDataLayer<Dtype>::Read(uint32_t record, uint64_t iteration, uint32_t po
     const Crop crop = train_ ? DrawCrop(seed_, iteration, position, height, width, height_, width_, param_.draw(),
                                         transform_.mirror())
                              : CentreCrop(height, width, height_, width_);
+    const int64_t most = std::numeric_limits<int>::max();
+    LOG_IF(FATAL, static_cast<int64_t>(height) * width > most / channels)
+        << "its shape is " << Shape(channels, height, width) << ", which is beyond " << most << " values";
     const auto check_count = [&](const char* what, size_t count) {
       LOG_IF(FATAL, count != static_cast<uint64_t>(channels) * height * width)
           << "it has " << count << " " << what << " for a shape of " << Shape(channels, height, width);
@@ -365,7 +388,7 @@ void CropDataLayer<Dtype>::Read(uint32_t record, uint64_t iteration, uint32_t po
 /// The order of the records in an epoch; two are kept, since a batch may end one epoch and begin the next.
 template <typename Dtype>
 typename CropDataLayer<Dtype>::Order CropDataLayer<Dtype>::OrderOf(uint64_t epoch) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::lock_guard<std::mutex> lock(orders_mutex_);
   for (const auto& known : orders_) {
     if (known.first == epoch) return known.second;
   }

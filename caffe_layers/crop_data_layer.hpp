@@ -78,6 +78,7 @@ class CropDataLayer : public Layer<Dtype> {
   };
   typedef std::shared_ptr<const vector<uint32_t>> Order;
 
+  void SetUpBatch(size_t tops);
   void SetUpTransform();
   void Start();
   void Stop();
@@ -100,6 +101,9 @@ class CropDataLayer : public Layer<Dtype> {
   uint32_t chunks_;                         // pieces of work in a batch
   vector<Dtype> mean_image_, mean_values_;  // at most one is not empty
 
+  std::mutex orders_mutex_;
+  vector<std::pair<uint64_t, Order>> orders_;  // the last epochs'
+
   std::mutex mutex_;  // guards what follows
   std::condition_variable work_, ready_;
   vector<std::unique_ptr<Slot>> slots_;  // batch number b lies in slot b modulo their number
@@ -108,7 +112,6 @@ class CropDataLayer : public Layer<Dtype> {
   uint64_t returned_;                    // batches that Forward has done with
   uint64_t given_;                       // batches that Forward has put into the tops
   bool stop_;
-  vector<std::pair<uint64_t, Order>> orders_;  // the last epochs'
   vector<std::thread> workers_;
 };
 

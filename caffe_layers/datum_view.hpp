@@ -12,9 +12,9 @@ namespace caffe {
 struct DatumView {
   int channels = 0, height = 0, width = 0, label = 0;
   bool encoded = false;
-  const uint8_t* data = nullptr;
+  const uint8_t* data = nullptr;  // this and float_data are valid until the thread's next view
   size_t data_size = 0;
-  const float* float_data = nullptr;  // valid until the thread's next view of a Datum with float_data
+  const float* float_data = nullptr;
   size_t float_data_size = 0;
 
   /// Throws caffe::Error where the bytes are no Datum.

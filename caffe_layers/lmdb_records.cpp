@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <limits>
 
 namespace caffe {
@@ -12,11 +13,16 @@ LmdbRecords::LmdbRecords(const std::string& path) : path_(path), env_(nullptr), 
   try {
     LOG_IF(FATAL, path.empty()) << "crop_data_param has no source: name the LMDB";
     struct stat status;
-    const bool is_file = stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+    const bool there = stat(path.c_str(), &status) == 0;
+    const bool is_file = there && S_ISREG(status.st_mode);
     const unsigned flags = MDB_RDONLY | MDB_NOTLS | MDB_NOLOCK | (is_file ? MDB_NOSUBDIR : 0);
     CHECK_EQ(mdb_env_create(&env_), MDB_SUCCESS);
     int result = mdb_env_open(env_, path.c_str(), flags, 0);
-    LOG_IF(FATAL, result != MDB_SUCCESS) << "the LMDB " << path << " cannot be opened: " << mdb_strerror(result);
+    LOG_IF(FATAL, result != MDB_SUCCESS)
+        << "the LMDB " << path << " cannot be opened: " << mdb_strerror(result)
+        << (result != ENOENT ? ""
+            : there          ? ": the folder has no data.mdb, tools/convert.py makes one"
+                             : ": paths are relative to the working folder, tools/convert.py makes LMDBs");
     MDB_envinfo info;
     MDB_stat stats;
     CHECK_EQ(mdb_env_info(env_, &info), MDB_SUCCESS);
@@ -24,7 +30,7 @@ LmdbRecords::LmdbRecords(const std::string& path) : path_(path), env_(nullptr), 
     needed_ = (static_cast<uint64_t>(info.me_last_pgno) + 1) * stats.ms_psize;
     CheckWhole();
     Walk();
-    LOG_IF(FATAL, records_.empty()) << "the LMDB " << path << " has no records";
+    LOG_IF(FATAL, records_.empty()) << "the LMDB " << path << " has no records: fill it with tools/convert.py";
   } catch (...) {
     if (txn_ != nullptr) mdb_txn_abort(txn_);
     mdb_env_close(env_);
@@ -47,7 +53,8 @@ void LmdbRecords::Walk() {
   MDB_stat stats;
   CHECK_EQ(mdb_stat(txn_, dbi, &stats), MDB_SUCCESS);
   LOG_IF(FATAL, stats.ms_entries > std::numeric_limits<int32_t>::max())
-      << "the LMDB " << path_ << " has too many records";
+      << "the LMDB " << path_ << " has " << stats.ms_entries << " records, at most "
+      << std::numeric_limits<int32_t>::max() << " can be read";
   records_.reserve(stats.ms_entries);
   MDB_cursor* cursor;
   CHECK_EQ(mdb_cursor_open(txn_, dbi, &cursor), MDB_SUCCESS);

@@ -10,6 +10,7 @@ namespace caffe {
 template <typename Dtype>
 void PReLULayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   CHECK_GE(bottom[0]->num_axes(), 2) << "PReLU needs a bottom of at least 2 axes (N x C x ...)";
+  LOG_IF(FATAL, bottom[0]->shape(1) == 0) << "PReLU needs channels, its bottom is " << bottom[0]->shape_string();
   const PReLUParameter& param = this->layer_param_.prelu_param();
   channel_shared_ = param.channel_shared();
   if (this->blobs_.empty()) {

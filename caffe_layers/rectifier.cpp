@@ -17,10 +17,11 @@ namespace {
 /// The kernels of one kind of vector unit, each for one piece of the arrays.
 template <typename T>
 struct Kernels {
-  void (*forward)(bool stream, bool one_slope, const T* slopes, const T* x, T* y, T* kept, size_t count);
+  void (*forward)(bool one_slope, const T* slopes, const T* x, T* y, size_t count);
   /// @return the sum of the piece
-  double (*backward_one)(bool stream, bool to_slopes, T slope, const T* x, const T* dy, T* dx, size_t count);
-  void (*backward_many)(bool stream, const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count);
+  double (*backward_one)(bool to_slopes, T slope, const T* x, const T* dy, T* dx, size_t count);
+  void (*backward_many)(const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count);
+  void (*stream_copy)(const T* from, T* to, size_t count);
 };
 
 }  // namespace
@@ -54,78 +55,37 @@ struct ManySlopes {
   }
 };
 
-/// Values before the first that Stream() may write.
-template <class D, typename T>
-size_t Unaligned(D d, const T* to, size_t count) {
-  const size_t bytes = hn::Lanes(d) * sizeof(T);
-  const size_t head = (bytes - reinterpret_cast<uintptr_t>(to) % bytes) % bytes / sizeof(T);
-  return head < count ? head : count;
-}
-
-/// A run of y; kStream writes around the cache, to y or, where x is kept (kKeep), to the copy.
-template <bool kStream, bool kKeep, class Slopes, typename T>
-void ForwardRun(const Slopes& slopes, const T* x, T* y, T* kept, size_t count) {
+template <class Slopes, typename T>
+void ForwardRun(const Slopes& slopes, const T* x, T* y, size_t count) {
   const hn::ScalableTag<T> d;
   const size_t lanes = hn::Lanes(d);
   const auto zero = hn::Zero(d);
-  const auto single = [&](size_t i) {
-    const T value = x[i];
-    if (kKeep) kept[i] = value;
-    y[i] = value > 0 ? value : slopes[i] * value;
-  };
   size_t i = 0;
-  if (kStream) {
-    for (const size_t head = Unaligned(d, kKeep ? kept : y, count); i < head; ++i) single(i);
-  }
   for (; i + lanes <= count; i += lanes) {
     const auto value = hn::LoadU(d, x + i);
-    const auto out = hn::IfThenElse(hn::Gt(value, zero), value, hn::Mul(slopes.Load(d, i), value));
-    if (kKeep) {
-      if (kStream) {
-        hn::Stream(value, d, kept + i);
-      } else {
-        hn::StoreU(value, d, kept + i);
-      }
-      hn::StoreU(out, d, y + i);
-    } else if (kStream) {
-      hn::Stream(out, d, y + i);
-    } else {
-      hn::StoreU(out, d, y + i);
-    }
+    hn::StoreU(hn::IfThenElse(hn::Gt(value, zero), value, hn::Mul(slopes.Load(d, i), value)), d, y + i);
   }
-  for (; i < count; ++i) single(i);
+  for (; i < count; ++i) y[i] = x[i] > 0 ? x[i] : slopes[i] * x[i];
 }
 
-/// dx of a run, and the terms x dy of its values that are not above 0: taken to add(i, vector) and add(i, value).
-template <bool kStream, bool kToBottom, bool kToSlopes, class Slopes, typename T, class AddVector, class AddValue>
+/// dx of a run, and the terms x dy of its values that are not above 0: given to add_vector(i, accumulator, terms) and
+/// add_value(i, term).
+template <bool kToBottom, bool kToSlopes, class Slopes, typename T, class AddVector, class AddValue>
 void BackwardRun(const Slopes& slopes, const T* x, const T* dy, T* dx, size_t count, const AddVector& add_vector,
                  const AddValue& add_value) {
   const hn::ScalableTag<T> d;
   const size_t lanes = hn::Lanes(d);
   const auto zero = hn::Zero(d);
-  const auto single = [&](size_t i) {
-    const T value = x[i], gradient = dy[i];
-    if (kToSlopes && !(value > 0)) add_value(i, value * gradient);
-    if (kToBottom) dx[i] = value > 0 ? gradient : slopes[i] * gradient;
-  };
   const auto vector = [&](size_t i, size_t accumulator) {
     const auto value = hn::LoadU(d, x + i);
     const auto gradient = hn::LoadU(d, dy + i);
     const auto positive = hn::Gt(value, zero);
     if (kToSlopes) add_vector(i, accumulator, hn::IfThenZeroElse(positive, hn::Mul(value, gradient)));
     if (kToBottom) {
-      const auto out = hn::IfThenElse(positive, gradient, hn::Mul(slopes.Load(d, i), gradient));
-      if (kStream) {
-        hn::Stream(out, d, dx + i);
-      } else {
-        hn::StoreU(out, d, dx + i);
-      }
+      hn::StoreU(hn::IfThenElse(positive, gradient, hn::Mul(slopes.Load(d, i), gradient)), d, dx + i);
     }
   };
   size_t i = 0;
-  if (kStream) {
-    for (const size_t head = Unaligned(d, dx, count); i < head; ++i) single(i);
-  }
   for (; i + 4 * lanes <= count; i += 4 * lanes) {  // four sums side by side hide the time of an addition
     vector(i, 0);
     vector(i + lanes, 1);
@@ -133,25 +93,29 @@ void BackwardRun(const Slopes& slopes, const T* x, const T* dy, T* dx, size_t co
     vector(i + 3 * lanes, 3);
   }
   for (; i + lanes <= count; i += lanes) vector(i, 0);
-  for (; i < count; ++i) single(i);
+  for (; i < count; ++i) {
+    const T value = x[i], gradient = dy[i];
+    if (kToSlopes && !(value > 0)) add_value(i, value * gradient);
+    if (kToBottom) dx[i] = value > 0 ? gradient : slopes[i] * gradient;
+  }
 }
 
-template <bool kStream, bool kKeep, typename T>
-void Forward(bool one_slope, const T* slopes, const T* x, T* y, T* kept, size_t count) {
+template <typename T>
+void Forward(bool one_slope, const T* slopes, const T* x, T* y, size_t count) {
   if (one_slope) {
-    ForwardRun<kStream, kKeep>(OneSlope<T>{*slopes}, x, y, kept, count);
+    ForwardRun(OneSlope<T>{*slopes}, x, y, count);
   } else {
-    ForwardRun<kStream, kKeep>(ManySlopes<T>{slopes}, x, y, kept, count);
+    ForwardRun(ManySlopes<T>{slopes}, x, y, count);
   }
 }
 
 /// One slope: the sum of the run is returned.
-template <bool kStream, bool kToBottom, bool kToSlopes, typename T>
-double BackwardOne(T slope, const T* x, const T* dy, T* dx, size_t count) {
+template <bool kToBottom, bool kToSlopes, typename T>
+double BackwardOneRun(T slope, const T* x, const T* dy, T* dx, size_t count) {
   const hn::ScalableTag<T> d;
   auto sum0 = hn::Zero(d), sum1 = sum0, sum2 = sum0, sum3 = sum0;
   double rest = 0;
-  BackwardRun<kStream, kToBottom, kToSlopes>(
+  BackwardRun<kToBottom, kToSlopes>(
       OneSlope<T>{slope}, x, dy, dx, count,
       [&](size_t, size_t accumulator, hn::Vec<decltype(d)> terms) {
         auto& sum = accumulator == 0 ? sum0 : accumulator == 1 ? sum1 : accumulator == 2 ? sum2 : sum3;
@@ -162,10 +126,10 @@ double BackwardOne(T slope, const T* x, const T* dy, T* dx, size_t count) {
 }
 
 /// A slope a value: the terms are added to sums, an array beside the slopes.
-template <bool kStream, bool kToBottom, bool kToSlopes, typename T>
-void BackwardMany(const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count) {
+template <bool kToBottom, bool kToSlopes, typename T>
+void BackwardManyRun(const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count) {
   const hn::ScalableTag<T> d;
-  BackwardRun<kStream, kToBottom, kToSlopes>(
+  BackwardRun<kToBottom, kToSlopes>(
       ManySlopes<T>{slopes}, x, dy, dx, count,
       [&](size_t i, size_t, hn::Vec<decltype(d)> terms) {
         hn::StoreU(hn::Add(hn::LoadU(d, sums + i), terms), d, sums + i);
@@ -174,42 +138,33 @@ void BackwardMany(const T* slopes, const T* x, const T* dy, T* dx, T* sums, size
 }
 
 template <typename T>
-void ForwardAny(bool stream, bool one_slope, const T* slopes, const T* x, T* y, T* kept, size_t count) {
-  if (kept == nullptr) {
-    stream ? Forward<true, false>(one_slope, slopes, x, y, kept, count)
-           : Forward<false, false>(one_slope, slopes, x, y, kept, count);
-  } else {
-    stream ? Forward<true, true>(one_slope, slopes, x, y, kept, count)
-           : Forward<false, true>(one_slope, slopes, x, y, kept, count);
-  }
+double BackwardOne(bool to_slopes, T slope, const T* x, const T* dy, T* dx, size_t count) {
+  if (dx == nullptr) return BackwardOneRun<false, true>(slope, x, dy, dx, count);
+  return to_slopes ? BackwardOneRun<true, true>(slope, x, dy, dx, count)
+                   : BackwardOneRun<true, false>(slope, x, dy, dx, count);
 }
 
 template <typename T>
-double BackwardOneAny(bool stream, bool to_slopes, T slope, const T* x, const T* dy, T* dx, size_t count) {
-  if (dx == nullptr) return BackwardOne<false, false, true>(slope, x, dy, dx, count);
-  if (stream) {
-    return to_slopes ? BackwardOne<true, true, true>(slope, x, dy, dx, count)
-                     : BackwardOne<true, true, false>(slope, x, dy, dx, count);
-  }
-  return to_slopes ? BackwardOne<false, true, true>(slope, x, dy, dx, count)
-                   : BackwardOne<false, true, false>(slope, x, dy, dx, count);
+void BackwardMany(const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count) {
+  if (dx == nullptr) return BackwardManyRun<false, true>(slopes, x, dy, dx, sums, count);
+  sums != nullptr ? BackwardManyRun<true, true>(slopes, x, dy, dx, sums, count)
+                  : BackwardManyRun<true, false>(slopes, x, dy, dx, sums, count);
 }
 
+/// A copy around the cache.
 template <typename T>
-void BackwardManyAny(bool stream, const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count) {
-  if (dx == nullptr) return BackwardMany<false, false, true>(slopes, x, dy, dx, sums, count);
-  if (stream) {
-    sums != nullptr ? BackwardMany<true, true, true>(slopes, x, dy, dx, sums, count)
-                    : BackwardMany<true, true, false>(slopes, x, dy, dx, sums, count);
-  } else {
-    sums != nullptr ? BackwardMany<false, true, true>(slopes, x, dy, dx, sums, count)
-                    : BackwardMany<false, true, false>(slopes, x, dy, dx, sums, count);
-  }
+void StreamCopy(const T* from, T* to, size_t count) {
+  const hn::ScalableTag<T> d;
+  const size_t lanes = hn::Lanes(d);
+  size_t i = 0;
+  for (; i < count && reinterpret_cast<uintptr_t>(to + i) % (lanes * sizeof(T)) != 0; ++i) to[i] = from[i];
+  for (; i + lanes <= count; i += lanes) hn::Stream(hn::LoadU(d, from + i), d, to + i);
+  for (; i < count; ++i) to[i] = from[i];
 }
 
 template <typename T>
 Kernels<T> MakeKernels() {
-  return {&ForwardAny<T>, &BackwardOneAny<T>, &BackwardManyAny<T>};
+  return {&Forward<T>, &BackwardOne<T>, &BackwardMany<T>, &StreamCopy<T>};
 }
 Kernels<float> Kernels32() { return MakeKernels<float>(); }
 Kernels<double> Kernels64() { return MakeKernels<double>(); }
@@ -251,14 +206,18 @@ const size_t kGroups = 16;              // sums that are made side by side, at l
 
 size_t DivideUp(size_t a, size_t b) { return (a + b - 1) / b; }
 
-/// Whether arrays of `bytes` in all go around the cache when written: they would not be in it when they are read again.
-bool BeyondCache(size_t bytes) {
-  static const size_t cache = [] {
-    const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    return size > 0 ? static_cast<size_t>(size) : size_t(32) << 20;
-  }();
-  return bytes > cache;
+/// Bytes of the last cache. Virtual machines tell of more than they have: more than this is not believed.
+size_t CacheBytes() {
+  const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  const size_t most = size_t(32) << 20;
+  return size > 0 ? std::min(static_cast<size_t>(size), most) : most;
 }
+
+/// Where a thread makes a piece that then goes around the cache: what it holds depends on no array's alignment.
+template <typename T>
+struct alignas(64) Scratch {
+  T values[kPiece];
+};
 
 /// How the values are cut into pieces of one slope (long planes), or of a slope a value (short ones: there a piece is
 /// of whole images, or of a part of an image that has too many values).
@@ -306,25 +265,39 @@ struct Pieces {
 
 }  // namespace
 
+size_t& RectifierCacheBytes() {
+  static size_t bytes = CacheBytes();
+  return bytes;
+}
+
 template <typename Dtype>
 void RectifierForward(size_t outer, size_t channels, size_t inner, const Dtype* slopes, const Dtype* x, Dtype* y,
                       Dtype* kept) {
   if (outer * channels * inner == 0) return;
   const Kernels<Dtype> kernels = BestKernels<Dtype>();
   const Pieces<Dtype> pieces(outer, channels, inner, slopes);
-  // Only what is not read in the same pass can go around the cache.
-  const bool stream = (kept != nullptr || y != x) && BeyondCache(2 * pieces.count * sizeof(Dtype));
+  // Only what is not read in the same pass goes around the cache.
+  const bool beyond = 2 * pieces.count * sizeof(Dtype) > RectifierCacheBytes();
+  const bool stream_kept = beyond && kept != nullptr;
+  const bool stream_y = beyond && kept == nullptr && y != x;
 #pragma omp parallel if (pieces.count > kParallelCount)
   {
+    Scratch<Dtype> scratch;
 #pragma omp for collapse(2) schedule(static)
     for (size_t p = 0; p < pieces.periods; ++p) {
       for (size_t part = 0; part < pieces.parts; ++part) {
-        const size_t begin = pieces.begin(p, part);
-        kernels.forward(stream, pieces.one_slope, pieces.slopes_of(p, part), x + begin, y + begin,
-                        kept == nullptr ? nullptr : kept + begin, pieces.size(p, part));
+        const size_t begin = pieces.begin(p, part), size = pieces.size(p, part);
+        if (stream_kept) {
+          kernels.stream_copy(x + begin, kept + begin, size);
+        } else if (kept != nullptr) {
+          std::copy_n(x + begin, size, kept + begin);
+        }
+        Dtype* to = stream_y ? scratch.values : y + begin;
+        kernels.forward(pieces.one_slope, pieces.slopes_of(p, part), x + begin, to, size);
+        if (stream_y) kernels.stream_copy(to, y + begin, size);
       }
     }
-    if (stream) hwy::FlushStream();
+    if (beyond) hwy::FlushStream();
   }
 }
 
@@ -334,20 +307,28 @@ void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype*
   if (outer * channels * inner == 0 || (dx == nullptr && dslopes == nullptr)) return;
   const Kernels<Dtype> kernels = BestKernels<Dtype>();
   const Pieces<Dtype> pieces(outer, channels, inner, slopes);
-  const bool stream = dx != nullptr && dx != dy && BeyondCache(3 * pieces.count * sizeof(Dtype));
+  const bool stream = dx != nullptr && dx != dy && 3 * pieces.count * sizeof(Dtype) > RectifierCacheBytes();
   const bool parallel = pieces.count > kParallelCount;
-  const auto dx_at = [&](size_t begin) { return dx == nullptr ? nullptr : dx + begin; };
+  // Where a piece of dx is made, and how it then gets to its place.
+  const auto made_at = [&](Scratch<Dtype>* scratch, size_t begin) {
+    return dx == nullptr ? nullptr : stream ? scratch->values : dx + begin;
+  };
+  const auto put = [&](const Scratch<Dtype>& scratch, size_t begin, size_t size) {
+    if (stream) kernels.stream_copy(scratch.values, dx + begin, size);
+  };
 
   if (pieces.one_slope) {
     std::vector<double> sums(dslopes == nullptr ? 0 : pieces.periods * pieces.parts);
 #pragma omp parallel if (parallel)
     {
+      Scratch<Dtype> scratch;
 #pragma omp for collapse(2) schedule(static)
       for (size_t p = 0; p < pieces.periods; ++p) {
         for (size_t part = 0; part < pieces.parts; ++part) {
-          const size_t begin = pieces.begin(p, part);
-          const double sum = kernels.backward_one(stream, dslopes != nullptr, *pieces.slopes_of(p, part), x + begin,
-                                                  dy + begin, dx_at(begin), pieces.size(p, part));
+          const size_t begin = pieces.begin(p, part), size = pieces.size(p, part);
+          const double sum = kernels.backward_one(dslopes != nullptr, *pieces.slopes_of(p, part), x + begin, dy + begin,
+                                                  made_at(&scratch, begin), size);
+          put(scratch, begin, size);
           if (dslopes != nullptr) sums[p * pieces.parts + part] = sum;
         }
       }
@@ -372,14 +353,15 @@ void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype*
   std::vector<Dtype> sums(dslopes == nullptr ? 0 : groups * pieces.period);
 #pragma omp parallel if (parallel)
   {
+    Scratch<Dtype> scratch;
 #pragma omp for collapse(2) schedule(static)
     for (size_t group = 0; group < groups; ++group) {
       for (size_t part = 0; part < pieces.parts; ++part) {
         Dtype* to = dslopes == nullptr ? nullptr : sums.data() + group * pieces.period + part * kPiece;
         for (size_t p = group * in_group; p < std::min(pieces.periods, (group + 1) * in_group); ++p) {
-          const size_t begin = pieces.begin(p, part);
-          kernels.backward_many(stream, pieces.slopes_of(p, part), x + begin, dy + begin, dx_at(begin), to,
-                                pieces.size(p, part));
+          const size_t begin = pieces.begin(p, part), size = pieces.size(p, part);
+          kernels.backward_many(pieces.slopes_of(p, part), x + begin, dy + begin, made_at(&scratch, begin), to, size);
+          put(scratch, begin, size);
         }
       }
     }

@@ -31,6 +31,10 @@ template <typename Dtype>
 void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype* slopes, const Dtype* x,
                        const Dtype* dy, Dtype* dx, Dtype* dslopes);
 
+/// Arrays that take more bytes than this together are written around the cache; at first what the processor's last one
+/// holds. For tests: it changes no value.
+size_t& RectifierCacheBytes();
+
 }  // namespace caffe
 
 #endif  // CAFFE_RECTIFIER_HPP_

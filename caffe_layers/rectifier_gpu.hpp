@@ -14,8 +14,8 @@ namespace caffe {
 /// The calls put their work into the stream and return; errors of the launch are left to cudaPeekAtLastError.
 ///
 /// y, dx and kept are those of the CPU's kernels to the bit. The sums in dslopes are the same bits in every run for
-/// arrays that lie alike to 16 bytes: they are made of fixed pieces that depend on the sizes alone, added in a fixed
-/// order, without atomics.
+/// arrays that lie alike to 16 bytes: they are made of fixed pieces that depend on the sizes, and on how far the
+/// arrays lie past 16 bytes, added in a fixed order, without atomics.
 
 /// y from x.
 /// @param y     may be x

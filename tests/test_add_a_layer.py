@@ -38,9 +38,11 @@ def test_the_five_steps(tmp_path):
     (field, message), (header,), (source,), (test,), (python,) = blocks()
 
     proto = checkout / "caffe_layers" / "layers.proto"
-    last_field = "optional CropDataParameter crop_data_param = 1000;\n"
-    assert last_field in proto.read_text()
-    proto.write_text(proto.read_text().replace(last_field, last_field + field) + "\n" + message)
+    opening, ours = "message LayerParameter {\n", proto.read_text()
+    assert opening in ours and field.strip().endswith("= 1001;")
+    fields = ours[ours.index(opening) : ours.index("}", ours.index(opening))]
+    free = max(int(number) for number in re.findall(r"= (\d+);", fields)) + 1
+    proto.write_text(ours.replace(opening, opening + field.replace("1001", str(free))) + "\n" + message)
     (checkout / "caffe_layers" / "softsign_layer.hpp").write_text(header)
     (checkout / "caffe_layers" / "softsign_layer.cpp").write_text(source)
     (checkout / "tests" / "cpp" / "test_softsign_layer.cpp").write_text(test)

@@ -370,14 +370,23 @@ def test_a_restored_solver_reads_on_where_it_was(tmp_path, source):
 @pytest.mark.parametrize(
     "param, transform, says",
     [
-        ({"source": "nowhere.lmdb"}, "", "nowhere.lmdb cannot be opened: No such file"),
+        (
+            {"source": "nowhere.lmdb"},
+            "",
+            r"layer data \(TRAIN\): .*nowhere.lmdb cannot be opened: No such file.*working",
+        ),
+        ({"source": "/"}, "", "the folder has no data.mdb"),
         ({"source": __file__}, "", "cannot be opened"),
         ({"source": ""}, "", "no source"),
         ({"batch_size": 0}, "", "batch_size is 0, 1 to"),
         ({"prefetch": 0}, "", "prefetch is 0, 1 to"),
         ({"threads": 0}, "", "threads is 0, 1 to 1024"),
         ({}, "crop_size: 13", "crop_size is 13, .* 3 x 12 x 12 values: make it 12"),
-        ({}, 'mean_file: "nowhere.binaryproto"', "nowhere.binaryproto"),
+        ({}, 'mean_file: "nowhere.binaryproto"', "mean_file nowhere.binaryproto cannot be read .*File not found"),
+        ({}, f'mean_file: "{__file__}"', r"test_crop_data\.py cannot be read .it is no BlobProto"),
+        ({}, 'mean_file: "/"', "mean_file / cannot be read"),
+        ({}, 'mean_file: ""', "mean_file  cannot be read"),
+        ({}, "force_color: true force_gray: true", "give one of them"),
         ({}, "mean_value: 1 mean_value: 2", "2 mean_value, the pictures 3 channels"),
         ({}, 'mean_value: 1 mean_file: "mean.binaryproto"', "give one of them"),
     ],
@@ -385,6 +394,15 @@ def test_a_restored_solver_reads_on_where_it_was(tmp_path, source):
 def test_a_layer_that_cannot_work_is_refused(net, param, transform, says):
     with pytest.raises(caffe.CaffeError, match=says):
         net(transform=transform, **param)
+
+
+def test_data_param_in_place_of_crop_data_param_is_told(tmp_path, source):
+    file = tmp_path / "net.prototxt"
+    file.write_text(
+        f'layer {{ name: "data" type: "CropData" top: "data" data_param {{ source: "{source}" batch_size: 2 }} }}'
+    )
+    with pytest.raises(caffe.CaffeError, match="needs crop_data_param .*does not read data_param"):
+        caffe.Net(str(file), caffe.TRAIN)
 
 
 def test_a_mean_of_another_shape_is_refused_with_both(net, tmp_path):
@@ -416,6 +434,7 @@ PICTURE = np.zeros((3, SIDE, SIDE), np.uint8)
         ),
         (caffe_pb2.Datum(channels=3, height=SIDE, width=SIDE), "0 values for"),
         (caffe_pb2.Datum(channels=3, height=-5, width=SIDE), "3 x -5 x 12"),
+        (caffe_pb2.Datum(channels=3, height=1 << 30, width=1 << 30), "3 x 1073741824 x 1073741824, which is beyond"),
         (caffe_pb2.Datum(encoded=True, data=b"no picture at all"), "does not decode"),
         (caffe_pb2.Datum(encoded=True, data=encoded(PICTURE).data[:60]), "does not decode"),
         (caffe_pb2.Datum(encoded=True), "without data"),

@@ -103,6 +103,8 @@ def test_one_gradient_without_the_other():
     assert none is None and only.tobytes() == dx.tobytes()
     none, only = kernels.prelu_backward(x, slopes, dy, slopes_only=True)
     assert none is None and only.tobytes() == dslopes.tobytes()
+    with pytest.raises(ValueError, match="slopes_only leaves out"):
+        kernels.prelu_backward(x, slopes, dy, out=dy, slopes_only=True)
     with pytest.raises(ValueError, match="nothing to do"):
         kernels.prelu_backward(x, slopes, dy, slopes_only=True, bottom_only=True)
 
@@ -165,6 +167,34 @@ def test_the_same_bits_with_any_number_of_threads():
 def test_arrays_that_do_not_fit_are_refused(arguments, error, says):
     with pytest.raises(error, match=says):
         kernels.prelu_forward(*arguments)
+
+
+@pytest.mark.parametrize(
+    "slope", [[0.1, 0.2], [], None, "0.1", np.ones(1, np.float32), np.ones((2, 2), np.float32), 1j]
+)
+def test_a_slope_that_is_not_one_number_is_refused(slope):
+    x = np.ones((2, 5), np.float32)
+    for call in (lambda: kernels.lrelu_forward(x, slope), lambda: kernels.lrelu_backward(x, x, slope)):
+        with pytest.raises(TypeError, match="one number is needed"):
+            call()
+
+
+def test_lists_and_numbers_are_taken_as_numpy_takes_them():
+    assert kernels.prelu_forward([[-4.0, 2.0]], [0.25, 0.25]).tolist() == [[-1, 2]]
+    assert kernels.prelu_forward(-4.0, 0.25) == -1
+    assert kernels.lrelu_forward([[-4.0]], np.float32(0.5)).tolist() == [[-2]]
+    assert kernels.lrelu_forward([[-4.0]], 2).tolist() == [[-8]]
+    with pytest.raises(TypeError, match="x is int64"):
+        kernels.prelu_forward([[1]], [1.0])
+
+
+def test_an_array_that_is_not_aligned_is_copied_and_none_is_written_to():
+    memory = np.zeros(41, np.uint8)
+    odd = memory[1:41].view(np.float32)
+    odd[...] = -1
+    assert kernels.lrelu_forward(odd, 0.5).tolist() == [-0.5] * 10
+    with pytest.raises(ValueError, match="aligned"):
+        kernels.lrelu_forward(odd, out=odd)
 
 
 def test_gradients_that_do_not_fit_are_refused():

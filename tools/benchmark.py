@@ -25,7 +25,9 @@ def main() -> None:
     parser.add_argument("subject", metavar="SUBJECT", choices=("layers",), help="what to measure: layers")
     parser.add_argument("--torch", metavar="PYTHON", help="a Python that has torch (this one, where it has it)")
     parser.add_argument("--no-stock", action="store_true", help="leave stock Caffe out")
-    parser.add_argument("--threads", type=cli.positive_int, metavar="N", help="threads of each (all processors)")
+    parser.add_argument(
+        "--threads", type=cli.positive_int, metavar="N", help="threads of PReLU and LReLU (all processors)"
+    )
     parser.add_argument("--batch", type=cli.positive_int, metavar="N", help="images in a batch (200)")
     parser.add_argument("--rounds", type=cli.positive_int, metavar="N", help="how often each is measured (5)")
     parser.add_argument("--iterations", type=cli.positive_int, metavar="N", help="passes a measurement averages (5)")
@@ -47,6 +49,7 @@ def main() -> None:
             copy=1 << 20,
             records=24,
             batches=3,
+            void=True,
         )
     given = {name: getattr(args, name) for name in ("threads", "batch", "rounds", "iterations")}
     settings = replace(settings, **{name: value for name, value in given.items() if value is not None})

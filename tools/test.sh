@@ -2,15 +2,20 @@
 # Set up, then lint, the gtests and the Python tests.
 #
 #   tools/test.sh [--all] [pytest arguments]
+#   tools/test.sh -k crop_data     of the Python tests those with that name
 #
 #   --all   as well: Caffe's own tests on our library, and the Python tests that take minutes (five minutes on two cores)
 set -euo pipefail
 
 all=false
-case "${1-}" in
-  -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
-  --all) all=true; shift ;;
-esac
+arguments=()
+for argument in "$@"; do
+  case "$argument" in
+    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --all) all=true ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
 cd "$(dirname "$0")/.."
 
 tools/setup.sh
@@ -23,9 +28,9 @@ if $all; then
   cmake -B build -DBUILD_UPSTREAM_TESTS=ON >/dev/null
   cmake --build build --target upstream_tests -j "${JOBS:-$(nproc)}"
   which=()
-  set -- -m "slow or not slow" "$@"
+  arguments=(-m "slow or not slow" "${arguments[@]}")
 fi
 echo "==> C++ tests"
 ctest --test-dir build --output-on-failure --parallel "$(nproc)" --progress "${which[@]}"
 echo "==> Python tests"
-.venv/bin/python -m pytest "$@"
+.venv/bin/python -m pytest "${arguments[@]}"

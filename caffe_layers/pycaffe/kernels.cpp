@@ -22,6 +22,7 @@ struct Sizes {
 /// One slope: all values are one channel's. Otherwise the channels are axis 1.
 Sizes SizesOf(const py::array& x, const py::array& slopes) {
   if (slopes.size() == 1) return {1, 1, static_cast<size_t>(x.size())};
+  LOG_IF(FATAL, x.ndim() < 2 || slopes.size() != x.shape(1)) << "there must be one slope, or one for each channel";
   Sizes sizes = {static_cast<size_t>(x.shape(0)), static_cast<size_t>(x.shape(1)), 1};
   for (py::ssize_t axis = 2; axis < x.ndim(); ++axis) sizes.inner *= x.shape(axis);
   return sizes;

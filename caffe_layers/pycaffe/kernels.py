@@ -12,6 +12,7 @@ threads (OMP_NUM_THREADS).
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ def prelu_forward(x: Array, slopes: Array, out: Array | None = None) -> Array:
     x: (N, C, ...), at least two axes. slopes: (C,), or one value for all channels, x then has any shape.
     out: where y goes; x itself is fine.
     """
-    x, slopes = _input("x", x), _slopes(slopes, x)
+    x = _input("x", x)
+    slopes = _slopes(slopes, x)
     y = _output(out, x, x, slopes)
     _kernels.rectifier_forward(x, slopes, y)
     return y
@@ -47,8 +49,11 @@ def prelu_backward(
     """
     if slopes_only and bottom_only:
         raise ValueError("slopes_only and bottom_only leave nothing to do: give one of them")
+    if slopes_only and out is not None:
+        raise ValueError("out is where dx goes, which slopes_only leaves out: give one of them")
     shape = np.shape(slopes)
-    x, slopes = _input("x", x), _slopes(slopes, x)
+    x = _input("x", x)
+    slopes = _slopes(slopes, x)
     dy = _like("dy", dy, x)
     dx = None if slopes_only else _output(out, x, dy, x, slopes)
     dslopes = None if bottom_only else np.zeros(shape, x.dtype)
@@ -60,7 +65,7 @@ def lrelu_forward(x: Array, slope: float = 0.01, out: Array | None = None) -> Ar
     """Compute y: x where x > 0, slope x elsewhere; x of any shape. out: where y goes; x itself is fine."""
     x = _input("x", x)
     y = _output(out, x, x)
-    _kernels.rectifier_forward(x, np.array([slope], x.dtype), y)
+    _kernels.rectifier_forward(x, _slope(slope, x), y)
     return y
 
 
@@ -69,7 +74,7 @@ def lrelu_backward(x: Array, dy: Array, slope: float = 0.01, out: Array | None =
     x = _input("x", x)
     dy = _like("dy", dy, x)
     dx = _output(out, x, dy, x)
-    _kernels.rectifier_backward(x, np.array([slope], x.dtype), dy, dx, None)
+    _kernels.rectifier_backward(x, _slope(slope, x), dy, dx, None)
     return dx
 
 
@@ -77,7 +82,7 @@ def _input(name: str, value: Array) -> Array:
     array = np.asarray(value)
     if array.dtype not in (np.float32, np.float64):
         raise TypeError(f"{name} is {array.dtype}: float32 or float64 is needed, such as {name}.astype(np.float32)")
-    return np.ascontiguousarray(array) if array.ndim else array
+    return np.require(array, requirements=("C", "A"))
 
 
 def _like(name: str, value: Array, x: Array) -> Array:
@@ -100,14 +105,20 @@ def _slopes(value: Array, x: Array) -> Array:
     return slopes
 
 
+def _slope(value: float, x: Array) -> Array:
+    if np.ndim(value) or not isinstance(value, (numbers.Real, np.ndarray)):
+        raise TypeError(f"slope is {type(value).__name__}: one number is needed")
+    return np.full(1, value, x.dtype)
+
+
 def _output(out: Array | None, x: Array, may_be: Array, *others: Array) -> Array:
     """`out`, or a new array like x. It may be the array `may_be` itself, but not lie over a part of any."""
     if out is None:
         return np.empty_like(x, order="C")
     if not isinstance(out, np.ndarray) or out.dtype != x.dtype or out.shape != x.shape:
         raise ValueError(f"out must be an array of x's shape {x.shape} and dtype {x.dtype}")
-    if not (out.flags.c_contiguous and out.flags.writeable):
-        raise ValueError("out must be C contiguous and writable")
+    if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+        raise ValueError("out must be C contiguous, aligned and writable")
     same = out.ctypes.data == may_be.ctypes.data
     if any(np.may_share_memory(out, other) for other in (others if same else (may_be, *others))):
         raise ValueError("out must not lie over another of the arrays: give one of its own")

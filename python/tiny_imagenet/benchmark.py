@@ -40,6 +40,7 @@ class Settings:
         copy: bytes of the array whose copies tell the machine's bandwidth, a multiple of 1024.
         records: images in each LMDB.
         batches: of images that one time of a data layer is the mean of.
+        void: what is measured is too small for its figures to mean anything.
     """
 
     threads: int
@@ -50,6 +51,7 @@ class Settings:
     copy: int = 256 << 20
     records: int = 4000
     batches: int = 50
+    void: bool = False
 
 
 class Case(NamedTuple):
@@ -217,8 +219,7 @@ def _data_rows(settings: Settings, times: dict[Any, dict[str, list[float]]]) -> 
             {
                 "records": records,
                 "layer": reader.layer,
-                "threads": reader.threads_used(records),
-                "default_threads": not reader.threads,
+                "threads": reader.threads or None,  # None: as many as the layer takes by itself
                 "ms": ms,
                 "cpu_ms": cpu,
                 "images_per_second": {name: 1000 * settings.batch / ms[name] for name in STATISTICS},

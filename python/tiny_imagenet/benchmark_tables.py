@@ -23,10 +23,12 @@ def show(result: dict[str, Any]) -> None:
     console.print(
         f"{machine['processor']}, {machine['cores']} cores; {settings['threads']} threads, {settings['rounds']} rounds"
     )
+    if settings["void"]:
+        console.print("--quick: the blobs are too small for these figures to mean anything")
     console.print(f"copy, read and written: {best} in the best round, {median} in the median one\n")
     console.print(_rectifier_table(result["rectifiers"], border))
     console.print("ms: best (median) round; ours/...: of the times of the best rounds")
-    console.print("share: of the bandwidth of the copies in the same rounds, best of both")
+    console.print("share: bytes over the time of the best round, of the bandwidth of the best copy in the same rounds")
     console.print("above 100 %: the blobs stayed in the cache in part, or other programs slowed the copies")
     for column, why in result["not_measured"].items():
         console.print(f"{column} was not measured: {why}")
@@ -68,7 +70,7 @@ def _data_table(rows: list[dict[str, Any]], border: box.Box | None) -> Table:
         table.add_row(
             row["layer"],
             row["records"],
-            f"{row['threads']}{' (default)' if row['default_threads'] else ''}",
+            str(row["threads"] or "default"),
             _pair(row["ms"], 1),
             _pair(row["images_per_second"], 0),
             _pair(row["images_per_core_second"], 0),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,14 +28,10 @@ layer {{ name: "data" type: "{type}" top: "data" top: "label"
 
 
 class Reader(NamedTuple):
-    """A data layer; `threads` of 0 are as many as it takes by itself."""
+    """A data layer; `threads` of 0 are as many as it takes by itself (layers.proto says how many)."""
 
     layer: str
     threads: int
-
-    def threads_used(self, records: str) -> int:
-        """Threads that make batches (crop_data_param in layers.proto has the default)."""
-        return self.threads or (min(4, len(os.sched_getaffinity(0))) if records == "JPEG" else 1)
 
 
 READERS = (Reader("CropData", 1), Reader("CropData", 0), Reader("Data", 1))

@@ -94,7 +94,11 @@ def fit_data(plan: Plan, batch: int | None = None) -> None:
     for layer in layers:
         param = nets.data_param(layer)
         if not param.source or param.batch_size < 1:
-            raise NetError(f"layer {layer.name!r} needs a source and a batch_size of at least 1")
+            message = "crop_data_param" if layer.type == "CropData" else "data_param"
+            raise NetError(
+                f"{_phase(layer)} layer {layer.name!r} ({layer.type}) needs a source and a batch_size of at least 1 "
+                f"in its {message}"
+            )
         source = _lmdb(plan, Path(param.source).name)
         _change(plan, f"{_phase(layer)} data", param.source, str(source))
         param.source = str(source)
@@ -169,6 +173,7 @@ def fit_solver(plan: Plan, folder: Path, seed: int, max_iter: int | None, base_l
     solver.random_seed = seed
     for layer in plan.train_val.layer:
         if layer.type == "CropData" and not layer.crop_data_param.HasField("seed"):
+            _change(plan, f"{_phase(layer)} seed", "none", seed)
             layer.crop_data_param.seed = seed
     for name, value in (("max_iter", max_iter), ("base_lr", base_lr)):
         if value is not None:

@@ -140,10 +140,10 @@ def find_torch(python: str | None) -> str | None:
     if python is None:
         return sys.executable if importlib.util.find_spec("torch") else None
     try:
-        done = subprocess.run([python, "-c", "import torch"], capture_output=True, text=True)
+        done = subprocess.run([python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True)
     except OSError as error:
         raise BenchmarkError(f"--torch {python!r} does not run: {error.strerror or error}") from error
-    if done.returncode:
+    if done.returncode or not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         raise BenchmarkError(
             f"--torch {python!r} cannot import torch ({last}): name a Python where 'pip install torch numpy' was run"

@@ -179,6 +179,7 @@ TYPED_TEST(PReLULayerTest, AnotherNumberOfChannelsIsRefused) {
   run.bottom.Reshape({2, 4, 4});
   EXPECT_THROW(run.Forward(), caffe::Error);
   EXPECT_THROW(OneLayer<TypeParam>(Param(false), {6}, false), caffe::Error);
+  EXPECT_THROW(OneLayer<TypeParam>(Param(false), {6, 0, 2}, false), caffe::Error);
 }
 
 }  // namespace
