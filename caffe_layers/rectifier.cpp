@@ -17,11 +17,11 @@ namespace {
 /// The kernels of one kind of vector unit, each for one piece of the arrays.
 template <typename T>
 struct Kernels {
-  void (*forward)(bool one_slope, const T* slopes, const T* x, T* y, size_t count);
+  void (*forward)(bool stream, bool one_slope, const T* slopes, const T* x, T* y, T* kept, size_t count);
   /// @return the sum of the piece
-  double (*backward_one)(bool to_slopes, T slope, const T* x, const T* dy, T* dx, size_t count);
-  void (*backward_many)(const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count);
-  void (*stream_copy)(const T* from, T* to, size_t count);
+  double (*backward_one)(bool stream, bool to_slopes, T slope, const T* x, const T* dy, T* dx, size_t count);
+  void (*backward_many)(bool stream, const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count,
+                        size_t rows, size_t period);
 };
 
 }  // namespace
@@ -55,116 +55,190 @@ struct ManySlopes {
   }
 };
 
-template <class Slopes, typename T>
-void ForwardRun(const Slopes& slopes, const T* x, T* y, size_t count) {
-  const hn::ScalableTag<T> d;
-  const size_t lanes = hn::Lanes(d);
-  const auto zero = hn::Zero(d);
-  size_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    const auto value = hn::LoadU(d, x + i);
-    hn::StoreU(hn::IfThenElse(hn::Gt(value, zero), value, hn::Mul(slopes.Load(d, i), value)), d, y + i);
-  }
-  for (; i < count; ++i) y[i] = x[i] > 0 ? x[i] : slopes[i] * x[i];
+/// Values before the first that Stream() may write.
+template <class D, typename T>
+size_t Unaligned(D d, const T* to, size_t count) {
+  const size_t bytes = hn::Lanes(d) * sizeof(T);
+  const size_t head = (bytes - reinterpret_cast<uintptr_t>(to) % bytes) % bytes / sizeof(T);
+  return head < count ? head : count;
 }
 
-/// dx of a run, and the terms x dy of its values that are not above 0: given to add_vector(i, accumulator, terms) and
-/// add_value(i, term).
-template <bool kToBottom, bool kToSlopes, class Slopes, typename T, class AddVector, class AddValue>
-void BackwardRun(const Slopes& slopes, const T* x, const T* dy, T* dx, size_t count, const AddVector& add_vector,
-                 const AddValue& add_value) {
+template <bool kStream, class D, typename T>
+void Put(hn::Vec<D> values, D d, T* to) {
+  if (kStream) {
+    hn::Stream(values, d, to);
+  } else {
+    hn::StoreU(values, d, to);
+  }
+}
+
+/// A run of y; kStream writes around the cache, to y or, where x is kept (kKeep), to the copy.
+template <bool kStream, bool kKeep, class Slopes, typename T>
+void ForwardRun(const Slopes& slopes, const T* x, T* y, T* kept, size_t count) {
   const hn::ScalableTag<T> d;
   const size_t lanes = hn::Lanes(d);
   const auto zero = hn::Zero(d);
-  const auto vector = [&](size_t i, size_t accumulator) {
+  const auto single = [&](size_t i) {
+    const T value = x[i];
+    if (kKeep) kept[i] = value;
+    y[i] = value > 0 ? value : slopes[i] * value;
+  };
+  size_t i = 0;
+  if (kStream) {
+    for (const size_t head = Unaligned(d, kKeep ? kept : y, count); i < head; ++i) single(i);
+  }
+  for (; i + lanes <= count; i += lanes) {
+    const auto value = hn::LoadU(d, x + i);
+    const auto out = hn::IfThenElse(hn::Gt(value, zero), value, hn::Mul(slopes.Load(d, i), value));
+    if (kKeep) Put<kStream>(value, d, kept + i);
+    Put<kStream && !kKeep>(out, d, y + i);
+  }
+  for (; i < count; ++i) single(i);
+}
+
+template <bool kStream, bool kKeep, typename T>
+void Forward(bool one_slope, const T* slopes, const T* x, T* y, T* kept, size_t count) {
+  if (one_slope) {
+    ForwardRun<kStream, kKeep>(OneSlope<T>{*slopes}, x, y, kept, count);
+  } else {
+    ForwardRun<kStream, kKeep>(ManySlopes<T>{slopes}, x, y, kept, count);
+  }
+}
+
+/// A run of dx, of one slope; the sum of x dy over its values that are not above 0 is returned. It is made of 4 x lanes
+/// sums, value i going to sum i modulo their number wherever dx lies: the bits must not depend on that.
+template <bool kStream, bool kToBottom, bool kToSlopes, typename T>
+double BackwardOne(T slope, const T* x, const T* dy, T* dx, size_t count) {
+  const hn::ScalableTag<T> d;
+  const size_t lanes = hn::Lanes(d), sums = 4 * lanes;
+  const auto zero = hn::Zero(d);
+  const auto slopes = hn::Set(d, slope);
+  const size_t head = kStream ? Unaligned(d, dx, count) : 0;
+  T parts[4 * hn::MaxLanes(d)] = {};  // sum i at (i + sums - head) modulo sums: vectors begin at value `head`
+  const auto part = [&](size_t i) -> T& { return parts[(i + sums - head) % sums]; };
+  const auto single = [&](size_t i) {
+    const T value = x[i], gradient = dy[i];
+    if (kToSlopes) part(i) += value > 0 ? T(0) : value * gradient;
+    if (kToBottom) dx[i] = value > 0 ? gradient : slope * gradient;
+  };
+  const auto vector = [&](size_t i, hn::Vec<decltype(d)>& sum) {
     const auto value = hn::LoadU(d, x + i);
     const auto gradient = hn::LoadU(d, dy + i);
     const auto positive = hn::Gt(value, zero);
-    if (kToSlopes) add_vector(i, accumulator, hn::IfThenZeroElse(positive, hn::Mul(value, gradient)));
-    if (kToBottom) {
-      hn::StoreU(hn::IfThenElse(positive, gradient, hn::Mul(slopes.Load(d, i), gradient)), d, dx + i);
+    if (kToSlopes) sum = hn::Add(sum, hn::IfThenZeroElse(positive, hn::Mul(value, gradient)));
+    if (kToBottom) Put<kStream>(hn::IfThenElse(positive, gradient, hn::Mul(slopes, gradient)), d, dx + i);
+  };
+  size_t i = 0;
+  for (; i < head; ++i) single(i);
+  auto sum0 = hn::LoadU(d, parts), sum1 = hn::LoadU(d, parts + lanes);
+  auto sum2 = hn::LoadU(d, parts + 2 * lanes), sum3 = hn::LoadU(d, parts + 3 * lanes);
+  for (; i + sums <= count; i += sums) {  // four side by side hide the time of an addition
+    vector(i, sum0);
+    vector(i + lanes, sum1);
+    vector(i + 2 * lanes, sum2);
+    vector(i + 3 * lanes, sum3);
+  }
+  if (i + lanes <= count) vector(i, sum0), i += lanes;
+  if (i + lanes <= count) vector(i, sum1), i += lanes;
+  if (i + lanes <= count) vector(i, sum2), i += lanes;
+  hn::StoreU(sum0, d, parts);
+  hn::StoreU(sum1, d, parts + lanes);
+  hn::StoreU(sum2, d, parts + 2 * lanes);
+  hn::StoreU(sum3, d, parts + 3 * lanes);
+  for (; i < count; ++i) single(i);
+  double total = 0;
+  for (size_t s = 0; s < sums; ++s) total += part(s);
+  return total;
+}
+
+/// kRows runs of dx, `period` values apart, that have a slope a value and share them; the terms x dy are added to sums,
+/// an array beside the slopes, row by row.
+template <bool kStream, bool kToBottom, bool kToSlopes, int kRows, typename T>
+void BackwardRows(const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count, size_t period) {
+  const hn::ScalableTag<T> d;
+  const size_t lanes = hn::Lanes(d);
+  const auto zero = hn::Zero(d);
+  const auto single = [&](size_t i) {
+    for (int r = 0; r < kRows; ++r) {
+      const T value = x[i + r * period], gradient = dy[i + r * period];
+      if (kToSlopes) sums[i] += value > 0 ? T(0) : value * gradient;
+      if (kToBottom) dx[i + r * period] = value > 0 ? gradient : slopes[i] * gradient;
     }
   };
   size_t i = 0;
-  for (; i + 4 * lanes <= count; i += 4 * lanes) {  // four sums side by side hide the time of an addition
-    vector(i, 0);
-    vector(i + lanes, 1);
-    vector(i + 2 * lanes, 2);
-    vector(i + 3 * lanes, 3);
+  if (kStream) {
+    for (const size_t head = Unaligned(d, dx, count); i < head; ++i) single(i);
   }
-  for (; i + lanes <= count; i += lanes) vector(i, 0);
-  for (; i < count; ++i) {
-    const T value = x[i], gradient = dy[i];
-    if (kToSlopes && !(value > 0)) add_value(i, value * gradient);
-    if (kToBottom) dx[i] = value > 0 ? gradient : slopes[i] * gradient;
+  for (; i + lanes <= count; i += lanes) {
+    const auto slope = hn::LoadU(d, slopes + i);
+    auto sum = kToSlopes ? hn::LoadU(d, sums + i) : zero;
+    for (int r = 0; r < kRows; ++r) {
+      const auto value = hn::LoadU(d, x + i + r * period);
+      const auto gradient = hn::LoadU(d, dy + i + r * period);
+      const auto positive = hn::Gt(value, zero);
+      if (kToSlopes) sum = hn::Add(sum, hn::IfThenZeroElse(positive, hn::Mul(value, gradient)));
+      if (kToBottom) {
+        Put<kStream>(hn::IfThenElse(positive, gradient, hn::Mul(slope, gradient)), d, dx + i + r * period);
+      }
+    }
+    if (kToSlopes) hn::StoreU(sum, d, sums + i);
+  }
+  for (; i < count; ++i) single(i);
+}
+
+template <bool kStream, bool kToBottom, bool kToSlopes, typename T>
+void BackwardMany(const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count, size_t rows, size_t period) {
+  size_t r = 0;
+  const auto at = [&](auto* values) { return values == nullptr ? nullptr : values + r * period; };
+  if (!kStream) {  // what goes around the cache must be written one line after the other
+    for (; r + 4 <= rows; r += 4) {
+      BackwardRows<false, kToBottom, kToSlopes, 4>(slopes, at(x), at(dy), at(dx), sums, count, period);
+    }
+  }
+  for (; r < rows; ++r) {
+    BackwardRows<kStream, kToBottom, kToSlopes, 1>(slopes, at(x), at(dy), at(dx), sums, count, period);
   }
 }
 
 template <typename T>
-void Forward(bool one_slope, const T* slopes, const T* x, T* y, size_t count) {
-  if (one_slope) {
-    ForwardRun(OneSlope<T>{*slopes}, x, y, count);
+void ForwardAny(bool stream, bool one_slope, const T* slopes, const T* x, T* y, T* kept, size_t count) {
+  if (kept == nullptr) {
+    stream ? Forward<true, false>(one_slope, slopes, x, y, kept, count)
+           : Forward<false, false>(one_slope, slopes, x, y, kept, count);
   } else {
-    ForwardRun(ManySlopes<T>{slopes}, x, y, count);
+    stream ? Forward<true, true>(one_slope, slopes, x, y, kept, count)
+           : Forward<false, true>(one_slope, slopes, x, y, kept, count);
   }
 }
 
-/// One slope: the sum of the run is returned.
-template <bool kToBottom, bool kToSlopes, typename T>
-double BackwardOneRun(T slope, const T* x, const T* dy, T* dx, size_t count) {
-  const hn::ScalableTag<T> d;
-  auto sum0 = hn::Zero(d), sum1 = sum0, sum2 = sum0, sum3 = sum0;
-  double rest = 0;
-  BackwardRun<kToBottom, kToSlopes>(
-      OneSlope<T>{slope}, x, dy, dx, count,
-      [&](size_t, size_t accumulator, hn::Vec<decltype(d)> terms) {
-        auto& sum = accumulator == 0 ? sum0 : accumulator == 1 ? sum1 : accumulator == 2 ? sum2 : sum3;
-        sum = hn::Add(sum, terms);
-      },
-      [&](size_t, T term) { rest += term; });
-  return rest + hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3))));
-}
-
-/// A slope a value: the terms are added to sums, an array beside the slopes.
-template <bool kToBottom, bool kToSlopes, typename T>
-void BackwardManyRun(const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count) {
-  const hn::ScalableTag<T> d;
-  BackwardRun<kToBottom, kToSlopes>(
-      ManySlopes<T>{slopes}, x, dy, dx, count,
-      [&](size_t i, size_t, hn::Vec<decltype(d)> terms) {
-        hn::StoreU(hn::Add(hn::LoadU(d, sums + i), terms), d, sums + i);
-      },
-      [&](size_t i, T term) { sums[i] += term; });
+template <typename T>
+double BackwardOneAny(bool stream, bool to_slopes, T slope, const T* x, const T* dy, T* dx, size_t count) {
+  if (dx == nullptr) return BackwardOne<false, false, true>(slope, x, dy, dx, count);
+  if (stream) {
+    return to_slopes ? BackwardOne<true, true, true>(slope, x, dy, dx, count)
+                     : BackwardOne<true, true, false>(slope, x, dy, dx, count);
+  }
+  return to_slopes ? BackwardOne<false, true, true>(slope, x, dy, dx, count)
+                   : BackwardOne<false, true, false>(slope, x, dy, dx, count);
 }
 
 template <typename T>
-double BackwardOne(bool to_slopes, T slope, const T* x, const T* dy, T* dx, size_t count) {
-  if (dx == nullptr) return BackwardOneRun<false, true>(slope, x, dy, dx, count);
-  return to_slopes ? BackwardOneRun<true, true>(slope, x, dy, dx, count)
-                   : BackwardOneRun<true, false>(slope, x, dy, dx, count);
-}
-
-template <typename T>
-void BackwardMany(const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count) {
-  if (dx == nullptr) return BackwardManyRun<false, true>(slopes, x, dy, dx, sums, count);
-  sums != nullptr ? BackwardManyRun<true, true>(slopes, x, dy, dx, sums, count)
-                  : BackwardManyRun<true, false>(slopes, x, dy, dx, sums, count);
-}
-
-/// A copy around the cache.
-template <typename T>
-void StreamCopy(const T* from, T* to, size_t count) {
-  const hn::ScalableTag<T> d;
-  const size_t lanes = hn::Lanes(d);
-  size_t i = 0;
-  for (; i < count && reinterpret_cast<uintptr_t>(to + i) % (lanes * sizeof(T)) != 0; ++i) to[i] = from[i];
-  for (; i + lanes <= count; i += lanes) hn::Stream(hn::LoadU(d, from + i), d, to + i);
-  for (; i < count; ++i) to[i] = from[i];
+void BackwardManyAny(bool stream, const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count, size_t rows,
+                     size_t period) {
+  if (dx == nullptr) {
+    BackwardMany<false, false, true>(slopes, x, dy, dx, sums, count, rows, period);
+  } else if (stream) {
+    sums != nullptr ? BackwardMany<true, true, true>(slopes, x, dy, dx, sums, count, rows, period)
+                    : BackwardMany<true, true, false>(slopes, x, dy, dx, sums, count, rows, period);
+  } else {
+    sums != nullptr ? BackwardMany<false, true, true>(slopes, x, dy, dx, sums, count, rows, period)
+                    : BackwardMany<false, true, false>(slopes, x, dy, dx, sums, count, rows, period);
+  }
 }
 
 template <typename T>
 Kernels<T> MakeKernels() {
-  return {&Forward<T>, &BackwardOne<T>, &BackwardMany<T>, &StreamCopy<T>};
+  return {&ForwardAny<T>, &BackwardOneAny<T>, &BackwardManyAny<T>};
 }
 Kernels<float> Kernels32() { return MakeKernels<float>(); }
 Kernels<double> Kernels64() { return MakeKernels<double>(); }
@@ -201,7 +275,7 @@ Kernels<double> BestKernels() {
 
 const size_t kPiece = 4096;             // values that one thread takes at once
 const size_t kParallelCount = 1 << 17;  // up to this many a second thread costs more than it saves
-const size_t kShortPlane = 64;          // planes of fewer values are not taken one by one
+const size_t kShortPlane = 512;         // planes of fewer values are not taken one by one
 const size_t kGroups = 16;              // sums that are made side by side, at least
 
 size_t DivideUp(size_t a, size_t b) { return (a + b - 1) / b; }
@@ -212,12 +286,6 @@ size_t CacheBytes() {
   const size_t most = size_t(32) << 20;
   return size > 0 ? std::min(static_cast<size_t>(size), most) : most;
 }
-
-/// Where a thread makes a piece that then goes around the cache: what it holds depends on no array's alignment.
-template <typename T>
-struct alignas(64) Scratch {
-  T values[kPiece];
-};
 
 /// How the values are cut into pieces of one slope (long planes), or of a slope a value (short ones: there a piece is
 /// of whole images, or of a part of an image that has too many values).
@@ -276,28 +344,19 @@ void RectifierForward(size_t outer, size_t channels, size_t inner, const Dtype* 
   if (outer * channels * inner == 0) return;
   const Kernels<Dtype> kernels = BestKernels<Dtype>();
   const Pieces<Dtype> pieces(outer, channels, inner, slopes);
-  // Only what is not read in the same pass goes around the cache.
-  const bool beyond = 2 * pieces.count * sizeof(Dtype) > RectifierCacheBytes();
-  const bool stream_kept = beyond && kept != nullptr;
-  const bool stream_y = beyond && kept == nullptr && y != x;
+  // Only what is not read in the same pass can go around the cache.
+  const bool stream = (kept != nullptr || y != x) && 2 * pieces.count * sizeof(Dtype) > RectifierCacheBytes();
 #pragma omp parallel if (pieces.count > kParallelCount)
   {
-    Scratch<Dtype> scratch;
 #pragma omp for collapse(2) schedule(static)
     for (size_t p = 0; p < pieces.periods; ++p) {
       for (size_t part = 0; part < pieces.parts; ++part) {
-        const size_t begin = pieces.begin(p, part), size = pieces.size(p, part);
-        if (stream_kept) {
-          kernels.stream_copy(x + begin, kept + begin, size);
-        } else if (kept != nullptr) {
-          std::copy_n(x + begin, size, kept + begin);
-        }
-        Dtype* to = stream_y ? scratch.values : y + begin;
-        kernels.forward(pieces.one_slope, pieces.slopes_of(p, part), x + begin, to, size);
-        if (stream_y) kernels.stream_copy(to, y + begin, size);
+        const size_t begin = pieces.begin(p, part);
+        kernels.forward(stream, pieces.one_slope, pieces.slopes_of(p, part), x + begin, y + begin,
+                        kept == nullptr ? nullptr : kept + begin, pieces.size(p, part));
       }
     }
-    if (beyond) hwy::FlushStream();
+    if (stream) hwy::FlushStream();
   }
 }
 
@@ -309,26 +368,18 @@ void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype*
   const Pieces<Dtype> pieces(outer, channels, inner, slopes);
   const bool stream = dx != nullptr && dx != dy && 3 * pieces.count * sizeof(Dtype) > RectifierCacheBytes();
   const bool parallel = pieces.count > kParallelCount;
-  // Where a piece of dx is made, and how it then gets to its place.
-  const auto made_at = [&](Scratch<Dtype>* scratch, size_t begin) {
-    return dx == nullptr ? nullptr : stream ? scratch->values : dx + begin;
-  };
-  const auto put = [&](const Scratch<Dtype>& scratch, size_t begin, size_t size) {
-    if (stream) kernels.stream_copy(scratch.values, dx + begin, size);
-  };
+  const auto dx_at = [&](size_t begin) { return dx == nullptr ? nullptr : dx + begin; };
 
   if (pieces.one_slope) {
     std::vector<double> sums(dslopes == nullptr ? 0 : pieces.periods * pieces.parts);
 #pragma omp parallel if (parallel)
     {
-      Scratch<Dtype> scratch;
 #pragma omp for collapse(2) schedule(static)
       for (size_t p = 0; p < pieces.periods; ++p) {
         for (size_t part = 0; part < pieces.parts; ++part) {
-          const size_t begin = pieces.begin(p, part), size = pieces.size(p, part);
-          const double sum = kernels.backward_one(dslopes != nullptr, *pieces.slopes_of(p, part), x + begin, dy + begin,
-                                                  made_at(&scratch, begin), size);
-          put(scratch, begin, size);
+          const size_t begin = pieces.begin(p, part);
+          const double sum = kernels.backward_one(stream, dslopes != nullptr, *pieces.slopes_of(p, part), x + begin,
+                                                  dy + begin, dx_at(begin), pieces.size(p, part));
           if (dslopes != nullptr) sums[p * pieces.parts + part] = sum;
         }
       }
@@ -353,15 +404,19 @@ void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype*
   std::vector<Dtype> sums(dslopes == nullptr ? 0 : groups * pieces.period);
 #pragma omp parallel if (parallel)
   {
-    Scratch<Dtype> scratch;
 #pragma omp for collapse(2) schedule(static)
     for (size_t group = 0; group < groups; ++group) {
       for (size_t part = 0; part < pieces.parts; ++part) {
         Dtype* to = dslopes == nullptr ? nullptr : sums.data() + group * pieces.period + part * kPiece;
-        for (size_t p = group * in_group; p < std::min(pieces.periods, (group + 1) * in_group); ++p) {
-          const size_t begin = pieces.begin(p, part), size = pieces.size(p, part);
-          kernels.backward_many(pieces.slopes_of(p, part), x + begin, dy + begin, made_at(&scratch, begin), to, size);
-          put(scratch, begin, size);
+        // The last row may be cut short, and is then one of its own.
+        const size_t first = group * in_group, end = std::min(pieces.periods, first + in_group);
+        for (size_t p = first; p < end;) {
+          const size_t size = pieces.size(p, part);
+          const size_t rows = p + 1 < end ? end - p - (pieces.size(end - 1, part) < size) : 1;
+          const size_t begin = pieces.begin(p, part);
+          kernels.backward_many(stream, pieces.slopes_of(p, part), x + begin, dy + begin, dx_at(begin), to, size, rows,
+                                pieces.period);
+          p += rows;
         }
       }
     }
