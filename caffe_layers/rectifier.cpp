@@ -191,8 +191,8 @@ void BackwardMany(const T* slopes, const T* x, const T* dy, T* dx, T* sums, size
   size_t r = 0;
   const auto at = [&](auto* values) { return values == nullptr ? nullptr : values + r * period; };
   if (!kStream) {  // what goes around the cache must be written one line after the other
-    for (; r + 4 <= rows; r += 4) {
-      BackwardRows<false, kToBottom, kToSlopes, 4>(slopes, at(x), at(dy), at(dx), sums, count, period);
+    for (; r + 2 <= rows; r += 2) {
+      BackwardRows<false, kToBottom, kToSlopes, 2>(slopes, at(x), at(dy), at(dx), sums, count, period);
     }
   }
   for (; r < rows; ++r) {
