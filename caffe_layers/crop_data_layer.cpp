@@ -401,7 +401,17 @@ typename CropDataLayer<Dtype>::Order CropDataLayer<Dtype>::OrderOf(uint64_t epoc
 STUB_GPU_FORWARD(CropDataLayer, Forward);
 #endif
 
+template <typename Dtype>
+void SeekCropData(const Net<Dtype>& net, uint64_t iteration) {
+  for (const auto& layer : net.layers()) {
+    auto* data = dynamic_cast<CropDataLayer<Dtype>*>(layer.get());
+    if (data != NULL) data->Seek(layer->layer_param().crop_data_param().iteration() + iteration);
+  }
+}
+
 INSTANTIATE_CLASS(CropDataLayer);
+template void SeekCropData(const Net<float>& net, uint64_t iteration);
+template void SeekCropData(const Net<double>& net, uint64_t iteration);
 REGISTER_LAYER_CLASS(CropData);
 
 }  // namespace caffe

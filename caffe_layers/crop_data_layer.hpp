@@ -11,6 +11,7 @@
 
 #include "caffe/blob.hpp"
 #include "caffe/layer.hpp"
+#include "caffe/net.hpp"
 #include "caffe/proto/caffe.pb.h"
 #include "crop_draw.hpp"
 #include "lmdb_records.hpp"
@@ -114,6 +115,11 @@ class CropDataLayer : public Layer<Dtype> {
   bool stop_;
   vector<std::thread> workers_;
 };
+
+/// The next batch that each CropData layer of `net` reads is that of training iteration `iteration`, counted from the
+/// layer's own crop_data_param.iteration. Called where a solver is put to another iteration; iter_size is the caller's.
+template <typename Dtype>
+void SeekCropData(const Net<Dtype>& net, uint64_t iteration);
 
 }  // namespace caffe
 

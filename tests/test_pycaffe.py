@@ -137,11 +137,11 @@ def test_every_solver_steps(kind, solver_file):
 
 def test_the_rate_follows_the_policy_and_can_be_set(solver_file):
     solver = caffe.SGDSolver(str(solver_file))
-    assert solver.learning_rate == pytest.approx(0.05)
+    assert solver.lr == pytest.approx(0.05)
     solver.step(10)
-    assert solver.learning_rate == pytest.approx(0.025)
+    assert solver.lr == pytest.approx(0.025)
     solver.param.base_lr = 0.01
-    assert solver.learning_rate == pytest.approx(0.005)
+    assert solver.lr == pytest.approx(0.005)
 
 
 def test_a_restored_solver_goes_on_as_the_first(solver_file, tmp_path):

@@ -1,6 +1,6 @@
 # CAFFE_SOURCE: where BVLC Caffe's source is (fetched where CAFFE_SOURCE_DIR names none).
 # caffe_edit(FILE OLD NEW [OLD NEW ...]): compile FILE of that source with each OLD replaced by its NEW, from a copy in
-# the build folder, EDITED/FILE; stops where an OLD is not in it.
+# the build folder, EDITED/FILE; stops where an OLD is not in it. Further calls for the same FILE add to its edits.
 
 set(EDITED ${CMAKE_CURRENT_BINARY_DIR}/edited)
 
@@ -22,7 +22,14 @@ if(NOT EXISTS ${CAFFE_SOURCE}/src/caffe/proto/caffe.proto)
 endif()
 
 function(caffe_edit file)
-  file(READ ${CAFFE_SOURCE}/${file} text)
+  set(edited ${EDITED}/${file})
+  get_property(edited_before GLOBAL PROPERTY CAFFE_EDITED)
+  if(${edited} IN_LIST edited_before)
+    file(READ ${edited}.new text)
+  else()
+    file(READ ${CAFFE_SOURCE}/${file} text)
+    set_property(GLOBAL APPEND PROPERTY CAFFE_EDITED ${edited})
+  endif()
   math(EXPR last "${ARGC} - 1")
   foreach(i RANGE 1 ${last} 2)
     math(EXPR j "${i} + 1")
@@ -32,7 +39,6 @@ function(caffe_edit file)
     endif()
     string(REPLACE "${ARGV${i}}" "${ARGV${j}}" text "${text}")
   endforeach()
-  set(edited ${EDITED}/${file})
   file(WRITE ${edited}.new "${text}")
   configure_file(${edited}.new ${edited} COPYONLY) # leaves the time stamp alone where nothing changed
   if(${CAFFE_SOURCE}/${file} IN_LIST UPSTREAM_SOURCES)

@@ -4,6 +4,7 @@
 #include <hdf5.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "pycaffe.hpp"
@@ -14,16 +15,26 @@ using caffe::Caffe;
 
 namespace {
 
-bool g_log_is_initialized = false;
+const char* const kLevels[] = {"info", "warning", "error", "fatal"};
 
 // glog ends the process when it is initialized twice; a notebook's cell may well run twice.
 void InitLog(int level, bool to_stderr) {
+  static const bool once = (google::InitGoogleLogging("pycaffe"), true);
+  (void)once;
   FLAGS_minloglevel = level;
   FLAGS_logtostderr = to_stderr;
-  if (!g_log_is_initialized) {
-    google::InitGoogleLogging("pycaffe");
-    g_log_is_initialized = true;
+}
+
+std::string LogLevel(const py::object& level) {
+  const int before = std::min<int>(std::max<int>(FLAGS_minloglevel, google::GLOG_INFO), google::GLOG_FATAL);
+  if (!level.is_none()) {
+    const std::string name = py::str(level).attr("lower")().cast<std::string>();
+    const auto found = std::find(std::begin(kLevels), std::end(kLevels), name);
+    CHECK(found != std::end(kLevels)) << "the log level is " << py::repr(level).cast<std::string>()
+                                      << ": it must be \"info\", \"warning\", \"error\" or \"fatal\"";
+    FLAGS_minloglevel = found - std::begin(kLevels);
   }
+  return kLevels[before];
 }
 
 // protobuf writes to stderr by itself; what it has to say goes the way of all messages.
@@ -34,11 +45,12 @@ void LogOfProtobuf(google::protobuf::LogLevel level, const char* file, int line,
 
 }  // namespace
 
-void CheckFile(const std::string& filename) {
+void CheckFile(const Path& filename) {
   struct stat status;
   const bool regular = stat(filename.c_str(), &status) == 0 && S_ISREG(status.st_mode);
   if (!regular || !std::ifstream(filename.c_str()).good()) {
-    LOG(FATAL) << "Could not open file " << filename << (regular ? ": it may not be read" : ": there is no such file");
+    LOG(FATAL) << "Could not open file " << filename.string()
+               << (regular ? ": it may not be read" : ": there is no such file");
   }
 }
 
@@ -51,17 +63,22 @@ PYBIND11_MODULE(_caffe, m) {
   google::protobuf::SetLogHandler(&LogOfProtobuf);
   H5Eset_auto2(H5E_DEFAULT, NULL, NULL);  // HDF5 prints a page for each error; Caffe's checks say what matters
 
-  m.def("init_log", &InitLog, py::arg("level") = 0, py::arg("stderr") = true,
-        "Show glog's messages from `level` up (0: all, 1: warnings, 2: errors). May be called again.");
+  m.def("log_level", &LogLevel, py::arg("level") = py::none(),
+        R"(Show Caffe's messages on stderr from `level` up: "info", "warning" (as at import), "error" or "fatal".
+
+Returns the level until now, so that caffe.log_level(before) brings it back; without an argument only tells it.
+"info" is what the caffe program shows: the net as it is built, and the loss at every `display` iterations.)");
   m.def(
-      "log", [](const std::string& text) { LOG(INFO) << text; }, py::arg("s"), "Write an INFO message to the log.");
+      "init_log", &InitLog, py::arg("level") = 0, py::arg("stderr") = true,
+      "Upstream's way to set the log: the lowest level shown (0: info, 1: warnings, 2: errors), and whether on stderr "
+      "or in glog's files. May be called again.");
   m.def(
-      "has_nccl", []() { return false; }, "Whether this build can use several GPUs.");
+      "log", [](const std::string& text) { LOG(INFO) << text; }, py::arg("s"), "Write an info message to the log.");
   m.def(
-      "set_mode_cpu", []() { Caffe::set_mode(Caffe::CPU); }, "Compute on the CPU.");
+      "set_mode_cpu", [] { Caffe::set_mode(Caffe::CPU); }, "Compute on the CPU. As all settings, of this thread.");
   m.def(
       "set_mode_gpu",
-      []() {
+      [] {
 #ifdef CPU_ONLY
         LOG(FATAL) << "this build of Caffe has no GPU support: stay with caffe.set_mode_cpu()";
 #else
@@ -78,30 +95,37 @@ PYBIND11_MODULE(_caffe, m) {
         Caffe::SetDevice(device);
 #endif
       },
-      py::arg("device_id"), "Choose the GPU.");
-  m.def("set_random_seed", &Caffe::set_random_seed, py::arg("seed"), "Seed the generator of this thread.");
-  m.def("solver_count", &Caffe::solver_count);
-  m.def("set_solver_count", &Caffe::set_solver_count, py::arg("count"));
-  m.def("solver_rank", &Caffe::solver_rank);
-  m.def("set_solver_rank", &Caffe::set_solver_rank, py::arg("rank"));
-  m.def("set_multiprocess", &Caffe::set_multiprocess, py::arg("multiprocess"));
-  m.def("layer_type_list", &caffe::LayerRegistry<Dtype>::LayerTypeList, "The names of all layer types.");
+      py::arg("device_id"),
+      "Choose the GPU by its number from 0. Raises CaffeError where there is none of that number.");
+  m.def("set_random_seed", &Caffe::set_random_seed, py::arg("seed"),
+        "Seed the generator of this thread: fillers, dropout, and the data layers of upstream.");
+  m.def("solver_count", &Caffe::solver_count, "How many solvers train together.");
+  m.def("set_solver_count", &Caffe::set_solver_count, py::arg("count"), "Say how many solvers train together.");
+  m.def("solver_rank", &Caffe::solver_rank, "Which of the solvers this one is, from 0.");
+  m.def("set_solver_rank", &Caffe::set_solver_rank, py::arg("rank"), "Say which of the solvers this one is, from 0.");
+  m.def("set_multiprocess", &Caffe::set_multiprocess, py::arg("multiprocess"),
+        "Say whether the solvers are in processes of their own.");
+  m.def("layer_type_list", &caffe::LayerRegistry<Dtype>::LayerTypeList, "The names of all layer types, a list of str.");
 
+  BindBlob(&m);
+  BindLayer(&m);
   BindNet(&m);
   BindSolvers(&m);
+  BindNccl(&m);
   BindKernels(&m);
 
-  py::class_<caffe::Timer, boost::shared_ptr<caffe::Timer>>(m, "Timer", "A stop watch.")
+  py::class_<caffe::Timer, boost::shared_ptr<caffe::Timer>>(m, "Timer",
+                                                            "A stop watch; on the GPU it measures the device's time.")
       .def(py::init<>())
-      .def("start", &caffe::Timer::Start)
-      .def("stop", &caffe::Timer::Stop)
+      .def("start", &caffe::Timer::Start, "Start measuring.")
+      .def("stop", &caffe::Timer::Stop, "Stop measuring.")
       .def_property_readonly("ms", &caffe::Timer::MilliSeconds, "Milliseconds from start to stop.");
 
-  struct Nccl {};
-  py::class_<Nccl>(m, "NCCL", "Several GPUs; not in this build.").def(py::init([](py::args, py::kwargs) -> Nccl* {
-    LOG(FATAL) << "this build of Caffe has no NCCL: train on one device";
-    return nullptr;
-  }));
+  // Names of upstream's that are ordinary Python here.
+  for (const char* name : {"StringVec", "IntVec", "DtypeVec", "BoolVec", "RawBlobVec", "LayerVec", "NetVec"}) {
+    m.attr(name) = py::type::of(py::list());
+  }
+  m.attr("LayerParameter") = py::module_::import("caffe.proto.caffe_pb2").attr("LayerParameter");
 }
 
 }  // namespace pycaffe

@@ -1,36 +1,30 @@
-// Blob, Layer and Net.
+// Net. Names that begin with an underscore are for upstream's pycaffe.py, which makes the public ones of them.
 
 #include "caffe/layers/memory_data_layer.hpp"
 #include "caffe/util/io.hpp"
+#include "caffe/util/upgrade_proto.hpp"
 #include "pycaffe.hpp"
 
 namespace pycaffe {
 namespace {
 
-// A view that keeps its memory alive, also when the blob grows and takes another.
-py::array View(const Blob& blob, const boost::shared_ptr<caffe::SyncedMemory>& memory, Dtype* values) {
-  const std::vector<py::ssize_t> shape(blob.shape().begin(), blob.shape().end());
-  typedef boost::shared_ptr<caffe::SyncedMemory> Owner;
-  const py::capsule owner(new Owner(memory), [](void* p) { delete static_cast<Owner*>(p); });
-  return py::array_t<Dtype>(shape, values, owner);
-}
-
-std::vector<int> Shape(const py::args& args) {
-  std::vector<int> shape;
-  for (const py::handle& arg : args) shape.push_back(arg.cast<int>());
-  return shape;
-}
-
-boost::shared_ptr<Net> Build(const std::string& filename, int phase, int level, const std::vector<std::string>& stages,
-                             const std::string& weights) {
-  CheckFile(filename);
+boost::shared_ptr<Net> Build(const py::object& source, int phase, int level, const std::vector<std::string>& stages,
+                             const Path& weights) {
+  CHECK(caffe::Phase_IsValid(phase)) << "the phase is " << phase << ": it must be caffe.TRAIN (" << caffe::TRAIN
+                                     << ") or caffe.TEST (" << caffe::TEST << ")";
+  auto param = ReadParam<caffe::NetParameter>(source, &caffe::ReadNetParamsFromTextFileOrDie,
+                                              [](auto* net) { caffe::UpgradeNetAsNeeded("the message", net); });
+  param.mutable_state()->set_phase(static_cast<caffe::Phase>(phase));
+  param.mutable_state()->set_level(level);
+  for (const std::string& stage : stages) param.mutable_state()->add_stage(stage);
   if (!weights.empty()) CheckFile(weights);
-  boost::shared_ptr<Net> net(new Net(filename, static_cast<caffe::Phase>(phase), level, &stages));
-  if (!weights.empty()) net->CopyTrainedLayersFrom(weights);
+  py::gil_scoped_release release;
+  boost::shared_ptr<Net> net(new Net(param));
+  if (!weights.empty()) net->CopyTrainedLayersFrom(weights.string());
   return net;
 }
 
-void Save(const Net& net, const std::string& filename) {
+void Save(const Net& net, const Path& filename) {
   caffe::NetParameter param;
   net.ToProto(&param, false);
   caffe::WriteProtoToBinaryFile(param, filename.c_str());
@@ -51,6 +45,7 @@ void SetInputArrays(py::object self, const py::array& data, const py::array& lab
   CHECK_EQ(data.shape(2), layer->height()) << "data has the wrong height";
   CHECK_EQ(data.shape(3), layer->width()) << "data has the wrong width";
   CHECK_EQ(labels.size(), data.shape(0)) << "there must be one label for each image";
+  CHECK_GT(data.shape(0), 0) << "there must be images";
   CHECK_EQ(data.shape(0) % layer->batch_size(), 0) << "the number of images must be a multiple of the batch size";
   layer->Reset(static_cast<Dtype*>(const_cast<void*>(data.data())),
                static_cast<Dtype*>(const_cast<void*>(labels.data())), data.shape(0));
@@ -63,121 +58,120 @@ void CheckRange(const Net& net, int start, int end) {
   CHECK(end >= 0 && end < count) << "there is no layer " << end << ": the net has " << count;
 }
 
+template <const std::vector<int>& (Net::*ids)(int) const>
+std::vector<int> Ids(const Net& net, int layer) {
+  CheckRange(net, layer, layer);
+  return (net.*ids)(layer);
+}
+
 class PyNetCallback : public Net::Callback {
  public:
-  explicit PyNetCallback(py::function run) : run_(std::move(run)) {}
+  explicit PyNetCallback(py::handle function) : function_(function) {}
 
  protected:
   void run(int layer) override {
     py::gil_scoped_acquire gil;
-    run_(layer);
+    function_(layer);
   }
-  py::function run_;
+  const py::handle function_;
 };
+
+// before_forward and its three kin
+void BindCallback(py::class_<Net, boost::shared_ptr<Net>>* net, const char* name, void (Net::*add)(Net::Callback*),
+                  const char* when) {
+  const std::string doc = std::string("Call f(index of the layer) ") + when + " each layer; what it raises comes out.";
+  net->def(
+      name,
+      [add](const py::object& self, const py::function& f) {
+        (self.cast<Net&>().*add)(KeepCallback(self, new PyNetCallback(f), py::make_tuple(f)));
+      },
+      py::arg("f"), doc.c_str());
+}
 
 }  // namespace
 
 void BindNet(py::module_* module) {
-  py::module_& m = *module;
+  py::class_<Net, boost::shared_ptr<Net>> net(*module, "Net", py::dynamic_attr(), R"(A net, built from its prototxt.
 
-  py::class_<Blob, boost::shared_ptr<Blob>>(m, "Blob", "Values and gradients of one array, float32.")
-      .def_property_readonly("shape", [](const Blob& blob) { return blob.shape(); })
-      .def_property_readonly("num", &Blob::num)
-      .def_property_readonly("channels", &Blob::channels)
-      .def_property_readonly("height", &Blob::height)
-      .def_property_readonly("width", &Blob::width)
-      .def_property_readonly("count", [](const Blob& blob) { return blob.count(); })
-      .def(
-          "reshape", [](Blob* blob, const py::args& args) { blob->Reshape(Shape(args)); },
-          "Give the blob a new shape; views taken before are no longer its memory when it grows.")
-      .def_property_readonly(
-          "data",
-          [](Blob* blob) {
-            Dtype* values = blob->mutable_cpu_data();
-            return View(*blob, blob->data(), values);
-          },
-          "The values: a float32 view of the blob's own memory.")
-      .def_property_readonly(
-          "diff",
-          [](Blob* blob) {
-            Dtype* values = blob->mutable_cpu_diff();
-            return View(*blob, blob->diff(), values);
-          },
-          "The gradients: a float32 view of the blob's own memory.");
+    net = caffe.Net("deploy.prototxt", caffe.TEST, weights="weights.caffemodel")
+    scores = net.forward(data=images)["prob"]       # images: float32, of the shape of net.blobs["data"]
 
-  py::bind_vector<BlobVec>(m, "BlobVec").def("add_blob", [](BlobVec* blobs, const py::args& args) {
-    blobs->push_back(boost::shared_ptr<Blob>(new Blob(Shape(args))));
-  });
+net.blobs[name] is a Blob, net.params[layer] the BlobVec of its weights and biases. Two nets may run in two threads at
+once, one net only in one; modes, devices and seeds are those of the thread.)");
+  net.def(py::init([](const py::object& network_file, int phase, int level, const py::object& stages,
+                      const py::object& weights) {
+            return Build(network_file, phase, level,
+                         stages.is_none() ? std::vector<std::string>() : stages.cast<std::vector<std::string>>(),
+                         weights.is_none() ? Path() : weights.cast<Path>());
+          }),
+          py::arg("network_file"), py::arg("phase"), py::arg("level") = 0, py::arg("stages") = py::none(),
+          py::arg("weights") = py::none(),
+          R"(Build the net of a prototxt, or of a caffe_pb2.NetParameter.
 
-  py::class_<Layer, boost::shared_ptr<Layer>>(m, "Layer", "One layer of a net.")
-      .def_property_readonly(
-          "blobs", [](Layer* layer) -> BlobVec& { return layer->blobs(); }, py::return_value_policy::reference_internal)
-      .def_property_readonly("type", &Layer::type);
-
-  py::class_<Net, boost::shared_ptr<Net>>(m, "Net", "A net built from a prototxt.", py::dynamic_attr())
-      .def(py::init([](const std::string& network_file, int phase, int level, const py::object& stages,
-                       const py::object& weights) {
-             const auto names = stages.is_none() ? std::vector<std::string>() : stages.cast<std::vector<std::string>>();
-             const auto file = weights.is_none() ? std::string() : py::str(weights).cast<std::string>();
-             py::gil_scoped_release release;
-             return Build(network_file, phase, level, names, file);
-           }),
-           py::arg("network_file"), py::arg("phase"), py::arg("level") = 0, py::arg("stages") = py::none(),
-           py::arg("weights") = py::none(),
-           "Build the net of a prototxt for caffe.TRAIN or caffe.TEST. Raises CaffeError.")
-      .def(py::init([](const std::string& network_file, const std::string& weights, int phase) {
+phase: caffe.TRAIN or caffe.TEST. level, stages: what include and exclude rules ask for. weights: a .caffemodel or .h5.
+Raises CaffeError: for a prototxt that does not parse its text begins with file:line:column.)")
+      .def(py::init([](const py::object& network_file, const Path& weights, int phase) {
              return Build(network_file, phase, 0, {}, weights);
            }),
-           ReleaseGil(), py::arg("network_file"), py::arg("weights"), py::arg("phase"), "Upstream's older form.")
+           py::arg("network_file"), py::arg("weights"), py::arg("phase"), "The older order of arguments.")
       .def(
           "_forward",
           [](Net* net, int start, int end) {
             CheckRange(*net, start, end);
             return net->ForwardFromTo(start, end);
           },
-          ReleaseGil())
+          ReleaseGil(), py::arg("start"), py::arg("end"), "Run layers start to end (both included); returns the loss.")
       .def(
           "_backward",
           [](Net* net, int start, int end) {
             CheckRange(*net, start, end);
             net->BackwardFromTo(start, end);
           },
-          ReleaseGil())
-      .def("reshape", &Net::Reshape, "Carry new input shapes through all layers.")
-      .def("clear_param_diffs", &Net::ClearParamDiffs, "Set the parameters' gradients to zero.")
+          ReleaseGil(), py::arg("start"), py::arg("end"), "Run layers start down to end (both included) backward.")
+      .def("reshape", &Net::Reshape, ReleaseGil(), "Carry new input shapes through all layers, as forward() does too.")
+      .def("clear_param_diffs", &Net::ClearParamDiffs, ReleaseGil(), "Set the parameters' gradients to zero.")
       .def(
           "copy_from",
-          [](Net* net, const std::string& filename) {
+          [](Net* net, const Path& filename) {
             CheckFile(filename);
-            net->CopyTrainedLayersFrom(filename);
+            net->CopyTrainedLayersFrom(filename.string());
           },
-          ReleaseGil(), py::arg("filename"), "Take over the weights of layers with the same name.")
-      .def("share_with", &Net::ShareTrainedLayersWith, py::arg("other").none(false))
-      .def_property_readonly("_blob_loss_weights", &Net::blob_loss_weights)
-      .def("_bottom_ids", &Net::bottom_ids, py::arg("layer"))
-      .def("_top_ids", &Net::top_ids, py::arg("layer"))
+          ReleaseGil(), py::arg("filename"),
+          R"(Take over the weights of layers with the same name from a .caffemodel or .h5.
+
+Raises CaffeError where a layer's blobs have other shapes; from a .caffemodel nothing has then been copied.)")
+      .def("share_with", &Net::ShareTrainedLayersWith, py::arg("other").none(false),
+           "Use the memory of another net's parameters, by layer name. Raises CaffeError where shapes differ.")
+      .def_property_readonly("_blob_loss_weights", &Net::blob_loss_weights, "The loss weight of each blob.")
+      .def("_bottom_ids", &Ids<&Net::bottom_ids>, py::arg("layer"), "Which blobs are the bottoms of a layer.")
+      .def("_top_ids", &Ids<&Net::top_ids>, py::arg("layer"), "Which blobs are the tops of a layer.")
       .def_property_readonly("_blobs", [](const Net& net) { return net.blobs(); })
-      .def_property_readonly("layers", [](const Net& net) { return net.layers(); })
+      .def_property_readonly(
+          "layers", [](const Net& net) { return net.layers(); },
+          "The layers in order, a list of Layer; a Python layer is the instance of its class.")
       .def_property_readonly("_blob_names", &Net::blob_names)
       .def_property_readonly("_layer_names", &Net::layer_names)
       .def_property_readonly("_inputs", &Net::input_blob_indices)
       .def_property_readonly("_outputs", &Net::output_blob_indices)
-      .def("_set_input_arrays", &SetInputArrays)
-      .def("save", &Save, ReleaseGil(), py::arg("filename"), "Write the weights as a .caffemodel.")
-      .def("save_hdf5", &Net::ToHDF5, ReleaseGil(), py::arg("filename"), py::arg("write_diff") = false)
+      .def("_set_input_arrays", &SetInputArrays, py::arg("data"), py::arg("labels"))
+      .def("save", &Save, ReleaseGil(), py::arg("filename"),
+           "Write the weights as a .caffemodel. Raises CaffeError; the file is then as it was before.")
+      .def(
+          "save_hdf5",
+          [](const Net& net, const Path& filename, bool write_diff) { net.ToHDF5(filename.string(), write_diff); },
+          ReleaseGil(), py::arg("filename"), py::arg("write_diff") = false,
+          "Write the weights, and with write_diff their gradients, as HDF5. Raises CaffeError.")
       .def(
           "load_hdf5",
-          [](Net* net, const std::string& filename) {
+          [](Net* net, const Path& filename) {
             CheckFile(filename);
-            net->CopyTrainedLayersFromHDF5(filename);
+            net->CopyTrainedLayersFromHDF5(filename.string());
           },
-          ReleaseGil(), py::arg("filename"))
-      .def("before_forward", [](Net* net, py::function f) { net->add_before_forward(new PyNetCallback(std::move(f))); })
-      .def("after_forward", [](Net* net, py::function f) { net->add_after_forward(new PyNetCallback(std::move(f))); })
-      .def("before_backward",
-           [](Net* net, py::function f) { net->add_before_backward(new PyNetCallback(std::move(f))); })
-      .def("after_backward",
-           [](Net* net, py::function f) { net->add_after_backward(new PyNetCallback(std::move(f))); });
+          ReleaseGil(), py::arg("filename"), "Take over the weights that save_hdf5 wrote. Raises CaffeError.");
+  BindCallback(&net, "before_forward", &Net::add_before_forward, "before the forward pass of");
+  BindCallback(&net, "after_forward", &Net::add_after_forward, "after the forward pass of");
+  BindCallback(&net, "before_backward", &Net::add_before_backward, "before the backward pass of");
+  BindCallback(&net, "after_backward", &Net::add_after_backward, "after the backward pass of");
 }
 
 }  // namespace pycaffe

@@ -6,9 +6,10 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <pybind11/stl_bind.h>
+#include <pybind11/stl/filesystem.h>
 
 #include <boost/shared_ptr.hpp>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -26,15 +27,60 @@ typedef caffe::Layer<Dtype> Layer;
 typedef caffe::Net<Dtype> Net;
 typedef caffe::Solver<Dtype> Solver;
 typedef std::vector<boost::shared_ptr<Blob>> BlobVec;
+typedef std::filesystem::path Path;  // from Python a str, bytes or os.PathLike
 
 typedef py::call_guard<py::gil_scoped_release> ReleaseGil;
 
+void BindBlob(py::module_* module);
+void BindLayer(py::module_* module);
 void BindNet(py::module_* module);
 void BindSolvers(py::module_* module);
+void BindNccl(py::module_* module);
 void BindKernels(py::module_* module);
 
 /// Throws caffe::Error where `filename` cannot be opened for reading.
-void CheckFile(const std::string& filename);
+void CheckFile(const Path& filename);
+
+/// The shape that the arguments of a reshape() name. Throws TypeError where one is no integer.
+std::vector<int> ShapeOf(const py::args& args);
+
+/// The message that `source` is (of caffe_pb2, so that no file need be written) or that its prototxt holds.
+/// @param read upstream's reader of such a file
+/// @param upgrade upstream's upgrade of a message in an older format
+/// Throws TypeError for a message of another type, caffe::Error for a file that does not parse.
+template <typename Param>
+Param ReadParam(const py::object& source, void (*read)(const std::string&, Param*), void (*upgrade)(Param*)) {
+  Param param;
+  if (!py::hasattr(source, "SerializeToString")) {
+    const Path filename = source.cast<Path>();
+    CheckFile(filename);
+    read(filename.string(), &param);
+    return param;
+  }
+  const std::string type = py::str(source.attr("DESCRIPTOR").attr("full_name"));
+  if (type != param.GetTypeName()) throw py::type_error("needs a " + param.GetTypeName() + ", not a " + type);
+  CHECK(param.ParseFromString(source.attr("SerializeToString")().cast<std::string>())) << "a message that is not whole";
+  upgrade(&param);
+  return param;
+}
+
+/// `object.name = value`: the Python object keeps what the C++ one behind it points to.
+template <typename T>
+py::object Keep(const py::object& object, const char* name, T&& value) {
+  py::object kept = py::cast(std::forward<T>(value));
+  object.attr(name) = kept;
+  return kept;
+}
+
+/// Hands a callback of upstream's to the C++ object behind `owner`, which keeps only its address: `owner` keeps it
+/// and, where the garbage collector can see them, the Python functions that it calls.
+template <typename Callback>
+Callback* KeepCallback(const py::object& owner, Callback* callback, const py::tuple& functions) {
+  const py::capsule capsule(callback, [](void* p) { delete static_cast<Callback*>(p); });
+  if (!py::hasattr(owner, "_callbacks")) owner.attr("_callbacks") = py::list();
+  owner.attr("_callbacks").cast<py::list>().append(py::make_tuple(functions, capsule));
+  return callback;
+}
 
 }  // namespace pycaffe
 

@@ -119,7 +119,7 @@ class Trainer:
         if math.isfinite(loss):
             return
         good = f"; the last good checkpoint is {self.run.iterations()[-1]}" if self.run.iterations() else ""
-        rate = f"--base-lr below {_decimal(self.solver.learning_rate):g}"
+        rate = f"--base-lr below {_decimal(self.solver.lr):g}"
         raise RunError(f"the {what} is {loss} at iteration {self.iteration}: train anew with a {rate}{good}")
 
     def record(self, **values: Any) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Trainer:
         record = {
             "iteration": self.iteration,
             "epoch": round(self.iteration / self.plan.epoch, 4),
-            "learning_rate": _decimal(self.solver.learning_rate),
+            "learning_rate": _decimal(self.solver.lr),
             "train_loss": float(np.mean(self.losses)) if self.losses else None,
             "images_per_second": round(images / (now - self.clock), 2) if images else None,
             **values,
@@ -261,7 +261,7 @@ def _prepare(run: Run, plan: fit.Plan, options: Options, plateau: Plateau) -> Tr
     caffe.set_mode_cpu()
     try:
         solver = caffe.get_solver(str(run.solver))
-        float(solver.learning_rate)  # an lr_policy that does not hold together shows here
+        float(solver.lr)  # an lr_policy that does not hold together shows here
     except caffe.CaffeError as error:
         raise NetError(f"{plan.path} with its solver does not build: {error}") from error
     if options.init:

@@ -1,0 +1,126 @@
+// Blob, and BlobVec: the parameters of a layer.
+
+#include <boost/make_shared.hpp>
+#include <climits>
+#include <sstream>
+
+#include "pycaffe.hpp"
+
+namespace pycaffe {
+namespace {
+
+// A view that keeps its memory alive, also when the blob grows and takes another.
+py::array View(const Blob& blob, const boost::shared_ptr<caffe::SyncedMemory>& memory, Dtype* values) {
+  const std::vector<py::ssize_t> shape(blob.shape().begin(), blob.shape().end());
+  typedef boost::shared_ptr<caffe::SyncedMemory> Owner;
+  const py::capsule owner(new Owner(memory), [](void* p) { delete static_cast<Owner*>(p); });
+  return py::array_t<Dtype>(shape, values, owner);
+}
+
+std::string ShapeText(const Blob& blob) {
+  std::ostringstream text;
+  text << "(";
+  for (int i = 0; i < blob.num_axes(); ++i) text << (i ? ", " : "") << blob.shape(i);
+  text << (blob.num_axes() == 1 ? ",)" : ")");
+  return text.str();
+}
+
+int Index(const BlobVec& blobs, py::ssize_t index) {
+  const py::ssize_t size = blobs.size();
+  if (index < -size || index >= size) {
+    throw py::index_error("there is no blob " + std::to_string(index) + ": there are " + std::to_string(size));
+  }
+  return index < 0 ? index + size : index;
+}
+
+void Append(BlobVec* blobs, const boost::shared_ptr<Blob>& blob) {
+  if (!blob) throw py::type_error("None is no blob");
+  blobs->push_back(blob);
+}
+
+void Replace(BlobVec* blobs, py::ssize_t index, const boost::shared_ptr<Blob>& blob) {
+  boost::shared_ptr<Blob>& old = (*blobs)[Index(*blobs, index)];
+  CHECK(old->shape() == blob->shape()) << "blob " << index << " has the shape " << ShapeText(*old) << ", not "
+                                       << ShapeText(*blob);
+  old = blob;
+}
+
+}  // namespace
+
+std::vector<int> ShapeOf(const py::args& args) {
+  std::vector<int> shape;
+  for (const py::handle& arg : args) {
+    const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(arg.ptr()));
+    if (!index) throw py::error_already_set();
+    const long size = PyLong_AsLong(index.ptr());
+    CHECK(!PyErr_Occurred() && size >= 0 && size <= INT_MAX)
+        << (PyErr_Clear(), "a blob's axis cannot have ") << py::str(arg).cast<std::string>() << " elements";
+    shape.push_back(size);
+  }
+  return shape;
+}
+
+void BindBlob(py::module_* module) {
+  py::class_<Blob, boost::shared_ptr<Blob>>(*module, "Blob",
+                                            R"(An array of a net, float32: its values and their gradients.
+
+`blob.data` and `blob.diff` are numpy views of the blob's own memory: write into them with `blob.data[...] = values`.
+A view stays good when the net is gone; when its blob is reshaped to more elements, take a new one.)")
+      .def_property_readonly(
+          "shape", [](const Blob& blob) { return blob.shape(); }, "The size of each axis, a list of int.")
+      .def_property_readonly("num", &Blob::num, "The size of axis 0; 1 where there is none. At most 4 axes.")
+      .def_property_readonly("channels", &Blob::channels, "The size of axis 1; 1 where there is none.")
+      .def_property_readonly("height", &Blob::height, "The size of axis 2; 1 where there is none.")
+      .def_property_readonly("width", &Blob::width, "The size of axis 3; 1 where there is none.")
+      .def_property_readonly(
+          "count", [](const Blob& blob) { return blob.count(); }, "The number of elements.")
+      .def(
+          "reshape", [](Blob* blob, const py::args& args) { blob->Reshape(ShapeOf(args)); },
+          R"(reshape(*shape): give the blob another shape; net.reshape() or net.forward() carries it through the net.
+
+Views taken before keep the old shape, and the old memory where the blob has grown. Raises CaffeError for a negative
+size or more elements than an int counts.)")
+#ifndef CPU_ONLY
+      .def_property_readonly(
+          "_gpu_data_ptr", [](Blob* blob) { return reinterpret_cast<uintptr_t>(blob->mutable_gpu_data()); },
+          "The address of the values on the device.")
+      .def_property_readonly(
+          "_gpu_diff_ptr", [](Blob* blob) { return reinterpret_cast<uintptr_t>(blob->mutable_gpu_diff()); },
+          "The address of the gradients on the device.")
+#endif
+      .def_property_readonly(
+          "data",
+          [](Blob* blob) {
+            Dtype* values = blob->mutable_cpu_data();
+            return View(*blob, blob->data(), values);
+          },
+          "The values: a float32 view of shape `shape`.")
+      .def_property_readonly(
+          "diff",
+          [](Blob* blob) {
+            Dtype* values = blob->mutable_cpu_diff();
+            return View(*blob, blob->diff(), values);
+          },
+          "The gradients: a float32 view of shape `shape`.")
+      .def("__repr__", [](const Blob& blob) { return "<caffe.Blob " + ShapeText(blob) + ">"; });
+
+  // No item can be taken away: a layer that has lost a parameter would read beyond the end. Python iterates by index.
+  py::class_<BlobVec>(*module, "BlobVec", "The parameters of a layer: a list of Blob that can be added to.")
+      .def("__len__", [](const BlobVec& blobs) { return blobs.size(); })
+      .def("__getitem__", [](const BlobVec& blobs, py::ssize_t index) { return blobs[Index(blobs, index)]; })
+      .def("__getitem__", [](const py::object& self, const py::slice& slice) { return py::list(self)[slice]; })
+      .def("__setitem__", &Replace, py::arg("index"), py::arg("blob").none(false))
+      .def("append", &Append, py::arg("blob").none(false), "Add a blob at the end.")
+      .def(
+          "extend",
+          [](BlobVec* blobs, const py::iterable& more) {
+            for (const py::handle& blob : more) Append(blobs, blob.cast<boost::shared_ptr<Blob>>());
+          },
+          py::arg("blobs"), "Add several blobs at the end.")
+      .def(
+          "add_blob",
+          [](BlobVec* blobs, const py::args& args) { Append(blobs, boost::make_shared<Blob>(ShapeOf(args))); },
+          "add_blob(*shape): add a blob of that shape, filled with zeros, in the setup() of a Python layer.");
+}
+
+}  // namespace pycaffe

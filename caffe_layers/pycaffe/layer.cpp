@@ -1,0 +1,153 @@
+// Layer, and layers that are written in Python: type "Python".
+
+#include "pycaffe.hpp"
+
+namespace pycaffe {
+namespace {
+
+typedef std::vector<Blob*> Blobs;
+
+// The blobs of a net know their owner (CMakeLists.txt), so that a layer may keep one for longer than the net lives.
+py::list ToPython(const Blobs& blobs) {
+  py::list list;
+  for (Blob* blob : blobs) {
+    if (const boost::shared_ptr<Blob> owner = blob->weak_from_this().lock()) {
+      list.append(owner);
+    } else {
+      list.append(py::cast(blob, py::return_value_policy::reference));
+    }
+  }
+  return list;
+}
+
+Blobs FromPython(const py::iterable& list) {
+  Blobs blobs;
+  for (const py::handle& blob : list) blobs.push_back(&blob.cast<Blob&>());
+  return blobs;
+}
+
+/// The C++ side of an instance of a class derived from caffe.Layer; the two live and die together.
+/// Interface of upstream's include/caffe/layers/python_layer.hpp. What Python raises passes through the net.
+class PythonLayer : public Layer {
+ public:
+  using Layer::Layer;
+
+  const char* type() const override { return "Python"; }
+
+  void LayerSetUp(const Blobs& bottom, const Blobs& top) override {
+    py::gil_scoped_acquire gil;
+    const py::object self = Self();
+    self.attr("param_str") = layer_param_.python_param().param_str();
+    self.attr("phase") = static_cast<int>(phase_);
+    self.attr("setup")(ToPython(bottom), ToPython(top));
+  }
+  void Reshape(const Blobs& bottom, const Blobs& top) override {
+    py::gil_scoped_acquire gil;
+    Self().attr("reshape")(ToPython(bottom), ToPython(top));
+  }
+
+ protected:
+  void Forward_cpu(const Blobs& bottom, const Blobs& top) override {
+    py::gil_scoped_acquire gil;
+    Self().attr("forward")(ToPython(bottom), ToPython(top));
+  }
+  void Backward_cpu(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
+    py::gil_scoped_acquire gil;
+    Self().attr("backward")(ToPython(top), propagate_down, ToPython(bottom));
+  }
+
+ private:
+  py::object Self() { return py::cast(static_cast<Layer*>(this), py::return_value_policy::reference); }
+};
+
+// The net's share of a Python layer.
+struct Release {
+  PyObject* instance;
+  void operator()(Layer*) const {
+    if (!Py_IsInitialized()) return;
+    py::gil_scoped_acquire gil;
+    Py_DECREF(instance);
+  }
+};
+
+py::object ToPython(const caffe::LayerParameter& param) {
+  const py::object type = py::module_::import("caffe.proto.caffe_pb2").attr("LayerParameter");
+  return type.attr("FromString")(py::bytes(param.SerializeAsString()));
+}
+
+caffe::LayerParameter FromPython(const py::object& message) {
+  return ReadParam<caffe::LayerParameter>(
+      message, [](const std::string&, caffe::LayerParameter*) {}, [](caffe::LayerParameter*) {});
+}
+
+boost::shared_ptr<Layer> CreatePythonLayer(const caffe::LayerParameter& param) {
+  py::gil_scoped_acquire gil;
+  const std::string module = param.python_param().module(), name = param.python_param().layer();
+  CHECK(!module.empty() && !name.empty())
+      << "layer " << param.name() << " (Python) needs python_param { module: \"...\" layer: \"...\" }: the module "
+      << "that Python imports and the class in it";
+  const py::object type = py::module_::import(module.c_str()).attr(name.c_str());
+  py::object instance = type(ToPython(param));
+  CHECK(py::isinstance<Layer>(instance) && dynamic_cast<PythonLayer*>(instance.cast<Layer*>()))
+      << "layer " << param.name() << " (Python): " << module << "." << name << " is no class derived from caffe.Layer";
+  Layer* layer = instance.cast<Layer*>();
+  return boost::shared_ptr<Layer>(layer, Release{instance.release().ptr()});
+}
+
+caffe::LayerRegisterer<Dtype> register_python_layer("Python", &CreatePythonLayer);
+
+struct Counts : public Layer {  // names what Layer keeps to itself and its kin
+  static void Check(Layer* layer, const Blobs& bottom, const Blobs& top) {
+    (layer->*&Counts::CheckBlobCounts)(bottom, top);
+  }
+};
+
+void SetUp(Layer* layer, const py::iterable& bottom, const py::iterable& top) {
+  if (dynamic_cast<PythonLayer*>(layer)) return;  // a class that has nothing to set up
+  const Blobs bottoms = FromPython(bottom), tops = FromPython(top);
+  Counts::Check(layer, bottoms, tops);
+  layer->LayerSetUp(bottoms, tops);
+}
+
+void Reshape(const py::object& self, const py::iterable& bottom, const py::iterable& top) {
+  Layer* layer = self.cast<Layer*>();
+  if (dynamic_cast<PythonLayer*>(layer)) {
+    const std::string name = py::str(py::type::of(self).attr("__name__"));
+    PyErr_SetString(PyExc_NotImplementedError, (name + " has no method reshape(self, bottom, top)").c_str());
+    throw py::error_already_set();
+  }
+  const Blobs bottoms = FromPython(bottom), tops = FromPython(top);
+  Counts::Check(layer, bottoms, tops);
+  layer->Reshape(bottoms, tops);
+}
+
+}  // namespace
+
+void BindLayer(py::module_* module) {
+  py::class_<Layer, PythonLayer, boost::shared_ptr<Layer>>(*module, "Layer", py::dynamic_attr(),
+                                                           R"(A layer of a net; derive from it to write one in Python.
+
+    class Double(caffe.Layer):                      # in a module that Python can import, or in __main__
+        def setup(self, bottom, top): ...           # once; self.param_str, self.phase; self.blobs.add_blob(*shape)
+        def reshape(self, bottom, top): top[0].reshape(*bottom[0].shape)
+        def forward(self, bottom, top): top[0].data[...] = 2 * bottom[0].data
+        def backward(self, top, propagate_down, bottom):
+            if propagate_down[0]: bottom[0].diff[...] = 2 * top[0].diff
+
+    layer { name: "double" type: "Python" bottom: "x" top: "y"
+            python_param { module: "my_layers" layer: "Double" param_str: "..." } }
+
+`bottom` and `top` are lists of Blob. An exception that a method raises comes out of the call that ran the net.
+net.layers holds the instance itself. The `caffe` program has no Python and so none of these layers.)")
+      .def(py::init([](const py::object& param) { return new PythonLayer(FromPython(param)); }), py::arg("param"),
+           "The net makes its layers itself; `param` is the caffe_pb2.LayerParameter of its prototxt.")
+      .def_property_readonly(
+          "blobs", [](Layer* layer) -> BlobVec& { return layer->blobs(); }, py::return_value_policy::reference_internal,
+          "The parameters, a BlobVec: for a convolution its weights and biases.")
+      .def("setup", &SetUp, py::arg("bottom"), py::arg("top"), "Called once, when the net is built.")
+      .def("reshape", &Reshape, py::arg("bottom"), py::arg("top"),
+           "Give the tops their shapes; called before each forward pass.")
+      .def_property_readonly("type", &Layer::type, "The type's name, as in a prototxt.");
+}
+
+}  // namespace pycaffe

@@ -1,0 +1,49 @@
+// NCCL: several GPUs, one process each. Interface of upstream's python/caffe/_caffe.cpp and include/caffe/parallel.hpp.
+
+#include "caffe/parallel.hpp"
+#include "pycaffe.hpp"
+
+namespace pycaffe {
+
+void BindNccl(py::module_* module) {
+#ifdef USE_NCCL
+  typedef caffe::NCCL<Dtype> Nccl;
+  module->def(
+      "has_nccl", [] { return true; }, "Whether this build can train on several GPUs.");
+  py::class_<Nccl, boost::shared_ptr<Nccl>>(*module, "NCCL", R"(Sums the gradients of several GPUs, one process each.
+
+    caffe.set_multiprocess(True), caffe.set_solver_count(n), caffe.set_solver_rank(rank), caffe.set_device(rank)
+    solver = caffe.get_solver("solver.prototxt")
+    nccl = caffe.NCCL(solver, uid)              # uid: NCCL.new_uid() of one of the processes
+    nccl.bcast(); solver.add_callback(nccl); solver.step(n))")
+      .def(py::init<boost::shared_ptr<Solver>, const std::string&>(), ReleaseGil(), py::arg("solver").none(false),
+           py::arg("uid"), "Join the processes that use this uid; returns when all have come.")
+      .def_static(
+          "new_uid", [] { return py::bytes(Nccl::new_uid()); }, "A name for a group of processes, bytes.")
+      .def("bcast", &Nccl::Broadcast, ReleaseGil(), "Give all processes the weights of rank 0.");
+  const auto solver = module->attr("Solver"), net = module->attr("Net");
+  solver.attr("add_callback") = py::cpp_function(
+      [](const py::object& self, const py::object& nccl) {
+        self.cast<Solver&>().add_callback(Keep(self, "_nccl", nccl).cast<Nccl*>());
+      },
+      py::name("add_callback"), py::is_method(solver), py::sibling(solver.attr("add_callback")), py::arg("nccl"),
+      "Sum the gradients over all GPUs before each update.");
+  net.attr("after_backward") = py::cpp_function(
+      [](const py::object& self, const py::object& nccl) {
+        self.cast<Net&>().add_after_backward(Keep(self, "_nccl", nccl).cast<Nccl*>());
+      },
+      py::name("after_backward"), py::is_method(net), py::sibling(net.attr("after_backward")), py::arg("nccl"),
+      "Sum each layer's gradients over all GPUs as soon as they are there.");
+#else
+  struct Nccl {};
+  module->def(
+      "has_nccl", [] { return false; }, "Whether this build can train on several GPUs.");
+  py::class_<Nccl>(*module, "NCCL", "Several GPUs: not in this build.")
+      .def(py::init([](const py::args&, const py::kwargs&) -> Nccl* {
+        LOG(FATAL) << "this build of Caffe has no NCCL: train on one device";
+        return nullptr;
+      }));
+#endif
+}
+
+}  // namespace pycaffe
