@@ -1,4 +1,3 @@
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -6,8 +5,6 @@ from pathlib import Path
 import caffe
 import numpy as np
 import pytest
-
-from conftest import interruptible
 
 NET = """
 force_backward: true
@@ -98,92 +95,10 @@ def test_missing_files_and_devices_are_exceptions(net_file, tmp_path):
         caffe.Net(str(net_file), caffe.TEST)._forward(0, 99)
 
 
-SOLVER = """
-net_param {
-  layer { name: "data" type: "DummyData" top: "x" top: "t"
-          dummy_data_param { shape { dim: 4 dim: 3 } shape { dim: 4 dim: 2 }
-                             data_filler { type: "gaussian" } data_filler { type: "constant" value: 1 } } }
-  layer { name: "fc" type: "InnerProduct" bottom: "x" top: "y"
-          inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
-  layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }
-}
-base_lr: 0.05 momentum: 0.9 lr_policy: "step" stepsize: 10 gamma: 0.5 max_iter: 100 random_seed: 3
-snapshot_prefix: "%s"
-"""
-
-
-@pytest.fixture
-def solver_file(tmp_path):
-    path = tmp_path / "solver.prototxt"
-    path.write_text(SOLVER % (tmp_path / "snapshot"))
-    return path
-
-
-@pytest.mark.parametrize("kind", ["SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"])
-def test_every_solver_steps(kind, solver_file):
-    extra = {"RMSProp": "momentum: 0 rms_decay: 0.9", "AdaGrad": "momentum: 0", "Adam": "momentum2: 0.999"}
-    solver_file.write_text(
-        f'{solver_file.read_text()} type: "{kind}"'.replace(
-            "momentum: 0.9", extra.get(kind, "momentum: 0.9") + (" momentum: 0.9" if kind == "Adam" else "")
-        )
-    )
-    solver = caffe.get_solver(str(solver_file))
-    before = solver.net.params["fc"][0].data.copy()
-    solver.step(3)
-    assert solver.iter == 3
-    assert type(solver).__name__ == f"{kind}Solver"
-    assert not np.array_equal(before, solver.net.params["fc"][0].data)
-
-
-def test_the_rate_follows_the_policy_and_can_be_set(solver_file):
-    solver = caffe.SGDSolver(str(solver_file))
-    assert solver.lr == pytest.approx(0.05)
-    solver.step(10)
-    assert solver.lr == pytest.approx(0.025)
-    solver.param.base_lr = 0.01
-    assert solver.lr == pytest.approx(0.005)
-
-
-def test_a_restored_solver_goes_on_as_the_first(solver_file, tmp_path):
-    def finish(solver):
-        caffe.set_random_seed(7)
-        solver.step(5)
-        return solver.net.params["fc"][0].data.copy()
-
-    first = caffe.SGDSolver(str(solver_file))
-    first.step(5)
-    first.snapshot()
-    second = caffe.SGDSolver(str(solver_file))
-    second.restore(str(tmp_path / "snapshot_iter_5.solverstate"))
-    assert second.iter == 5
-    np.testing.assert_array_equal(finish(first), finish(second))
-
-
-def test_one_solver_object_has_one_net_object(solver_file):
-    solver = caffe.SGDSolver(str(solver_file))
-    assert solver.net is solver.net
-    assert solver.net.blobs["loss"].shape == []
-
-
 def test_nothing_is_written_to_the_terminal(net_file):
     code = f"import caffe; caffe.Net({str(net_file)!r}, caffe.TEST); caffe.init_log(2); caffe.init_log(2)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
-
-
-def test_an_interrupt_stops_a_long_step(solver_file):
-    code = (
-        "import caffe, sys\n"
-        f"solver = caffe.SGDSolver({str(solver_file)!r})\n"
-        "print('ready', flush=True)\n"
-        "try:\n    solver.step(10**9)\n"
-        "except KeyboardInterrupt:\n    solver.step(1); print('stopped', flush=True)\n"
-    )
-    with interruptible([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=30)[0] == "stopped\n"
-    assert process.returncode == 0
 
 
 def test_a_view_outlives_a_reshape_of_its_blob(net_file):
@@ -197,11 +112,9 @@ def test_a_view_outlives_a_reshape_of_its_blob(net_file):
     del others
 
 
-def test_nothing_is_shared_with_nothing(net_file, solver_file):
+def test_nothing_is_shared_with_nothing(net_file):
     with pytest.raises(TypeError):
         caffe.Net(str(net_file), caffe.TEST).share_with(None)
-    with pytest.raises(TypeError):
-        caffe.SGDSolver(str(solver_file)).share_weights(None)
 
 
 def test_input_arrays_are_kept_and_must_be_float32(tmp_path):

@@ -1,5 +1,5 @@
 # caffe.proto with the messages of caffe_layers/layers.proto, and what protoc makes of it, in build/generated/caffe/proto.
-# GENERATED: the folder of all generated files.
+# GENERATED: the folder of all generated files. CAFFE_PB2: the messages in Python, with stubs where protoc writes them.
 
 set(GENERATED ${CMAKE_CURRENT_BINARY_DIR}/generated)
 set(OUR_MESSAGES ${CMAKE_CURRENT_SOURCE_DIR}/caffe_layers/layers.proto)
@@ -23,9 +23,14 @@ set(proto ${GENERATED}/caffe/proto/caffe.proto)
 file(WRITE ${proto}.new "${upstream}\n${messages}")
 configure_file(${proto}.new ${proto} COPYONLY) # leaves the time stamp alone where nothing changed
 
+set(CAFFE_PB2 ${GENERATED}/caffe/proto/caffe_pb2.py)
+if(NOT Protobuf_VERSION VERSION_LESS 3.20) # older ones write no stubs
+  list(APPEND CAFFE_PB2 ${GENERATED}/caffe/proto/caffe_pb2.pyi)
+  set(stubs --pyi_out=${GENERATED}/caffe/proto)
+endif()
 add_custom_command(
-  OUTPUT ${GENERATED}/caffe/proto/caffe.pb.cc ${GENERATED}/caffe/proto/caffe.pb.h ${GENERATED}/caffe/proto/caffe_pb2.py
+  OUTPUT ${GENERATED}/caffe/proto/caffe.pb.cc ${GENERATED}/caffe/proto/caffe.pb.h ${CAFFE_PB2}
   COMMAND protobuf::protoc --proto_path=${GENERATED}/caffe/proto --cpp_out=${GENERATED}/caffe/proto
-          --python_out=${GENERATED}/caffe/proto ${proto}
+          --python_out=${GENERATED}/caffe/proto ${stubs} ${proto}
   DEPENDS ${proto}
   VERBATIM)

@@ -38,6 +38,6 @@ file(WRITE ${GENERATED}/caffe/proto/__init__.py "")
 
 install(TARGETS _caffe caffelib LIBRARY DESTINATION caffe COMPONENT python)
 install(FILES ${PYCAFFE_UPSTREAM} ${PYCAFFE_OURS} DESTINATION caffe COMPONENT python)
-install(FILES ${GENERATED}/caffe/proto/__init__.py ${GENERATED}/caffe/proto/caffe_pb2.py DESTINATION caffe/proto COMPONENT python)
+install(FILES ${GENERATED}/caffe/proto/__init__.py ${CAFFE_PB2} DESTINATION caffe/proto COMPONENT python)
 install(FILES ${CAFFE_SOURCE}/python/caffe/imagenet/ilsvrc_2012_mean.npy DESTINATION caffe/imagenet COMPONENT python)
 install(FILES ${CAFFE_SOURCE}/LICENSE DESTINATION caffe COMPONENT python)

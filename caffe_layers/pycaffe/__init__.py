@@ -1,9 +1,27 @@
-"""Caffe in Python: the names of upstream's python/caffe/__init__.py, and CaffeError."""
+"""Caffe in Python: the names of upstream's python/caffe/__init__.py, and what ours adds to them.
+
+    import caffe
+
+    net = caffe.Net("deploy.prototxt", caffe.TEST, weights="weights.caffemodel")
+    scores = net.forward(data=images)["prob"]
+    solver = caffe.get_solver("solver.prototxt")
+    solver.step(100)
+
+Added: CaffeError (a RuntimeError, where upstream ends the process), log_level, Solver, SolverParameter and Blob.
+"""
 
 import os
+import typing
 
 # A second core that waits by spinning makes training many times slower on a machine that has other work to do.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+from ._lazy import lazy_module
+
+if typing.TYPE_CHECKING:
+    from . import io
+else:
+    io = lazy_module("caffe.io")  # it needs scikit-image, which alone takes longer to import than all the rest
 
 from .pycaffe import (
     NCCL,
@@ -17,14 +35,18 @@ from .pycaffe import (
     Timer,
 )
 from ._caffe import (
+    Blob,
     CaffeError,
     Layer,
+    Solver,
+    SolverParameter,
     __version__,
     get_solver,
     has_nccl,
     init_log,
     layer_type_list,
     log,
+    log_level,
     set_device,
     set_mode_cpu,
     set_mode_gpu,
@@ -36,7 +58,7 @@ from ._caffe import (
     solver_rank,
 )
 from .proto.caffe_pb2 import TEST, TRAIN
-from . import io, kernels
+from . import kernels
 from .classifier import Classifier
 from .detector import Detector
 from .net_spec import NetSpec, layers, params, to_proto
@@ -48,6 +70,7 @@ __all__ = [
     "AdaDeltaSolver",
     "AdaGradSolver",
     "AdamSolver",
+    "Blob",
     "CaffeError",
     "Classifier",
     "Detector",
@@ -57,6 +80,8 @@ __all__ = [
     "NetSpec",
     "RMSPropSolver",
     "SGDSolver",
+    "Solver",
+    "SolverParameter",
     "Timer",
     "__version__",
     "get_solver",
@@ -67,6 +92,7 @@ __all__ = [
     "layer_type_list",
     "layers",
     "log",
+    "log_level",
     "params",
     "set_device",
     "set_mode_cpu",

@@ -107,8 +107,12 @@ size or more elements than an int counts.)")
   // No item can be taken away: a layer that has lost a parameter would read beyond the end. Python iterates by index.
   py::class_<BlobVec>(*module, "BlobVec", "The parameters of a layer: a list of Blob that can be added to.")
       .def("__len__", [](const BlobVec& blobs) { return blobs.size(); })
-      .def("__getitem__", [](const BlobVec& blobs, py::ssize_t index) { return blobs[Index(blobs, index)]; })
-      .def("__getitem__", [](const py::object& self, const py::slice& slice) { return py::list(self)[slice]; })
+      .def(
+          "__getitem__", [](const BlobVec& blobs, py::ssize_t index) { return blobs[Index(blobs, index)]; },
+          py::arg("index"))
+      .def(
+          "__getitem__", [](const py::object& self, const py::slice& slice) { return py::list(self)[slice]; },
+          py::arg("index"))
       .def("__setitem__", &Replace, py::arg("index"), py::arg("blob").none(false))
       .def("append", &Append, py::arg("blob").none(false), "Add a blob at the end.")
       .def(

@@ -76,6 +76,7 @@ py::object ToPython(const caffe::LayerParameter& param) {
 }
 
 caffe::LayerParameter FromPython(const py::object& message) {
+  if (!py::hasattr(message, "SerializeToString")) throw py::type_error("needs a caffe.LayerParameter");
   return ReadParam<caffe::LayerParameter>(
       message, [](const std::string&, caffe::LayerParameter*) {}, [](caffe::LayerParameter*) {});
 }

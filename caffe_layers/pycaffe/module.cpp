@@ -57,7 +57,8 @@ void CheckFile(const Path& filename) {
 PYBIND11_MODULE(_caffe, m) {
   m.doc() = "Caffe's nets and solvers in Python; every failed check raises CaffeError.";
   m.attr("__version__") = AS_STRING(CAFFE_VERSION);
-  py::register_exception<caffe::Error>(m, "CaffeError", PyExc_RuntimeError);
+  py::register_exception<caffe::Error>(m, "CaffeError", PyExc_RuntimeError).attr("__doc__") =
+      "A check of Caffe's has failed; the text says which, and for a prototxt that does not parse also where.";
 
   InitLog(google::GLOG_WARNING, true);
   google::protobuf::SetLogHandler(&LogOfProtobuf);

@@ -178,7 +178,7 @@ Ctrl-C raises KeyboardInterrupt after the iteration that is under way; the solve
       .def_property_readonly("param", &MutableParam, py::return_value_policy::reference_internal,
                              "The parameters, a SolverParameter.")
       .def("step", &Step, ReleaseGil(), py::arg("iterations"), "Train for so many iterations. Raises CaffeError.")
-      .def("solve", &Solve, ReleaseGil(), py::arg("resume_file") = Path(),
+      .def("solve", &Solve, ReleaseGil(), py::arg("resume_file") = "",
            "Train to max_iter, from a .solverstate where one is given. Writes a snapshot at the end, also when Ctrl-C "
            "ends it, unless snapshot_after_train is false. Raises CaffeError.")
       .def(

@@ -1,0 +1,53 @@
+"""Modules that are imported when they are first used."""
+
+import importlib.util
+import sys
+import threading
+import types
+
+
+class _LazyModule(types.ModuleType):
+    """A module whose code has not run yet; the first look at one of its names runs it."""
+
+    def __getattr__(self, name):
+        if name.startswith("__") and name != "__all__":  # what import and inspect ask of any module
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        _load(self)
+        return types.ModuleType.__getattribute__(self, name)
+
+    def __dir__(self):
+        _load(self)
+        return types.ModuleType.__dir__(self)
+
+
+_lock = threading.RLock()
+_loading = set()
+
+
+def _load(module):
+    with _lock:  # another thread waits; a module that imports itself in a circle goes on with what is there
+        if type(module) is not _LazyModule or module.__name__ in _loading:
+            return
+        _loading.add(module.__name__)
+        try:
+            module.__spec__.loader.exec_module(module)
+            module.__class__ = types.ModuleType
+        finally:
+            _loading.discard(module.__name__)
+
+
+def lazy_module(name: str) -> types.ModuleType:
+    """The module `name`, in sys.modules from now on; its code runs when one of its names is first used.
+
+    Raises ModuleNotFoundError where there is none. What its code raises comes out of that first use, and again of the
+    next.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    module = importlib.util.module_from_spec(spec)
+    module.__class__ = _LazyModule
+    sys.modules[name] = module
+    return module
