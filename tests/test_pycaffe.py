@@ -1,3 +1,4 @@
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_weights_are_saved_copied_and_shared(net_file, tmp_path):
     c.share_with(a)
     a.params["fc"][0].data[0, 0] += 1
     assert c.params["fc"][0].data[0, 0] == a.params["fc"][0].data[0, 0]
-    assert b.params["fc"][0].data[0, 0] == pytest.approx(a.params["fc"][0].data[0, 0] - 1)
+    assert b.params["fc"][0].data[0, 0] == pytest.approx(a.params["fc"][0].data[0, 0] - 1, abs=1e-6)
     d = caffe.Net(str(net_file), caffe.TEST, weights=str(tmp_path / "a.caffemodel"))
     np.testing.assert_array_equal(d.params["fc"][0].data, b.params["fc"][0].data)
 
@@ -152,3 +153,201 @@ def test_the_caffe_program_fails_in_one_line():
     assert done.stderr.splitlines()[-1].startswith("caffe: error: ")
     assert subprocess.run([program], capture_output=True).returncode == 1
     assert subprocess.run([program, "--version"], capture_output=True).returncode == 0
+
+
+def message(text):
+    from google.protobuf import text_format
+
+    return text_format.Parse(text, caffe.proto.caffe_pb2.NetParameter())
+
+
+def test_a_net_is_built_from_a_message():
+    net = caffe.Net(message(NET % "ReLU"), caffe.TEST)
+    assert net.forward()["act"].shape == (2, 6)
+    old = 'layers { name: "x" type: DUMMY_DATA top: "x" dummy_data_param { num: 1 channels: 2 height: 3 width: 4 } }'
+    assert caffe.Net(message(old), phase=caffe.TRAIN).blobs["x"].shape == [1, 2, 3, 4]
+    with pytest.raises(TypeError, match=r"needs a caffe\.NetParameter, not a caffe\.SolverParameter"):
+        caffe.Net(caffe.proto.caffe_pb2.SolverParameter(), caffe.TEST)
+    with pytest.raises(caffe.CaffeError, match="Unknown layer type: LRelu"):
+        caffe.Net(message(NET % "LRelu"), caffe.TEST)
+
+
+def test_all_forms_of_the_constructor(net_file, tmp_path, monkeypatch):
+    weights = tmp_path / "a.caffemodel"
+    net = caffe.Net(net_file, caffe.TEST)
+    net.save(weights)
+    want = net.params["fc"][0].data.copy()
+    for arguments, keywords in [
+        ((str(net_file), str(weights), caffe.TEST), {}),
+        ((net_file, caffe.TEST), {"weights": weights}),
+        ((bytes(net_file), caffe.TRAIN, 0, None, bytes(weights)), {}),
+        ((), {"network_file": net_file, "phase": caffe.TEST, "level": 1, "stages": ["a", "b"], "weights": weights}),
+    ]:
+        np.testing.assert_array_equal(caffe.Net(*arguments, **keywords).params["fc"][0].data, want)
+    with pytest.raises(caffe.CaffeError, match="the phase is 7"):
+        caffe.Net(net_file, 7)
+    with pytest.raises(TypeError):
+        caffe.Net(net_file)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(caffe.CaffeError, match="Could not open file "):
+        caffe.Net("", caffe.TEST)
+
+
+def test_level_and_stages_choose_the_layers():
+    rules = 'layer { name: "%s" type: "Input" top: "%s" input_param { shape { dim: 1 } } include { %s } }'
+    text = "".join(rules % (n, n, r) for n, r in [("a", 'stage: "s"'), ("b", "min_level: 2"), ("c", "phase: TEST")])
+    chosen = [
+        list(caffe.Net(message(text), phase, level=level, stages=stages)._layer_names)
+        for phase, level, stages in [(caffe.TEST, 2, ["s"]), (caffe.TRAIN, 1, ["s", "t"]), (caffe.TEST, 0, None)]
+    ]
+    assert chosen == [["a", "b", "c"], ["a"], ["c"]]
+
+
+def test_forward_and_backward_from_layer_to_layer(net_file):
+    net = caffe.Net(net_file, caffe.TEST)
+    x = np.random.default_rng(2).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    net.forward(data=x, end="fc")
+    net.blobs["fc"].data[...] = -2
+    assert (net.forward(start="act")["act"] == np.float32(-0.02)).all()
+    net.forward(data=x)
+    diffs = net.backward(diffs=["fc"], act=np.ones((2, 6), np.float32), end="act")
+    assert set(diffs) >= {"fc"}
+    assert net.bottom_names["act"] == ["fc"]
+    assert net.top_names["act"] == ["act"]
+    assert net.inputs == ["data"]
+    assert net.outputs == ["act"]
+    assert list(net.blob_loss_weights.values()) == [0, 0, 0]
+    for start, end in [(-1, 1), (0, 3), (5, 5)]:
+        with pytest.raises(caffe.CaffeError, match="there is no layer"):
+            net._forward(start, end)
+        with pytest.raises(caffe.CaffeError, match="there is no layer"):
+            net._backward(end, start)
+    with pytest.raises(caffe.CaffeError, match="there is no layer"):
+        net._bottom_ids(3)
+
+
+def test_callbacks_are_called_in_order_kept_and_may_raise(net_file):
+    net = caffe.Net(net_file, caffe.TEST)
+    seen = []
+    for when in ["before_forward", "after_forward", "before_backward", "after_backward"]:
+        getattr(net, when)(lambda layer, when=when: seen.append((when, layer)))
+    net.forward()
+    net.backward()
+    want = [(f"{w}_forward", n) for n in range(3) for w in ("before", "after")]
+    want += [(f"{w}_backward", n) for n in (2, 1, 0) for w in ("before", "after")]
+    assert seen == want
+
+    def fail(layer):
+        raise LookupError(layer)
+
+    net.after_forward(fail)
+    with pytest.raises(LookupError, match="0"):
+        net.forward()
+
+
+def test_a_net_with_callbacks_on_itself_is_collected(net_file):
+    import weakref
+
+    net = caffe.Net(net_file, caffe.TEST)
+    net.before_forward(lambda layer, net=net: None)
+    alive = weakref.ref(net)
+    del net
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_backward_pass_needs_the_shapes_of_the_forward_pass(net_file):
+    net = caffe.Net(net_file, caffe.TEST)
+    net.forward()
+    net.blobs["act"].reshape(1000, 6)
+    with pytest.raises(caffe.CaffeError, match="layer act: its blobs have been reshaped"):
+        net.backward()
+    net.forward()
+    net.backward()
+
+
+def test_weights_that_do_not_fit_change_nothing(tmp_path):
+    two = NET % "ReLU" + (
+        'layer { name: "fc2" type: "InnerProduct" bottom: "act" top: "fc2" inner_product_param { num_output: %d } }'
+    )
+    target = caffe.Net(message(two % 4), caffe.TEST)
+    before = [blob.data.copy() for blobs in target.params.values() for blob in blobs]
+    caffe.Net(message(two % 5), caffe.TEST).save(tmp_path / "five.caffemodel")
+    with pytest.raises(caffe.CaffeError, match="fc2"):
+        target.copy_from(tmp_path / "five.caffemodel")
+    after = [blob.data for blobs in target.params.values() for blob in blobs]
+    for a, b in zip(before, after):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_hdf5_carries_weights_and_gradients(net_file, tmp_path):
+    a, b = caffe.Net(net_file, caffe.TEST), caffe.Net(net_file, caffe.TEST)
+    a.params["fc"][0].diff[...] = 5
+    a.save_hdf5(tmp_path / "a.h5", write_diff=True)
+    b.load_hdf5(tmp_path / "a.h5")
+    np.testing.assert_array_equal(a.params["fc"][0].data, b.params["fc"][0].data)
+    c = caffe.Net(net_file, caffe.TEST, weights=tmp_path / "a.h5")
+    np.testing.assert_array_equal(a.params["fc"][1].data, c.params["fc"][1].data)
+    for load in (b.load_hdf5, b.copy_from):
+        with pytest.raises(caffe.CaffeError, match="nowhere"):
+            load(tmp_path / "nowhere.h5")
+
+
+def test_weights_that_cannot_be_written_leave_the_file_before(net_file, tmp_path):
+    net = caffe.Net(net_file, caffe.TEST)
+    with pytest.raises(caffe.CaffeError, match=r"cannot write .*nowhere.*No such file"):
+        net.save(tmp_path / "nowhere" / "a.caffemodel")
+    with pytest.raises(caffe.CaffeError, match="cannot write .*Is a directory"):
+        net.save(tmp_path)
+    with pytest.raises(caffe.CaffeError, match="/dev/full.*No space left"):
+        net.save("/dev/full")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.prototxt"]
+
+
+def test_parameters_are_a_list_of_blobs(net_file):
+    params = caffe.Net(net_file, caffe.TEST).params["fc"]
+    weights, bias = params
+    assert len(params) == 2
+    assert params[-1] is bias
+    assert params[:1] == [weights]
+    assert (weights.count, bias.num, bias.channels) == (360, 6, 1)
+    assert repr(weights) == "<caffe.Blob (6, 60)>"
+    with pytest.raises(IndexError, match="there is no blob 2: there are 2"):
+        params[2]
+    with pytest.raises(caffe.CaffeError, match=r"blob 0 has the shape \(6, 60\), not \(6,\)"):
+        params[0] = bias
+    with pytest.raises(TypeError):
+        params.append(None)
+    with pytest.raises((TypeError, AttributeError)):
+        del params[0]
+    with pytest.raises(caffe.CaffeError, match="-3"):
+        weights.reshape(2, -3)
+    with pytest.raises(TypeError):
+        weights.reshape(2.5)
+    assert weights.shape == [6, 60]
+
+
+def test_scikit_image_is_imported_when_it_is_used():
+    code = (
+        "import sys, caffe, caffe.io\n"
+        "assert 'skimage' not in sys.modules\n"
+        "from caffe import io\n"
+        "assert 'Transformer' in dir(io) and 'skimage' in sys.modules\n"
+        "from caffe.io import Transformer\n"
+        "assert caffe.io is io is sys.modules['caffe.io'] and io.Transformer is Transformer\n"
+        "try:\n    io.nothing\nexcept AttributeError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "module 'caffe.io' has no attribute 'nothing'\n"
+
+
+def test_many_threads_may_be_the_first_to_use_a_module_of_ours():
+    code = (
+        "import caffe\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(8) as pool:\n"
+        "    found = set(pool.map(lambda _: caffe.io.Transformer, range(64)))\n"
+        "print(len(found))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

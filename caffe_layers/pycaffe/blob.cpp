@@ -40,8 +40,8 @@ void Append(BlobVec* blobs, const boost::shared_ptr<Blob>& blob) {
 
 void Replace(BlobVec* blobs, py::ssize_t index, const boost::shared_ptr<Blob>& blob) {
   boost::shared_ptr<Blob>& old = (*blobs)[Index(*blobs, index)];
-  CHECK(old->shape() == blob->shape()) << "blob " << index << " has the shape " << ShapeText(*old) << ", not "
-                                       << ShapeText(*blob);
+  LOG_IF(FATAL, old->shape() != blob->shape())
+      << "blob " << index << " has the shape " << ShapeText(*old) << ", not " << ShapeText(*blob);
   old = blob;
 }
 
@@ -111,7 +111,11 @@ size or more elements than an int counts.)")
           "__getitem__", [](const BlobVec& blobs, py::ssize_t index) { return blobs[Index(blobs, index)]; },
           py::arg("index"))
       .def(
-          "__getitem__", [](const py::object& self, const py::slice& slice) { return py::list(self)[slice]; },
+          "__getitem__",
+          [](const py::object& self, const py::slice& slice) {
+            const py::list blobs(self);
+            return py::list(blobs[slice]);
+          },
           py::arg("index"))
       .def("__setitem__", &Replace, py::arg("index"), py::arg("blob").none(false))
       .def("append", &Append, py::arg("blob").none(false), "Add a blob at the end.")
