@@ -1,5 +1,5 @@
 # CUDA for a build with CPU_ONLY=OFF: the language, the architectures (CMAKE_CUDA_ARCHITECTURES names others) and the
-# libraries.
+# libraries; NCCL where it is found.
 
 if(NOT CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
   set(choose_architectures ON)
@@ -30,7 +30,13 @@ set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 # One runtime in a process: libcaffe, pycaffe and the programs are asked for errors and devices by each other.
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 find_package(CUDAToolkit REQUIRED)
-message(STATUS "CUDA ${CUDAToolkit_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
+find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS}) # NVIDIA's packages: libnccl-dev
+find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR})
+set(nccl "without NCCL: one GPU trains, several together need it")
+if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
+  set(nccl "NCCL for several GPUs: ${NCCL_LIBRARY}")
+endif()
+message(STATUS "CUDA ${CUDAToolkit_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}, ${nccl}")
 
 # Puts files that include eight of upstream's .cu files each in their place in the list `sources`: most of the work is
 # in the headers they share. UNITY_BUILD does it for .cpp files alone before CMake 3.31.

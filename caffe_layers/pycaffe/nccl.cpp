@@ -16,8 +16,12 @@ void BindNccl(py::module_* module) {
     solver = caffe.get_solver("solver.prototxt")
     nccl = caffe.NCCL(solver, uid)              # uid: NCCL.new_uid() of one of the processes
     nccl.bcast(); solver.add_callback(nccl); solver.step(n))")
-      .def(py::init<boost::shared_ptr<Solver>, const std::string&>(), ReleaseGil(), py::arg("solver").none(false),
-           py::arg("uid"), "Join the processes that use this uid; returns when all have come.")
+      .def(py::init([](const boost::shared_ptr<Solver>& solver, const std::string& uid) {
+             CHECK_EQ(uid.size(), size_t{NCCL_UNIQUE_ID_BYTES}) << "the bytes of a uid: it comes from NCCL.new_uid()";
+             return boost::shared_ptr<Nccl>(new Nccl(solver, uid));
+           }),
+           ReleaseGil(), py::arg("solver").none(false), py::arg("uid"),
+           "Join the processes that use this uid; returns when all have come.")
       .def_static(
           "new_uid", [] { return py::bytes(Nccl::new_uid()); }, "A name for a group of processes, bytes.")
       .def("bcast", &Nccl::Broadcast, ReleaseGil(), "Give all processes the weights of rank 0.");

@@ -1,0 +1,32 @@
+"""Upstream's own tests of pycaffe, from the fetched source as they are, against our module."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+TESTS = ROOT / "build" / "caffe-source" / "python" / "caffe" / "test"
+
+
+def test_upstreams_own_tests_pass(tmp_path):
+    if not TESTS.is_dir():
+        pytest.skip("Caffe's source is in the build folder, which is not here")
+    if not shutil.which("dot"):
+        pytest.skip("graphviz's dot, with which upstream's test_draw draws, is not installed")
+    plugins = ["-p", "no:cacheprovider", "-p", "old_unittest"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugins, "-c", os.devnull, f"--rootdir={tmp_path}", "-q", str(TESTS)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests" / "upstream"), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    summary = done.stdout.splitlines()[-1]
+    assert int(re.search(r"(\d+) passed", summary)[1]) >= 52, summary
+    assert not re.search("skipped|failed|error", summary), summary
