@@ -5,9 +5,13 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <exception>
 #include <fstream>
+#include <new>
+#include <string>
 
 #include "pycaffe.hpp"
+#include "utf8.hpp"
 
 namespace pycaffe {
 
@@ -43,6 +47,25 @@ void LogOfProtobuf(google::protobuf::LogLevel level, const char* file, int line,
   LOG(INFO) << message;
 }
 
+// What the library throws, whatever its type, is a CaffeError; pybind11's own exceptions (a wrong argument, what Python
+// has raised) stay what they are.
+void Translate(std::exception_ptr thrown) {
+  const auto raise = [](const std::string& text) {  // a file's name may hold any bytes
+    py::set_error(py::module_::import("caffe._caffe").attr("CaffeError"), caffe::ToUtf8(text).c_str());
+  };
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const py::builtin_exception&) {
+    throw;
+  } catch (const py::error_already_set&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    raise("there is not enough memory");
+  } catch (const std::exception& error) {
+    raise(error.what());
+  }
+}
+
 }  // namespace
 
 void CheckFile(const Path& filename) {
@@ -57,8 +80,10 @@ void CheckFile(const Path& filename) {
 PYBIND11_MODULE(_caffe, m) {
   m.doc() = "Caffe's nets and solvers in Python; every failed check raises CaffeError.";
   m.attr("__version__") = AS_STRING(CAFFE_VERSION);
-  py::register_exception<caffe::Error>(m, "CaffeError", PyExc_RuntimeError).attr("__doc__") =
+  py::exception<caffe::Error> error(m, "CaffeError", PyExc_RuntimeError);
+  error.attr("__doc__") =
       "A check of Caffe's has failed; the text says which, and for a prototxt that does not parse also where.";
+  py::register_local_exception_translator(&Translate);
 
   InitLog(google::GLOG_WARNING, true);
   google::protobuf::SetLogHandler(&LogOfProtobuf);

@@ -59,7 +59,9 @@ Param ReadParam(const py::object& source, void (*read)(const std::string&, Param
   }
   const std::string type = py::str(source.attr("DESCRIPTOR").attr("full_name"));
   if (type != param.GetTypeName()) throw py::type_error("needs a " + param.GetTypeName() + ", not a " + type);
-  CHECK(param.ParseFromString(source.attr("SerializeToString")().cast<std::string>())) << "a message that is not whole";
+  CHECK(param.ParsePartialFromString(source.attr("SerializePartialToString")().cast<std::string>()))
+      << "a " << type << " that cannot be read";
+  CHECK(param.IsInitialized()) << "a " << type << " without its " << param.InitializationErrorString();
   upgrade(&param);
   return param;
 }

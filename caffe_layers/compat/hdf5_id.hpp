@@ -1,0 +1,47 @@
+// HDF5's handles, closed when they go out of scope: an open file can be neither replaced nor written.
+
+#ifndef CAFFE_LAYERS_COMPAT_HDF5_ID_HPP_
+#define CAFFE_LAYERS_COMPAT_HDF5_ID_HPP_
+
+#include <hdf5.h>
+#include <hdf5_hl.h>
+
+#include <string>
+
+namespace caffe {
+
+/// Owns a file, a group or a dataset; below 0: none.
+class Hdf5Id {
+ public:
+  Hdf5Id(hid_t id) : id_(id) {}  // NOLINT(runtime/explicit): stands where a hid_t stood
+  Hdf5Id(const Hdf5Id&) = delete;
+  ~Hdf5Id() { Close(); }
+
+  Hdf5Id& operator=(const Hdf5Id&) = delete;
+  Hdf5Id& operator=(hid_t id) {
+    Close();
+    id_ = id;
+    return *this;
+  }
+  operator hid_t() const { return id_; }  // NOLINT(runtime/explicit)
+
+  /// Below 0 where what was written could not be brought to the disk.
+  herr_t Close() {
+    const herr_t status = id_ >= 0 ? H5Idec_ref(id_) : 0;
+    id_ = -1;
+    return status;
+  }
+
+ private:
+  hid_t id_;
+};
+
+/// Throws caffe::Error unless the dataset is one value of this class: HDF5 writes all there is into the reader's memory.
+void CheckOneValue(hid_t location, const std::string& name, H5T_class_t type);
+
+/// The text of a dataset. Throws caffe::Error where it is not one text of a fixed length.
+std::string Hdf5Text(hid_t location, const std::string& name);
+
+}  // namespace caffe
+
+#endif  // CAFFE_LAYERS_COMPAT_HDF5_ID_HPP_
