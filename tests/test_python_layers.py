@@ -193,7 +193,7 @@ def test_an_exception_of_a_layer_leaves_the_solver_usable(net_of, module, tmp_pa
         ("NoLayer", None, caffe.CaffeError, "NoLayer is no class derived from caffe.Layer"),
         ("NoReshape", None, NotImplementedError, r"NoReshape has no method reshape\(self, bottom, top\)"),
         ("ForgetsToCallInit", None, TypeError, "__init__"),
-        ("", None, caffe.CaffeError, r'layer python \(Python\) needs python_param { module: "..." layer: "..." }'),
+        ("", None, caffe.CaffeError, r'layer python \(Python\): it needs python_param { module: "..." layer: "..." }'),
     ],
 )
 def test_what_is_no_layer_is_refused(layer, module_name, error, says, net_of):

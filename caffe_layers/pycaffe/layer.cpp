@@ -84,12 +84,12 @@ caffe::LayerParameter FromPython(const py::object& message) {
 boost::shared_ptr<Layer> CreatePythonLayer(const caffe::LayerParameter& param) {
   py::gil_scoped_acquire gil;
   const std::string module = param.python_param().module(), name = param.python_param().layer();
-  CHECK(!module.empty() && !name.empty())
+  LOG_IF(FATAL, module.empty() || name.empty())
       << "it needs python_param { module: \"...\" layer: \"...\" }: the module "
       << "that Python imports and the class in it";
   const py::object type = py::module_::import(module.c_str()).attr(name.c_str());
   py::object instance = type(ToPython(param));
-  CHECK(py::isinstance<Layer>(instance) && dynamic_cast<PythonLayer*>(instance.cast<Layer*>()))
+  LOG_IF(FATAL, !py::isinstance<Layer>(instance) || !dynamic_cast<PythonLayer*>(instance.cast<Layer*>()))
       << module << "." << name << " is no class derived from caffe.Layer";
   Layer* layer = instance.cast<Layer*>();
   return boost::shared_ptr<Layer>(layer, Release{instance.release().ptr()});
