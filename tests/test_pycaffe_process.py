@@ -62,6 +62,30 @@ def test_an_import_says_nothing():
     assert python("import caffe; caffe.io.load_image; import caffe.draw", check=True).stderr == ""
 
 
+HDF5 = """
+import caffe, sys, threading
+net, weights = caffe.Net(sys.argv[1], caffe.TEST), sys.argv[2]
+def load():
+    for call in (net.load_hdf5, net.copy_from, lambda w: caffe.Net(sys.argv[1], caffe.TEST, weights=w)):
+        try:
+            call(weights)
+        except caffe.CaffeError as error:
+            print(error)
+load()
+thread = threading.Thread(target=load)
+thread.start()
+thread.join()
+"""
+
+
+def test_hdf5_prints_no_pages_of_errors_in_any_thread(net_file, tmp_path):
+    (tmp_path / "text.h5").write_text("no HDF5")
+    done = python(HDF5, net_file, tmp_path / "text.h5", check=True)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 6
+    assert all("text.h5" in line for line in done.stdout.splitlines())
+
+
 def test_two_nets_in_two_threads_compute_what_one_does(net_file):
     nets = [caffe.Net(net_file, caffe.TEST) for _ in range(2)]
     images = [np.random.default_rng(n).normal(size=(8, 3, 32, 32)).astype(np.float32) for n in range(2)]

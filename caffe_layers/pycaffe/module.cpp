@@ -1,7 +1,6 @@
 // The module caffe._caffe: names and behaviour follow upstream's python/caffe/_caffe.cpp.
 
 #include <google/protobuf/stubs/logging.h>
-#include <hdf5.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -87,7 +86,6 @@ PYBIND11_MODULE(_caffe, m) {
 
   InitLog(google::GLOG_WARNING, true);
   google::protobuf::SetLogHandler(&LogOfProtobuf);
-  H5Eset_auto2(H5E_DEFAULT, NULL, NULL);  // HDF5 prints a page for each error; Caffe's checks say what matters
 
   m.def("log_level", &LogLevel, py::arg("level") = py::none(),
         R"(Show Caffe's messages on stderr from `level` up: "info", "warning" (as at import), "error" or "fatal".

@@ -18,7 +18,7 @@ boost::shared_ptr<Net> Build(const py::object& source, int phase, int level, con
   param.mutable_state()->set_level(level);
   for (const std::string& stage : stages) param.mutable_state()->add_stage(stage);
   if (!weights.empty()) CheckFile(weights);
-  py::gil_scoped_release release;
+  const Compute compute;
   boost::shared_ptr<Net> net(new Net(param));
   if (!weights.empty()) net->CopyTrainedLayersFrom(weights.string());
   return net;

@@ -3,6 +3,7 @@
 #ifndef CAFFE_LAYERS_PYCAFFE_PYCAFFE_HPP_
 #define CAFFE_LAYERS_PYCAFFE_PYCAFFE_HPP_
 
+#include <hdf5.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -29,7 +30,20 @@ typedef caffe::Solver<Dtype> Solver;
 typedef std::vector<boost::shared_ptr<Blob>> BlobVec;
 typedef std::filesystem::path Path;  // from Python a str, bytes or os.PathLike
 
-typedef py::call_guard<py::gil_scoped_release> ReleaseGil;
+/// Lets other Python threads run while Caffe computes in this one.
+class __attribute__((visibility("hidden"))) Compute {  // as pybind11 is
+ public:
+  // HDF5 prints a page for each error, until told not to in each thread; Caffe's checks say what matters.
+  Compute() {
+    static thread_local const herr_t quiet = H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    (void)quiet;
+  }
+
+ private:
+  const py::gil_scoped_release release_;
+};
+
+typedef py::call_guard<Compute> ReleaseGil;
 
 void BindBlob(py::module_* module);
 void BindLayer(py::module_* module);

@@ -121,7 +121,7 @@ py::class_<SolverType, Base, boost::shared_ptr<SolverType>> BindSolver(py::modul
   return py::class_<SolverType, Base, boost::shared_ptr<SolverType>>(*m, name, doc)
       .def(py::init([](const py::object& solver_file) {
              const caffe::SolverParameter param = ReadSolver(solver_file);
-             py::gil_scoped_release release;
+             const Compute compute;
              return boost::shared_ptr<SolverType>(new SolverType(param));
            }),
            py::arg("solver_file"),
@@ -225,7 +225,7 @@ Ctrl-C raises KeyboardInterrupt after the iteration that is under way; the solve
       "get_solver",
       [](const py::object& solver_file) {
         const caffe::SolverParameter param = ReadSolver(solver_file);
-        py::gil_scoped_release release;
+        const Compute compute;
         return boost::shared_ptr<Solver>(caffe::SolverRegistry<Dtype>::CreateSolver(param));
       },
       py::arg("solver_file"),
