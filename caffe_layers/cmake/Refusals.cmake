@@ -40,6 +40,7 @@ caffe_edit(
 # --- Blobs -----------------------------------------------------------------------------------------------------------
 caffe_edit(
   src/caffe/blob.cpp
+  "#include \"caffe/blob.hpp\"" "#include \"caffe/blob.hpp\"\n#include \"check_values.hpp\""
   # All is checked before anything changes, and also the sizes beside a 0: layers multiply those too.
   "  count_ = 1;\n  shape_.resize(shape.size());"
   "  int product = 1;
@@ -54,7 +55,7 @@ caffe_edit(
   "shape_vec[i] = shape.dim(i);\n    CHECK_EQ(shape_vec[i], shape.dim(i)) << \"the size of axis \" << i << \" is more than an int holds\";"
   # memory is taken only for values that are there
   "  // copy data\n  Dtype* data_vec = mutable_cpu_data();"
-  "  CHECK_EQ(count_, proto.double_data_size() > 0 ? proto.double_data_size() : proto.data_size()) << \"values in a blob\";
+  "  CheckValues(proto, count_);
   // copy data\n  Dtype* data_vec = mutable_cpu_data();")
 caffe_edit(include/caffe/filler.hpp "DCHECK(blob->count());" "CHECK(blob->count());")
 
@@ -109,7 +110,7 @@ caffe_edit(
 # HDF5's handles were left open by errors. Weights that do not fit left those of the layers before them behind.
 caffe_edit(
   src/caffe/net.cpp
-  "#include \"check_parameters.hpp\"" "#include \"check_parameters.hpp\"\n#include \"hdf5_id.hpp\""
+  "#include \"check_parameters.hpp\"" "#include \"check_parameters.hpp\"\n#include \"check_values.hpp\"\n#include \"hdf5_id.hpp\""
   "hid_t file_hid = " "Hdf5Id file_hid = "
   "hid_t data_hid = " "Hdf5Id data_hid = "
   "hid_t diff_hid = " "Hdf5Id diff_hid = "
@@ -136,7 +137,7 @@ caffe_edit(
 # A state that does not fit the net was found half way through, or by the update after.
 caffe_edit(
   src/caffe/solvers/sgd_solver.cpp
-  "#include \"caffe/sgd_solvers.hpp\"" "#include \"caffe/sgd_solvers.hpp\"\n#include \"hdf5_id.hpp\""
+  "#include \"caffe/sgd_solvers.hpp\"" "#include \"caffe/sgd_solvers.hpp\"\n#include \"check_values.hpp\"\n#include \"hdf5_id.hpp\""
   "  ReadProtoFromBinaryFile(state_file, &state);\n  this->iter_ = state.iter();\n"
   "  CHECK(ReadProtoFromBinaryFile(state_file, &state)) << \"Failed to parse solver state file: \" << state_file;
   CHECK_GE(state.iter(), 0) << \"the iteration of a solver state\";
@@ -146,8 +147,7 @@ caffe_edit(
     const BlobProto& blob = state.history(i);
     CHECK(history_[i]->ShapeEquals(blob)) << \"history blob \" << i << \" of the state has another shape than \"
         << history_[i]->shape_string() << \", that of the solver's\";
-    CHECK_EQ(blob.double_data_size() > 0 ? blob.double_data_size() : blob.data_size(), history_[i]->count())
-        << \"the values of history blob \" << i << \" of the state\";
+    CheckValues(blob, history_[i]->count());
   }\n"
   "  this->current_step_ = state.current_step();\n"
   "  this->iter_ = state.iter();\n  this->current_step_ = state.current_step();\n"

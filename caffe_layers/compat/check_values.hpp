@@ -1,0 +1,21 @@
+// A blob in a file: as many values as its shape says.
+
+#ifndef CAFFE_LAYERS_COMPAT_CHECK_VALUES_HPP_
+#define CAFFE_LAYERS_COMPAT_CHECK_VALUES_HPP_
+
+#include <glog/logging.h>
+
+#include "caffe/proto/caffe.pb.h"
+
+namespace caffe {
+
+/// Throws caffe::Error unless `blob` has `count` values, and as many gradients where it has any.
+inline void CheckValues(const BlobProto& blob, int count) {
+  CHECK_EQ(blob.double_data_size() > 0 ? blob.double_data_size() : blob.data_size(), count) << "values of a blob";
+  const int gradients = blob.double_diff_size() > 0 ? blob.double_diff_size() : blob.diff_size();
+  LOG_IF(FATAL, gradients > 0 && gradients != count) << "a blob of " << count << " values has " << gradients << " gradients";
+}
+
+}  // namespace caffe
+
+#endif  // CAFFE_LAYERS_COMPAT_CHECK_VALUES_HPP_
