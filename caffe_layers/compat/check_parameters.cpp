@@ -75,13 +75,13 @@ const Range* RangeOf(const FieldDescriptor& field) {
 template <typename Visit>
 bool ForEachNumber(const Message& message, const FieldDescriptor& field, const Visit& visit) {
   const Reflection& get = *message.GetReflection();
-#define CAFFE_NUMBERS(CPPTYPE, Type)                                                                         \
-  case FieldDescriptor::CPPTYPE_##CPPTYPE:                                                                   \
-    if (!field.is_repeated()) {                                                                              \
-      visit(get.Get##Type(message, &field));                                                                 \
-    } else {                                                                                                 \
+#define CAFFE_NUMBERS(CPPTYPE, Type)                                                                             \
+  case FieldDescriptor::CPPTYPE_##CPPTYPE:                                                                       \
+    if (!field.is_repeated()) {                                                                                  \
+      visit(get.Get##Type(message, &field));                                                                     \
+    } else {                                                                                                     \
       for (int i = 0; i < get.FieldSize(message, &field); ++i) visit(get.GetRepeated##Type(message, &field, i)); \
-    }                                                                                                        \
+    }                                                                                                            \
     return true
   switch (field.cpp_type()) {
     CAFFE_NUMBERS(INT32, Int32);

@@ -2,7 +2,6 @@
 
 #include <glog/logging.h>
 #include <google/protobuf/io/tokenizer.h>
-#include <google/protobuf/text_format.h>
 
 namespace caffe {
 namespace {
@@ -38,6 +37,15 @@ bool ParseText(google::protobuf::io::ZeroCopyInputStream* input, const std::stri
   parser.RecordErrorsTo(&errors);
   if (!parser.Parse(input, message)) LOG(FATAL) << errors.text();
   return true;
+}
+
+void ParseText(const std::string& text, const std::string& filename, google::protobuf::Message* message,
+               google::protobuf::TextFormat::ParseInfoTree* places) {
+  FirstError errors(filename);
+  google::protobuf::TextFormat::Parser parser;
+  parser.RecordErrorsTo(&errors);
+  parser.WriteLocationsTo(places);
+  if (!parser.ParseFromString(text, message)) LOG(FATAL) << errors.text();
 }
 
 }  // namespace caffe

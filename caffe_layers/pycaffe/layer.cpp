@@ -70,11 +70,6 @@ struct Release {
   }
 };
 
-py::object ToPython(const caffe::LayerParameter& param) {
-  const py::object type = py::module_::import("caffe.proto.caffe_pb2").attr("LayerParameter");
-  return type.attr("FromString")(py::bytes(param.SerializeAsString()));
-}
-
 caffe::LayerParameter FromPython(const py::object& message) {
   if (!py::hasattr(message, "SerializeToString")) throw py::type_error("needs a caffe.LayerParameter");
   return ReadParam<caffe::LayerParameter>(
@@ -88,7 +83,7 @@ boost::shared_ptr<Layer> CreatePythonLayer(const caffe::LayerParameter& param) {
       << "it needs python_param { module: \"...\" layer: \"...\" }: the module "
       << "that Python imports and the class in it";
   const py::object type = py::module_::import(module.c_str()).attr(name.c_str());
-  py::object instance = type(ToPython(param));
+  py::object instance = type(ToMessage(param));
   LOG_IF(FATAL, !py::isinstance<Layer>(instance) || !dynamic_cast<PythonLayer*>(instance.cast<Layer*>()))
       << module << "." << name << " is no class derived from caffe.Layer";
   Layer* layer = instance.cast<Layer*>();

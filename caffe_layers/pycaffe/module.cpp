@@ -136,6 +136,7 @@ Returns the level until now, so that caffe.log_level(before) brings it back; wit
   BindNet(&m);
   BindSolvers(&m);
   BindNccl(&m);
+  BindInspect(&m);
   BindKernels(&m);
 
   py::class_<caffe::Timer, boost::shared_ptr<caffe::Timer>>(m, "Timer",

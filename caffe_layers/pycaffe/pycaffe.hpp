@@ -50,6 +50,7 @@ void BindLayer(py::module_* module);
 void BindNet(py::module_* module);
 void BindSolvers(py::module_* module);
 void BindNccl(py::module_* module);
+void BindInspect(py::module_* module);
 void BindKernels(py::module_* module);
 
 /// Throws caffe::Error where `filename` cannot be opened for reading.
@@ -78,6 +79,13 @@ Param ReadParam(const py::object& source, void (*read)(const std::string&, Param
   CHECK(param.IsInitialized()) << "a " << type << " without its " << param.InitializationErrorString();
   upgrade(&param);
   return param;
+}
+
+/// `param` as a message of caffe_pb2.
+template <typename Param>
+py::object ToMessage(const Param& param) {
+  const py::object pb2 = py::module_::import("caffe.proto.caffe_pb2");
+  return pb2.attr(param.GetDescriptor()->name().c_str()).attr("FromString")(py::bytes(param.SerializeAsString()));
 }
 
 /// `object.name = value`: the Python object keeps what the C++ one behind it points to.

@@ -93,11 +93,6 @@ caffe::SolverParameter* MutableParam(const Solver& solver) {
   return const_cast<caffe::SolverParameter*>(&solver.param());
 }
 
-py::object ToMessage(const caffe::SolverParameter& param) {
-  const py::object type = py::module_::import("caffe.proto.caffe_pb2").attr("SolverParameter");
-  return type.attr("FromString")(py::bytes(param.SerializeAsString()));
-}
-
 class PySolverCallback : public Solver::Callback {
  public:
   PySolverCallback(py::handle on_start, py::handle on_gradients_ready)
@@ -147,7 +142,7 @@ Those that can be set hold from the next iteration on. All others are fixed when
           "Snapshots are PREFIX_iter_N.caffemodel and .solverstate.")
       .def_property_readonly("layer_wise_reduce", &Param::layer_wise_reduce,
                              "Whether gradients travel layer by layer between several GPUs.")
-      .def("to_proto", &ToMessage, "A copy of all parameters, a caffe_pb2.SolverParameter.");
+      .def("to_proto", &ToMessage<caffe::SolverParameter>, "A copy of all parameters, a caffe_pb2.SolverParameter.");
 }
 
 }  // namespace
