@@ -12,6 +12,7 @@ from caffe import CaffeError, NetSpec, layers
 from caffe.proto import caffe_pb2
 from google.protobuf import message, text_format
 
+from tiny_imagenet import prototxt
 from tiny_imagenet.errors import NetError
 from tiny_imagenet.zoo import Model
 
@@ -120,32 +121,13 @@ def _with_layers(net: caffe_pb2.NetParameter, layer_list) -> caffe_pb2.NetParame
     return result
 
 
-def parse(into, path: str | os.PathLike[str]):
-    """Read a prototxt into the message `into` and return it.
-
-    Raises:
-        NetError: the file is missing or does not parse; the message says where, as path:line:column.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        return text_format.Parse(text, into)
-    except OSError as error:
-        raise NetError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise NetError(f"{path} is no text: a prototxt is expected") from error
-    except text_format.ParseError as error:
-        what = str(error).split(" : ", 1)[-1].replace("\n", " ").rstrip(": ")
-        place = f":{error.GetLine()}:{error.GetColumn()}" if error.GetLine() else ""
-        raise NetError(f"{path}{place}: {what}") from error
-
-
 def read(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
     """The net of a prototxt file.
 
     Raises:
-        NetError: as `parse`, or there is no layer in it.
+        NetError: the file is missing or does not parse (path:line:column), or there is no layer in it.
     """
-    net = parse(caffe_pb2.NetParameter(), path)
+    net = prototxt.read(caffe_pb2.NetParameter(), path)
     if not net.layer:
         raise NetError(f"{path} has no layers: a net's prototxt is expected (old-format nets: upgrade_net_proto_text)")
     return net

@@ -7,7 +7,7 @@ import os
 
 from caffe.proto import caffe_pb2
 
-from tiny_imagenet import nets
+from tiny_imagenet import nets, prototxt
 from tiny_imagenet.errors import NetError
 from tiny_imagenet.zoo import Model
 
@@ -65,7 +65,7 @@ def read(path: str | os.PathLike[str]) -> caffe_pb2.SolverParameter:
     Raises:
         NetError: it is missing, does not parse, names no net or holds a number that trains nothing.
     """
-    solver = nets.parse(caffe_pb2.SolverParameter(), path)
+    solver = prototxt.read(caffe_pb2.SolverParameter(), path)
     if not solver.net:
         raise NetError(f'{path} names no net: add a line such as net: "train_val.prototxt"')
     if not 0 < solver.base_lr < math.inf:
