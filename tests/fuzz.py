@@ -31,8 +31,9 @@ import time
 import traceback
 from pathlib import Path
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a thread that cannot be had for lack of memory ends the process
+if __name__ == "__main__":
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a thread that cannot be had for lack of memory ends the process
 
 import caffe
 import numpy as np
@@ -44,7 +45,23 @@ import fuzz_corpus
 BROKEN = "@broken@"  # stands for bytes that are no UTF-8 until the text is written
 NUMBERS = [0, 0, 1, 2, 3, 7, 64, -1, -1, -2, -7, 2**30, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, -(2**31), -(2**63)]
 FLOATS = [0.0, 1.0, -1.0, 0.5, 2.0, 3.0, 9.0, 1e-45, 1e38, -1e38, 3.4e38, float("inf"), float("-inf"), float("nan")]
-STRINGS = ["", "x", "fc", "label", "no_such_name", "a b", "a,b", "a.b", "..", "%s%n", "ä", BROKEN, "long" * 500, "\0", "\n"]
+STRINGS = [
+    "",
+    "x",
+    "fc",
+    "label",
+    "no_such_name",
+    "a b",
+    "a,b",
+    "a.b",
+    "..",
+    "%s%n",
+    "ä",
+    BROKEN,
+    "long" * 500,
+    "\0",
+    "\n",
+]
 FILES = [
     *("lmdb", "encoded_lmdb", "empty_lmdb", "images.txt", "windows.txt", "windows_odd.txt", "windows_short.txt"),
     *("windows_empty.txt", "empty.txt", "hdf5.txt", "image1.png", "mean.binaryproto", "small_mean.binaryproto"),
@@ -63,7 +80,7 @@ def messages(message):
                 yield from messages(inner)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def layer_types():
     return sorted(set(caffe.layer_type_list()) - {"Python"})
 
@@ -76,7 +93,9 @@ def value_for(rng, field, names):
         return rng.random() < 0.5
     if field.type in (field.TYPE_STRING, field.TYPE_BYTES):
         if field.name == "type" and rng.random() < 0.7:
-            value = rng.choice([*layer_types(), "gaussian", "xavier", "msra", "bilinear", "positive_unitball", "uniform"])
+            value = rng.choice(
+                [*layer_types(), "gaussian", "xavier", "msra", "bilinear", "positive_unitball", "uniform"]
+            )
         elif field.name in ("source", "mean_file", "file_name", "weights", "learned_net") and rng.random() < 0.8:
             value = rng.choice(FILES)
         elif names and rng.random() < 0.6:
@@ -86,7 +105,9 @@ def value_for(rng, field, names):
         return value.encode() if field.type == field.TYPE_BYTES else value
     if field.type in (field.TYPE_FLOAT, field.TYPE_DOUBLE):
         return rng.choice(FLOATS) if rng.random() < 0.7 else rng.uniform(-3, 3)
-    value = rng.choice([0, 1, 2, 3, -1] if field.name in FEW else NUMBERS) if rng.random() < 0.6 else rng.randint(-3, 12)
+    value = (
+        rng.choice([0, 1, 2, 3, -1] if field.name in FEW else NUMBERS) if rng.random() < 0.6 else rng.randint(-3, 12)
+    )
     low, high = {
         field.TYPE_INT32: (-(2**31), 2**31 - 1),
         field.TYPE_UINT32: (0, 2**32 - 1),
@@ -140,8 +161,10 @@ def mutate_message(rng, root):
         if field.message_type is None:
             set_value(rng, message, field, names)
         else:
-            mutate_message(rng, rng.choice(list(getattr(message, field.name))) if field.is_repeated
-                           else getattr(message, field.name))
+            mutate_message(
+                rng,
+                rng.choice(list(getattr(message, field.name))) if field.is_repeated else getattr(message, field.name),
+            )
     elif kind < 0.6 and fields:  # dropped
         field = rng.choice(fields)
         if field.is_repeated and rng.random() < 0.8:
@@ -299,6 +322,28 @@ class Corpus:
                 },
             }
 
+        self.kept = {path.name: path.read_bytes() for path in Path.cwd().iterdir() if path.is_file()}
+        self.folders = {path.name for path in Path.cwd().iterdir() if path.is_dir()}
+        self.stamps = {name: stamp(os.stat(name)) for name in self.kept}
+
+    def clean(self):
+        """Take away what the last case has written: the next one finds the same files, whichever went before."""
+        for entry in list(os.scandir()):
+            if entry.name in self.kept and stamp(entry.stat()) == self.stamps[entry.name]:
+                continue
+            if entry.is_file():
+                os.unlink(entry.path)
+            elif entry.name not in self.folders:
+                shutil.rmtree(entry.path)
+        for name, data in self.kept.items():
+            if not os.path.exists(name):
+                Path(name).write_bytes(data)
+                self.stamps[name] = stamp(os.stat(name))
+
+
+def stamp(status):
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
 
 def parsed(text, message):
     return text_format.Parse(text, message)
@@ -441,8 +486,9 @@ def run_net(net, rng, reshape=True):
     """All that is done with a net."""
     if net.layers and net.layers[0].type == "MemoryData":
         data = net.blobs[net._blob_names[net._top_ids(0)[0]]]
-        net.set_input_arrays(np.zeros((2 * max(1, data.num), *data.shape[1:]), np.float32),
-                             np.zeros(2 * max(1, data.num), np.float32))
+        net.set_input_arrays(
+            np.zeros((2 * max(1, data.num), *data.shape[1:]), np.float32), np.zeros(2 * max(1, data.num), np.float32)
+        )
     once = any(layer.type == "HDF5Output" for layer in net.layers)  # writes no second batch
     for _ in range(1 if once else 2):
         net.forward()
@@ -548,6 +594,7 @@ class Worker:
                     self.fail(number, "a CaffeError without text", case.text)
             except BaseException:
                 self.fail(number, traceback.format_exc(), case.text)
+            corpus.clean()
             if hdf5.open_objects() > 0:
                 self.fail(number, f"{hdf5.open_objects()} objects of HDF5 files left open", case.text)
                 break
@@ -575,8 +622,14 @@ class Worker:
         elif pid != 0:
             signal_ = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
             reason = signal.Signals(signal_).name if signal_ else f"exit status {os.WEXITSTATUS(status)}"
-            self.end(case, "" if status == 0 else f"ended by {reason}\n{self.log.read_text(errors='replace')[-6000:]}")
+            self.end(case, "" if status == 0 else f"ended by {reason}\n{self.last_words()}")
         return not self.done
+
+    def last_words(self):
+        """What it wrote: of a sanitizer's report the beginning, else the end."""
+        text = self.log.read_text(errors="replace")
+        report = re.search(r"[^\n]*(runtime error: |ERROR: \w+Sanitizer)", text)
+        return text[report.start() :][:6000] if report else text[-6000:]
 
     def end(self, case, reason):
         """The process is gone: note why, and go on behind its case."""
@@ -605,7 +658,7 @@ def run(options):
     try:
         begin = time.monotonic()
         workers = [Worker(options, i, options.jobs, folder / str(i)) for i in range(options.jobs)]
-        while any([worker.poll() for worker in workers]):
+        while sum(worker.poll() for worker in workers) > 0:
             time.sleep(0.05)
             if sum(len(worker.failures) for worker in workers) >= options.stop:
                 break

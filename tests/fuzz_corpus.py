@@ -57,7 +57,9 @@ def sequence(kind):
     return (
         BACKWARD
         + dummy("seq cont", (4, 2, 3), (4, 2), filler=('type: "gaussian"', ONE))
-        + layer(kind, "seq cont", "h", f'recurrent_param {{ num_output: 3 {XAVIER} bias_filler {{ type: "constant" }} }}')
+        + layer(
+            kind, "seq cont", "h", f'recurrent_param {{ num_output: 3 {XAVIER} bias_filler {{ type: "constant" }} }}'
+        )
         + layer("InnerProduct", "h", "fc", f"inner_product_param {{ num_output: 2 axis: 2 {XAVIER} }}")
         + layer("Reduction", "fc", "sum", "loss_weight: 1")
     )
@@ -99,8 +101,8 @@ def nets():
             "Convolution",
             "c1",
             "c2",
-            "convolution_param { num_output: 4 kernel_h: 2 kernel_w: 1 stride_h: 1 stride_w: 1 pad_h: 1 pad_w: 0 group: 2"
-            ' weight_filler { type: "msra" } bias_filler { type: "constant" value: 0.1 } }',
+            "convolution_param { num_output: 4 kernel_h: 2 kernel_w: 1 stride_h: 1 stride_w: 1 pad_h: 1 pad_w: 0"
+            ' group: 2 weight_filler { type: "msra" } bias_filler { type: "constant" value: 0.1 } }',
         )
         + layer("Convolution", "c2", "c3", conv("force_nd_im2col: true pad: 1 axis: 1")),
         "deconvolution": BACKWARD
@@ -165,12 +167,13 @@ def nets():
         "embed": dummy("i", (5,), filler='type: "uniform" min: 0 max: 3')
         + layer("Embed", "i", "e", f"embed_param {{ num_output: 3 input_dim: 4 {XAVIER} }}")
         + layer("Reduction", "e", "sum", "loss_weight: 1"),
-        "filter": BACKWARD
-        + dummy("x keep", (4, 3), (4,), filler=('type: "gaussian"', ONE))
-        + layer("Filter", "x keep", "f")
-        + layer("BatchReindex", "f index", "r").replace(
-            "layer { name", dummy("index", (3,), filler='type: "uniform" min: 0 max: 1.5') + "layer { name", 1
-        ),
+        "filter": dummy(
+            "x keep index", (4, 3), (4,), (3,), filler=('type: "gaussian"', ONE, 'type: "uniform" max: 1.5')
+        )
+        + FC
+        + layer("Filter", "fc keep", "f")
+        + layer("BatchReindex", "f index", "r")
+        + layer("Reduction", "r", "sum", "loss_weight: 1"),
         "parameter": layer("Parameter", "", "p", "parameter_param { shape { dim: 2 dim: 3 } } param { lr_mult: 1 }")
         + layer("Reduction", "p", "sum", "loss_weight: 0.5"),
         "lstm": sequence("LSTM"),
@@ -179,13 +182,15 @@ def nets():
         + dummy("c g cont", (1, 2, 3), (1, 2, 12), (1, 2), filler=('type: "gaussian"', 'type: "gaussian"', ONE))
         + layer("LSTMUnit", "c g cont", "c1 h1"),
         "hinge": loss("HingeLoss", parameters="hinge_loss_param { norm: L2 }"),
-        "logistic": loss("MultinomialLogisticLoss").replace('"fc" bottom: "label"', '"p" bottom: "label"').replace(
+        "logistic": loss("MultinomialLogisticLoss")
+        .replace('"fc" bottom: "label"', '"p" bottom: "label"')
+        .replace(
             'layer { name: "loss"', layer("Softmax", "fc", "p", "softmax_param { axis: 1 }") + 'layer { name: "loss"'
         ),
         "infogain": loss("InfogainLoss", parameters='infogain_loss_param { source: "infogain.binaryproto" axis: 1 }'),
         "infogain3": loss(
             "InfogainLoss", dummy("h", (1, 1, 4, 4)), labels="label h", parameters="loss_param { ignore_label: 3 }"
-        ),
+        ).replace(BACKWARD, ""),
         "euclidean": loss("EuclideanLoss", dummy("t", (2, 4)), labels="t", parameters="loss_weight: 2"),
         "cross_entropy": loss("SigmoidCrossEntropyLoss", dummy("t", (2, 4)), labels="t"),
         "contrastive": BACKWARD
@@ -245,7 +250,8 @@ def nets():
             "Data",
             "",
             "x",
-            'data_param { source: "lmdb" batch_size: 2 backend: LMDB } transform_param { mean_file: "mean.binaryproto" }',
+            'data_param { source: "lmdb" batch_size: 2 backend: LMDB }'
+            ' transform_param { mean_file: "mean.binaryproto" }',
         )
         + layer("Data", "", "y", 'data_param { source: "encoded_lmdb" batch_size: 2 backend: LMDB }'),
         "crop_data": layer(
@@ -349,8 +355,9 @@ def solvers():
             f'net_param {{ name: "trained" {TRAINED}{TEST_NET} }}\n'
         )
     found["files"] = (
-        'train_net: "trained.prototxt" test_net: "trained.prototxt" test_iter: 1 test_interval: 1 solver_type: NESTEROV\n'
-        'base_lr: 0.1 lr_policy: "fixed" weights: "trained.caffemodel" snapshot_prefix: "snap" solver_mode: CPU\n'
+        'train_net: "trained.prototxt" test_net: "trained.prototxt" test_iter: 1 test_interval: 1\n'
+        'solver_type: NESTEROV base_lr: 0.1 lr_policy: "fixed" weights: "trained.caffemodel"\n'
+        'snapshot_prefix: "snap" solver_mode: CPU '
         "train_state { level: 1 } test_state { stage: 'deploy' }\n"
     )
     return found

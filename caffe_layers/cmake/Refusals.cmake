@@ -313,6 +313,7 @@ caffe_edit(
       CHECK(-far <= x1 && x1 <= x2 && x2 <= far && -far <= y1 && y1 <= y2 && y2 <= far)
           << \"window \" << i << \" of image \" << image_index << \" is not x1 y1 x2 y2\";"
   "window[WindowDataLayer::IMAGE_INDEX] = image_index;" "window[WindowDataLayer::IMAGE_INDEX] = image_database_.size() - 1;"
+  "<< image_index+1;" "<< image_database_.size();"
   "  CHECK_GT(crop_size, 0);"
   "  CHECK_GT(crop_size, 0) << \"crop_size\";
   CHECK_LT(this->layer_param_.window_data_param().context_pad(), (crop_size + 1) / 2)
