@@ -8,6 +8,7 @@
 
 #include "caffe/util/io.hpp"
 #include "caffe/util/math_functions.hpp"
+#include "check_process.hpp"
 #include "crop_copy.hpp"
 #include "datum_view.hpp"
 
@@ -196,7 +197,11 @@ void CropDataLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const
 /// The next batch, waited for; the one before it is handed back.
 template <typename Dtype>
 typename CropDataLayer<Dtype>::Slot* CropDataLayer<Dtype>::Next() {
-  if (workers_.empty()) Start();
+  if (workers_.empty()) {
+    Start();
+  } else {
+    CheckProcess(process_);
+  }
   std::unique_lock<std::mutex> lock(mutex_);
   if (returned_ < given_) {
     Recycle(slots_[returned_ % slots_.size()].get());
@@ -241,6 +246,7 @@ void CropDataLayer<Dtype>::Start() {
 #ifndef CPU_ONLY
   if (Caffe::mode() == Caffe::GPU) CUDA_CHECK(cudaGetDevice(&device));
 #endif
+  process_ = getpid();
   for (uint32_t i = 0; i < param_.threads(); ++i) workers_.emplace_back(&CropDataLayer<Dtype>::Work, this, device);
 }
 

@@ -1,6 +1,8 @@
 #ifndef CAFFE_CROP_DATA_LAYER_HPP_
 #define CAFFE_CROP_DATA_LAYER_HPP_
 
+#include <sys/types.h>
+
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -105,7 +107,8 @@ class CropDataLayer : public Layer<Dtype> {
   std::mutex orders_mutex_;
   vector<std::pair<uint64_t, Order>> orders_;  // the last epochs'
 
-  std::mutex mutex_;  // guards what follows
+  pid_t process_ = 0;  // that the threads are in
+  std::mutex mutex_;   // guards what follows
   std::condition_variable work_, ready_;
   vector<std::unique_ptr<Slot>> slots_;  // batch number b lies in slot b modulo their number
   uint64_t start_;                       // the iteration of batch number 0

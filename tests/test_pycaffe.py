@@ -314,12 +314,17 @@ def test_parameters_are_a_list_of_blobs(net_file):
     assert repr(weights) == "<caffe.Blob (6, 60)>"
     with pytest.raises(IndexError, match="there is no blob 2: there are 2"):
         params[2]
-    with pytest.raises(caffe.CaffeError, match=r"blob 0 has the shape \(6, 60\), not \(6,\)"):
+    with pytest.raises(TypeError):  # the solver would go on with the one before
         params[0] = bias
     with pytest.raises(TypeError):
         params.append(None)
     with pytest.raises((TypeError, AttributeError)):
         del params[0]
+    params.extend(params)
+    assert len(params) == 4
+    with pytest.raises(RuntimeError):
+        params.extend([bias, "no blob"])
+    assert len(params) == 4
     with pytest.raises(caffe.CaffeError, match="-3"):
         weights.reshape(2, -3)
     with pytest.raises(TypeError):
@@ -351,3 +356,116 @@ def test_many_threads_may_be_the_first_to_use_a_module_of_ours():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+def test_a_subclass_that_asks_before_init_has_run_is_told_so(net_file):
+    class Early(caffe.Net):
+        def __init__(self, *arguments):
+            self.mine = 3
+            assert self.mine == 3
+            self.reshape()
+            super().__init__(*arguments)
+
+    with pytest.raises(
+        TypeError, match=r"Early.__init__\(\) has not run: call super\(\).__init__\(...\) before self.reshape"
+    ):
+        Early(net_file, caffe.TEST)
+    for cls, name in [(caffe.Blob, "data"), (caffe.SGDSolver, "step"), (caffe.Timer, "ms"), (caffe.Net, "layers")]:
+        with pytest.raises(TypeError, match="has not run"):
+            getattr(cls.__new__(cls), name)
+
+
+def test_a_subclass_may_use_any_attribute_of_its_own(net_file):
+    class Mine(caffe.Net):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.seen = []
+            self.before_forward(self.hook)
+            self._callbacks = self._net = self._input_arrays = ()
+
+        def hook(self, layer):
+            self.seen.append(layer)
+
+    net = Mine(net_file, caffe.TEST)
+    gc.collect()
+    net.forward()
+    assert net.seen == [0, 1, 2]
+
+
+def test_weights_shared_in_part_are_not_shared(tmp_path):
+    two = NET % "ReLU" + (
+        'layer { name: "fc2" type: "InnerProduct" bottom: "act" top: "fc2" inner_product_param { num_output: %d } }'
+    )
+    a, b = caffe.Net(message(two % 4), caffe.TEST), caffe.Net(message(two % 5), caffe.TEST)
+    with pytest.raises(caffe.CaffeError, match="Cannot share param 0 weights from layer 'fc2'"):
+        a.share_with(b)
+    b.params["fc"][0].data[...] = 5
+    assert (a.params["fc"][0].data != 5).all()
+
+
+def test_memory_that_was_shared_is_never_read_beyond_its_end(net_file):
+    a, b = caffe.Net(net_file, caffe.TEST), caffe.Net(net_file, caffe.TEST)
+    weights = b.params["fc"][0]
+    weights.reshape(2000, 2000)
+    weights.data[...] = 0
+    weights.reshape(6, 60)
+    b.share_with(a)
+    weights.reshape(2000, 2000)
+    assert np.isfinite(weights.data.sum())
+    text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }' + (
+        'layer { name: "f" type: "Flatten" bottom: "x" top: "y" }'
+    )
+    net = caffe.Net(message(text), caffe.TEST)
+    net.blobs["y"].reshape(1000, 1000)
+    net.forward()
+    net.blobs["y"].reshape(1000, 1000)
+    assert np.isfinite(net.blobs["y"].data).all()
+
+
+def test_a_net_whose_parameters_were_reshaped_computes_no_more(net_file):
+    net = caffe.Net(net_file, caffe.TEST)
+    net.params["fc"][0].reshape(3, 7)
+    for run in (net.forward, net.backward):
+        with pytest.raises(caffe.CaffeError, match="layer fc .*parameters have been reshaped"):
+            run()
+
+
+def test_a_blob_without_elements_has_an_array(net_file):
+    net = caffe.Net(message((NET % "ReLU").replace("dim: 2", "dim: 0")), caffe.TEST)
+    assert net.forward()["act"].shape == (0, 6)
+    assert net.blobs["data"].diff.shape == (0, 3, 4, 5)
+
+
+def test_layers_of_caffes_own_are_set_up_by_their_net(net_file):
+    net = caffe.Net(net_file, caffe.TEST)
+    with pytest.raises(caffe.CaffeError, match="a layer of type InnerProduct is set up by its net alone"):
+        net.layers[1].setup([net.blobs["data"]], [net.blobs["fc"]])
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda file: caffe.Net(None, caffe.TEST),
+        lambda file: caffe.Net(5, caffe.TEST),
+        lambda file: caffe.Net(file, caffe.TEST, weights=5),
+        lambda file: caffe.Net(file, caffe.TEST, stages="abc"),
+        lambda file: caffe.Net(file, caffe.TEST, stages=[1]),
+        lambda file: caffe.SGDSolver(None),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_type_errors(build, net_file):
+    with pytest.raises(TypeError) as error:
+        build(net_file)
+    assert "PYBIND11" not in str(error.value)
+
+
+def test_solver_counts_and_ranks_that_cannot_be_are_refused(net_file):
+    for call, value in [(caffe.set_solver_count, 0), (caffe.set_solver_count, -1), (caffe.set_solver_rank, -1)]:
+        with pytest.raises(caffe.CaffeError, match=str(value)):
+            call(value)
+    caffe.set_solver_rank(1)
+    try:
+        with pytest.raises(caffe.CaffeError, match="the solver's rank is 1: of 1 solvers"):
+            caffe.Net(net_file, caffe.TEST)
+    finally:
+        caffe.set_solver_rank(0)

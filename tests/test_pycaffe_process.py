@@ -250,3 +250,122 @@ def test_an_error_in_a_prefetch_thread_comes_out_of_forward(tmp_path):
             net.forward()
     del net
     assert caffe.Net(net_file, caffe.TEST).forward()["x"].shape == (2, 1, 2, 2)
+
+
+def test_a_net_in_use_by_one_thread_is_refused_to_another(net_file):
+    net = caffe.Net(net_file, caffe.TEST)
+    inside, outside = threading.Event(), threading.Event()
+
+    def wait(layer):
+        inside.set()
+        outside.wait(20)
+
+    net.before_forward(wait)
+    thread = threading.Thread(target=net.forward)
+    thread.start()
+    assert inside.wait(20)
+    try:
+        for call in (net.forward, net.reshape, lambda: net.copy_from("nowhere")):
+            with pytest.raises(caffe.CaffeError, match="this net is computing in another thread"):
+                call()
+    finally:
+        outside.set()
+        thread.join()
+    net.before_forward(lambda layer: net.reshape() if layer == 1 else None)  # the same thread may
+    net.forward()
+
+
+def test_a_solver_in_use_by_one_thread_is_refused_to_another(tmp_path):
+    from google.protobuf import text_format
+
+    param = caffe.proto.caffe_pb2.SolverParameter(base_lr=0.1, lr_policy="fixed")
+    text_format.Parse(NET + LOSS, param.net_param)
+    solver = caffe.get_solver(param)
+    inside, outside = threading.Event(), threading.Event()
+    solver.add_callback(lambda: (inside.set(), outside.wait(20)), lambda: None)
+    thread = threading.Thread(target=solver.step, args=(1,))
+    thread.start()
+    assert inside.wait(20)
+    try:
+        for call in (lambda: solver.step(1), solver.solve, solver.snapshot, solver.apply_update):
+            with pytest.raises(caffe.CaffeError, match="this solver is computing in another thread"):
+                call()
+    finally:
+        outside.set()
+        thread.join()
+    assert solver.iter == 1
+
+
+END = """
+import caffe, sys, threading, time
+net = caffe.Net(sys.argv[1], caffe.TEST)
+if sys.argv[2] == "callback":
+    net.before_forward(lambda layer: None)
+def run():
+    while True:
+        net._forward(0, 3)
+for _ in range(1):
+    threading.Thread(target=run, daemon=True).start()
+time.sleep(0.3)
+"""
+
+
+@pytest.mark.parametrize("how", ["plain", "callback"])
+def test_a_script_may_end_while_a_daemon_thread_computes(how, net_file):
+    for _ in range(5):
+        done = python(END, net_file, how, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+FORK = """
+import caffe, multiprocessing, sys, warnings
+warnings.simplefilter("ignore")  # Python 3.12 and newer warn of threads
+net = caffe.Net(sys.argv[1], caffe.TEST)
+net.forward()
+def child(net_file):
+    caffe.Net(net_file, caffe.TEST).forward()
+    net.forward()
+process = multiprocessing.get_context("fork").Process(target=child, args=sys.argv[1:])
+process.start()
+process.join(30)
+print(process.exitcode)
+process.kill()
+"""
+
+
+def test_a_forked_process_computes(net_file):
+    net_file.write_text(NET.replace("dim: 32 dim: 32", "dim: 96 dim: 96"))
+    assert python(FORK, net_file, timeout=60).stdout == "0\n"
+
+
+FORKED_DATA = """
+import caffe, os, sys
+net = caffe.Net(sys.argv[1], caffe.TEST)
+net.forward()
+child = os.fork()
+if child == 0:
+    try:
+        net.forward()
+    except caffe.CaffeError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.parametrize("kind", ["Data", "CropData"])
+def test_a_forked_process_is_told_that_the_data_threads_stayed_behind(kind, tmp_path):
+    import lmdb
+
+    datum = caffe.proto.caffe_pb2.Datum(channels=3, height=4, width=4, data=bytes(48), label=1)
+    with lmdb.open(str(tmp_path / "db"), map_size=2**20) as db, db.begin(write=True) as transaction:
+        for n in range(4):
+            transaction.put(f"{n:03}".encode(), datum.SerializeToString())
+    net_file = tmp_path / "net.prototxt"
+    param = "data_param { backend: LMDB" if kind == "Data" else "crop_data_param {"
+    net_file.write_text(
+        f'layer {{ name: "data" type: "{kind}" top: "x" top: "y" transform_param {{ crop_size: 3 }} '
+        f'{param} source: "{tmp_path}/db" batch_size: 2 }} }}'
+    )
+    done = python(FORKED_DATA, net_file, timeout=60)
+    assert "build the net after the fork" in done.stdout

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 
 import caffe
 import numpy as np
@@ -174,7 +175,7 @@ def test_a_parameter_that_was_reshaped_is_refused(solver_file):
     solver = caffe.SGDSolver(solver_file)
     solver.net.params["fc"][0].reshape(200, 300)
     for run in (lambda: solver.step(1), solver.apply_update):
-        with pytest.raises(caffe.CaffeError, match="parameter 0 has been reshaped"):
+        with pytest.raises(caffe.CaffeError, match="reshaped since"):
             run()
 
 
@@ -185,6 +186,48 @@ def test_a_count_that_cannot_be_stepped_is_refused(count, solver_file):
     with pytest.raises((caffe.CaffeError, TypeError)):
         solver.step(count)
     assert solver.iter == 1
+
+
+def test_a_parameter_reshaped_in_a_callback_is_refused(solver_file):
+    solver = caffe.SGDSolver(solver_file)
+    solver.add_callback(lambda: None, lambda: solver.net.params["fc"][0].reshape(3000, 3000))
+    with pytest.raises(caffe.CaffeError, match="parameter 0 has been reshaped"):
+        solver.step(1)
+
+
+def test_test_nets_keep_their_callbacks_whatever_happens_to_the_list(solver_file):
+    solver_file.write_text(solver_file.read_text().replace("net_param {", "test_iter: 1 test_interval: 2 net_param {"))
+    solver = caffe.SGDSolver(solver_file)
+    seen = []
+    nets = solver.test_nets
+    nets[0].before_forward(seen.append)
+    assert solver.test_nets[0] is nets[0]
+    nets.clear()
+    solver.step(3)
+    assert seen
+
+
+def test_the_iteration_ends_where_an_int_does(solver_file):
+    solver = caffe.SGDSolver(solver_file)
+    solver.iter = 2**31 - 1
+    with pytest.raises(caffe.CaffeError, match="the iteration"):
+        solver.apply_update()
+    with pytest.raises(caffe.CaffeError, match="cannot step 1 iterations"):
+        solver.step(1)
+    with pytest.raises(caffe.CaffeError, match="2147483648"):
+        solver.iter = 2**31
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("display", -1), ("snapshot", -1), ("base_lr", float("nan")), ("momentum", -0.5), ("max_iter", -3)],
+)
+def test_parameters_that_cannot_be_are_refused(name, value, solver_file):
+    param = caffe.SGDSolver(solver_file).param
+    before = getattr(param, name)
+    with pytest.raises(caffe.CaffeError, match=f"{name} is"):
+        setattr(param, name, value)
+    assert getattr(param, name) == before
 
 
 def test_nothing_is_shared_with_nothing(solver_file):
@@ -276,3 +319,76 @@ def test_a_handler_of_ones_own_raises_what_it_likes(solver_file):
     finally:
         signal.signal(signal.SIGALRM, former)
     assert solver.iter == 3
+
+
+NESTED = """
+import caffe, os, signal, sys, threading, time
+solver = caffe.SGDSolver(sys.argv[1])
+inner = caffe.SGDSolver(sys.argv[1])
+nested = []
+def nest(layer):
+    if not nested:
+        nested.append(True)
+        solver.step(1)
+solver.net.before_forward(nest)
+def interrupt():
+    while solver.iter < 5:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+try:
+    solver.step(10**9)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+def test_a_step_within_a_step_leaves_the_outer_one_interruptible(solver_file, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(NESTED)
+    done = subprocess.run([sys.executable, script, solver_file], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
+
+
+def test_an_interrupted_solver_is_freed(solver_file):
+    import gc
+    import weakref
+
+    class EnoughError(Exception):
+        pass
+
+    def handler(*_):
+        raise EnoughError
+
+    def run():
+        solver = caffe.SGDSolver(solver_file)
+        threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGALRM)).start()
+        with pytest.raises(EnoughError):
+            solver.step(10**9)
+        return weakref.ref(solver)
+
+    former = signal.signal(signal.SIGALRM, handler)
+    try:
+        alive = run()
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    gc.collect()
+    assert alive() is None
+
+
+def test_an_interrupt_is_not_lost_where_the_snapshot_after_it_fails(solver_file, tmp_path):
+    def handler(*_):
+        raise KeyboardInterrupt
+
+    solver = caffe.SGDSolver(solver_file)
+    solver.param.max_iter = 10**9
+    solver.param.snapshot_prefix = tmp_path / "nowhere" / "s"
+    threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGALRM)).start()
+    former = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as error:
+            solver.solve()
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    if sys.version_info >= (3, 11):
+        assert "cannot write" in error.value.__notes__[0]

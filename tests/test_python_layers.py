@@ -232,6 +232,27 @@ def test_net_and_layers_go_together(net_of):
     assert alive() is None
 
 
+def test_a_layer_that_knows_its_net_goes_with_it(net_of):
+    net = net_of("Scale")
+    layer, alive = weakref.ref(net.layers[2]), weakref.ref(net)
+    net.layers[2].net = net
+    net.layers[2].me = net.layers[2]
+    del net
+    gc.collect()
+    assert layer() is None
+    assert alive() is None
+
+
+def test_a_layer_that_asks_before_init_has_run_is_told_so(net_of, module):
+    def early(self, param):
+        self.blobs.add_blob(3)
+        caffe.Layer.__init__(self, param)
+
+    module.Scale.__init__ = early
+    with pytest.raises(TypeError, match=r"before self\.blobs"):
+        net_of("Scale")
+
+
 def test_a_layer_outlives_its_net(net_of):
     layer = net_of("Scale", "3").layers[2]
     gc.collect()

@@ -16,17 +16,42 @@ caffe_edit(
   "    ShapeLayer(layer_param, bottom_vecs_[layer_id], top_vecs_[layer_id], [&] {
       layers_[layer_id]->SetUp(bottom_vecs_[layer_id], top_vecs_[layer_id]);
     });
-    TakeBlobs(layer_param, layers_[layer_id]->blobs());"
+    TakeBlobs(layer_param, layers_[layer_id]->blobs());
+    parameter_shapes_.push_back(LayerShapes(layers_[layer_id]->blobs()));"
   "    layers_[i]->Reshape(bottom_vecs_[i], top_vecs_[i]);"
   "    ShapeLayer(layers_[i]->layer_param(), bottom_vecs_[i], top_vecs_[i], [&] {
       layers_[i]->Reshape(bottom_vecs_[i], top_vecs_[i]);
     });"
   "Dtype layer_loss = layers_[i]->Forward(bottom_vecs_[i], top_vecs_[i]);"
-  "Dtype layer_loss = ForwardLayer(layers_[i].get(), bottom_vecs_[i], top_vecs_[i], shapes_[i]);"
+  "Dtype layer_loss = ForwardLayer(layers_[i].get(), bottom_vecs_[i], top_vecs_[i], shapes_[i],
+                                     parameter_shapes_[i]);"
   "      layers_[i]->Backward(\n          top_vecs_[i], bottom_need_backward_[i], bottom_vecs_[i]);"
-  "      OfLayer(layers_[i]->layer_param(), [&] {
+  "      CheckParameterShapes(layers_[i].get(), parameter_shapes_[i]);
+      OfLayer(layers_[i]->layer_param(), [&] {
         layers_[i]->Backward(top_vecs_[i], bottom_need_backward_[i], bottom_vecs_[i]);
       });")
+# Weights that do not fit were found when those of the layers before them were shared already.
+caffe_edit(
+  src/caffe/net.cpp
+  "  int num_source_layers = other->layers().size();
+  for (int i = 0; i < num_source_layers; ++i) {
+    Layer<Dtype>* source_layer"
+  "  int num_source_layers = other->layers().size();
+  for (int n = 0; n < 2 * num_source_layers; ++n) {
+    const int i = n % num_source_layers;
+    const bool check = n < num_source_layers;
+    Layer<Dtype>* source_layer"
+  "      target_blobs[j]->ShareData(*source_blob);" "      if (!check) target_blobs[j]->ShareData(*source_blob);")
+# An update walks over a parameter and its history together.
+caffe_edit(
+  src/caffe/solvers/sgd_solver.cpp
+  "  Dtype rate = GetLearningRate();\n  if"
+  "  for (int i = 0; i < this->net_->learnable_params().size(); ++i) {
+    LOG_IF(FATAL, this->net_->learnable_params()[i]->count() != history_[i]->count())
+        << \"learnable parameter \" << i << \" has been reshaped since the solver was made: build a new solver\";
+  }
+  CHECK_LT(this->iter_, INT_MAX) << \"the iteration\";
+  Dtype rate = GetLearningRate();\n  if")
 caffe_edit(
   src/caffe/solver.cpp
   "#include \"caffe/solver.hpp\"" "#include \"caffe/solver.hpp\"\n#include \"check_parameters.hpp\""
@@ -57,6 +82,18 @@ caffe_edit(
   "  // copy data\n  Dtype* data_vec = mutable_cpu_data();"
   "  CheckValues(proto, count_);
   // copy data\n  Dtype* data_vec = mutable_cpu_data();")
+# Memory that is another blob's may be smaller than this blob's own once was; a blob of no elements had none.
+caffe_edit(
+  src/caffe/blob.cpp
+  "  if (count_ > capacity_) {
+    capacity_ = count_;
+    data_.reset(new SyncedMemory(capacity_ * sizeof(Dtype)));
+    diff_.reset(new SyncedMemory(capacity_ * sizeof(Dtype)));
+  }"
+  "  const size_t needed = count_ * sizeof(Dtype);
+  if (count_ > capacity_) capacity_ = count_;
+  if (!data_ || data_->size() < needed) data_.reset(new SyncedMemory(needed));
+  if (!diff_ || diff_->size() < needed) diff_.reset(new SyncedMemory(needed));")
 caffe_edit(include/caffe/filler.hpp "DCHECK(blob->count());" "CHECK(blob->count());")
 
 # --- Files -----------------------------------------------------------------------------------------------------------
@@ -214,6 +251,9 @@ caffe_edit(src/caffe/layers/deconv_layer.cpp
     CHECK(output_dim > 0 && output_dim <= INT_MAX) << output_dim << \" outputs for \" << input_dim << \" inputs\";")
 caffe_edit(
   src/caffe/layers/im2col_layer.cpp
+  "  vector<int> top_shape = bottom[0]->shape();"
+  "  CHECK_EQ(bottom[0]->num_axes(), channel_axis_ + 1 + num_spatial_axes_) << \"axes of its bottom\";
+  vector<int> top_shape = bottom[0]->shape();"
   "    top_shape[channel_axis_] *= kernel_shape_data[i];"
   "    CHECK_LE(kernel_shape_data[i], INT_MAX / std::max(1, top_shape[channel_axis_])) << \"the size of its kernel\";
     top_shape[channel_axis_] *= kernel_shape_data[i];"
@@ -342,3 +382,12 @@ caffe_edit(include/caffe/layers/spp_layer.hpp
     for (FlattenLayer<Dtype>* layer : flatten_layers_) delete layer;
   }"
            "#include \"caffe/proto/caffe.pb.h\"" "#include \"caffe/layers/flatten_layer.hpp\"\n#include \"caffe/proto/caffe.pb.h\"")
+# A process that was forked has none of the threads that read ahead, and waited for them for ever.
+caffe_edit(
+  src/caffe/layers/base_data_layer.cpp
+  "  prefetch_current_ = prefetch_full_.pop(\"Waiting for data\");"
+  "  CheckProcess(process_);\n  prefetch_current_ = prefetch_full_.pop(\"Waiting for data\");")
+caffe_edit(
+  include/caffe/layers/base_data_layer.hpp
+  "#include \"caffe/layer.hpp\"" "#include \"caffe/layer.hpp\"\n#include \"check_process.hpp\""
+  "  Batch<Dtype>* prefetch_current_;" "  Batch<Dtype>* prefetch_current_;\n  const pid_t process_ = getpid();")

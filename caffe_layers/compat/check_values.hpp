@@ -13,7 +13,8 @@ namespace caffe {
 inline void CheckValues(const BlobProto& blob, int count) {
   CHECK_EQ(blob.double_data_size() > 0 ? blob.double_data_size() : blob.data_size(), count) << "values of a blob";
   const int gradients = blob.double_diff_size() > 0 ? blob.double_diff_size() : blob.diff_size();
-  LOG_IF(FATAL, gradients > 0 && gradients != count) << "a blob of " << count << " values has " << gradients << " gradients";
+  LOG_IF(FATAL, gradients > 0 && gradients != count)
+      << "a blob of " << count << " values has " << gradients << " gradients";
 }
 
 }  // namespace caffe

@@ -39,10 +39,24 @@ auto OfLayer(const LayerParameter& param, const Run& run) -> decltype(run()) {
 /// Throws caffe::Error for an empty bottom of a layer that divides by its sizes or reads its first value.
 template <typename Dtype>
 void CheckBottoms(const LayerParameter& param, const std::vector<Blob<Dtype>*>& bottom) {
-  static const std::set<std::string> needs_values = {
-      "Accuracy", "ArgMax",  "BatchNorm", "Bias", "ContrastiveLoss",         "HDF5Output", "HingeLoss", "InfogainLoss",
-      "LRN",      "LSTM",    "LSTMUnit",  "MVN",  "MultinomialLogisticLoss", "RNN",        "SPP",       "Scale",
-      "Softmax",  "SoftmaxWithLoss"};
+  static const std::set<std::string> needs_values = {"Accuracy",
+                                                     "ArgMax",
+                                                     "BatchNorm",
+                                                     "Bias",
+                                                     "ContrastiveLoss",
+                                                     "HDF5Output",
+                                                     "HingeLoss",
+                                                     "InfogainLoss",
+                                                     "LRN",
+                                                     "LSTM",
+                                                     "LSTMUnit",
+                                                     "MVN",
+                                                     "MultinomialLogisticLoss",
+                                                     "RNN",
+                                                     "SPP",
+                                                     "Scale",
+                                                     "Softmax",
+                                                     "SoftmaxWithLoss"};
   if (needs_values.count(param.type()) == 0) return;
   for (size_t i = 0; i < bottom.size(); ++i) {
     LOG_IF(FATAL, bottom[i]->count() == 0)
@@ -68,11 +82,22 @@ void ShapeLayer(const LayerParameter& param, const std::vector<Blob<Dtype>*>& bo
   });
 }
 
-/// Runs a layer's Forward. `last` are the shapes of its blobs after its last Reshape.
+/// Throws caffe::Error where parameters of the layer have other shapes than its SetUp gave them, which its sizes are
+/// computed from. A layer in Python may do so.
+template <typename Dtype>
+void CheckParameterShapes(Layer<Dtype>* layer, const LayerShapes& after_set_up) {
+  LOG_IF(FATAL, after_set_up != LayerShapes(layer->blobs()) && std::string(layer->type()) != "Python")
+      << "layer " << layer->layer_param().name() << " (" << layer->type() << "): its parameters have been reshaped "
+      << "since it was made: build a new net";
+}
+
+/// Runs a layer's Forward. `last` are the shapes of its blobs after its last Reshape, `parameters` those of its
+/// parameters after SetUp.
 template <typename Dtype>
 Dtype ForwardLayer(Layer<Dtype>* layer, const std::vector<Blob<Dtype>*>& bottom, const std::vector<Blob<Dtype>*>& top,
-                   const LayerShapes& last) {
+                   const LayerShapes& last, const LayerShapes& parameters) {
   const LayerParameter& param = layer->layer_param();
+  CheckParameterShapes(layer, parameters);
   if (last != LayerShapes(bottom, top)) ShapeLayer(param, bottom, top, [&] { layer->Reshape(bottom, top); });
   return OfLayer(param, [&] {
     CheckBottoms(param, bottom);

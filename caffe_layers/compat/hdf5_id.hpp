@@ -36,7 +36,8 @@ class Hdf5Id {
   hid_t id_;
 };
 
-/// Throws caffe::Error unless the dataset is one value of this class: HDF5 writes all there is into the reader's memory.
+/// Throws caffe::Error unless the dataset is one value of this class: HDF5 writes all there is into the reader's
+/// memory.
 void CheckOneValue(hid_t location, const std::string& name, H5T_class_t type);
 
 /// The text of a dataset. Throws caffe::Error where it is not one text of a fixed length.

@@ -9,7 +9,7 @@
 
 namespace caffe {
 
-/// The shapes of a layer's bottoms and tops at one moment.
+/// The shapes of a layer's bottoms and tops, or of its parameters, at one moment.
 class LayerShapes {
  public:
   template <typename Dtype>
@@ -17,6 +17,12 @@ class LayerShapes {
     for (const auto* blobs : {&bottom, &top}) {
       for (const Blob<Dtype>* blob : *blobs) shapes_.push_back(blob->shape());
     }
+  }
+
+  /// Of a layer's parameters.
+  template <typename Dtype>
+  explicit LayerShapes(const std::vector<shared_ptr<Blob<Dtype>>>& blobs) {
+    for (const auto& blob : blobs) shapes_.push_back(blob->shape());
   }
 
   bool operator!=(const LayerShapes& other) const { return shapes_ != other.shapes_; }

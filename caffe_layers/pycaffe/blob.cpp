@@ -38,13 +38,6 @@ void Append(BlobVec* blobs, const boost::shared_ptr<Blob>& blob) {
   blobs->push_back(blob);
 }
 
-void Replace(BlobVec* blobs, py::ssize_t index, const boost::shared_ptr<Blob>& blob) {
-  boost::shared_ptr<Blob>& old = (*blobs)[Index(*blobs, index)];
-  LOG_IF(FATAL, old->shape() != blob->shape())
-      << "blob " << index << " has the shape " << ShapeText(*old) << ", not " << ShapeText(*blob);
-  old = blob;
-}
-
 }  // namespace
 
 std::vector<int> ShapeOf(const py::args& args) {
@@ -53,15 +46,16 @@ std::vector<int> ShapeOf(const py::args& args) {
     const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(arg.ptr()));
     if (!index) throw py::error_already_set();
     const long size = PyLong_AsLong(index.ptr());
-    CHECK(!PyErr_Occurred() && size >= 0 && size <= INT_MAX)
-        << (PyErr_Clear(), "a blob's axis cannot have ") << py::str(arg).cast<std::string>() << " elements";
+    const bool fits = !PyErr_Occurred() && size >= 0 && size <= INT_MAX;
+    PyErr_Clear();
+    LOG_IF(FATAL, !fits) << "a blob's axis cannot have " << py::str(arg).cast<std::string>() << " elements";
     shape.push_back(size);
   }
   return shape;
 }
 
 void BindBlob(py::module_* module) {
-  py::class_<Blob, boost::shared_ptr<Blob>>(*module, "Blob",
+  py::class_<Blob, boost::shared_ptr<Blob>>(*module, "Blob", Built(),
                                             R"(An array of a net, float32: its values and their gradients.
 
 `blob.data` and `blob.diff` are numpy views of the blob's own memory: write into them with `blob.data[...] = values`.
@@ -104,8 +98,8 @@ size or more elements than an int counts.)")
           "The gradients: a float32 view of shape `shape`.")
       .def("__repr__", [](const Blob& blob) { return "<caffe.Blob " + ShapeText(blob) + ">"; });
 
-  // No item can be taken away: a layer that has lost a parameter would read beyond the end. Python iterates by index.
-  py::class_<BlobVec>(*module, "BlobVec", "The parameters of a layer: a list of Blob that can be added to.")
+  // No item can be taken away or replaced: a layer would read beyond the end, a solver go on with the one before.
+  py::class_<BlobVec>(*module, "BlobVec", Built(), "The parameters of a layer: a list of Blob that can be added to.")
       .def("__len__", [](const BlobVec& blobs) { return blobs.size(); })
       .def(
           "__getitem__", [](const BlobVec& blobs, py::ssize_t index) { return blobs[Index(blobs, index)]; },
@@ -117,12 +111,13 @@ size or more elements than an int counts.)")
             return py::list(blobs[slice]);
           },
           py::arg("index"))
-      .def("__setitem__", &Replace, py::arg("index"), py::arg("blob").none(false))
       .def("append", &Append, py::arg("blob").none(false), "Add a blob at the end.")
       .def(
           "extend",
           [](BlobVec* blobs, const py::iterable& more) {
-            for (const py::handle& blob : more) Append(blobs, blob.cast<boost::shared_ptr<Blob>>());
+            BlobVec added;  // all or nothing; `more` may be these blobs themselves
+            for (const py::handle& blob : more) Append(&added, blob.cast<boost::shared_ptr<Blob>>());
+            blobs->insert(blobs->end(), added.begin(), added.end());
           },
           py::arg("blobs"), "Add several blobs at the end.")
       .def(

@@ -1,5 +1,6 @@
 // Layer, and layers that are written in Python: type "Python".
 
+#include "guarded_layer.hpp"
 #include "pycaffe.hpp"
 
 namespace pycaffe {
@@ -35,24 +36,24 @@ class PythonLayer : public Layer {
   const char* type() const override { return "Python"; }
 
   void LayerSetUp(const Blobs& bottom, const Blobs& top) override {
-    py::gil_scoped_acquire gil;
+    const AcquireGil gil;
     const py::object self = Self();
     self.attr("param_str") = layer_param_.python_param().param_str();
     self.attr("phase") = static_cast<int>(phase_);
     self.attr("setup")(ToPython(bottom), ToPython(top));
   }
   void Reshape(const Blobs& bottom, const Blobs& top) override {
-    py::gil_scoped_acquire gil;
+    const AcquireGil gil;
     Self().attr("reshape")(ToPython(bottom), ToPython(top));
   }
 
  protected:
   void Forward_cpu(const Blobs& bottom, const Blobs& top) override {
-    py::gil_scoped_acquire gil;
+    const AcquireGil gil;
     Self().attr("forward")(ToPython(bottom), ToPython(top));
   }
   void Backward_cpu(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
-    py::gil_scoped_acquire gil;
+    const AcquireGil gil;
     Self().attr("backward")(ToPython(top), propagate_down, ToPython(bottom));
   }
 
@@ -65,7 +66,7 @@ struct Release {
   PyObject* instance;
   void operator()(Layer*) const {
     if (!Py_IsInitialized()) return;
-    py::gil_scoped_acquire gil;
+    const AcquireGil gil;
     Py_DECREF(instance);
   }
 };
@@ -77,7 +78,7 @@ caffe::LayerParameter FromPython(const py::object& message) {
 }
 
 boost::shared_ptr<Layer> CreatePythonLayer(const caffe::LayerParameter& param) {
-  py::gil_scoped_acquire gil;
+  const AcquireGil gil;
   const std::string module = param.python_param().module(), name = param.python_param().layer();
   LOG_IF(FATAL, module.empty() || name.empty())
       << "it needs python_param { module: \"...\" layer: \"...\" }: the module "
@@ -100,9 +101,7 @@ struct Counts : public Layer {  // names what Layer keeps to itself and its kin
 
 void SetUp(Layer* layer, const py::iterable& bottom, const py::iterable& top) {
   if (dynamic_cast<PythonLayer*>(layer)) return;  // a class that has nothing to set up
-  const Blobs bottoms = FromPython(bottom), tops = FromPython(top);
-  Counts::Check(layer, bottoms, tops);
-  layer->LayerSetUp(bottoms, tops);
+  LOG_IF(FATAL, true) << "a layer of type " << layer->type() << " is set up by its net alone";
 }
 
 void Reshape(const py::object& self, const py::iterable& bottom, const py::iterable& top) {
@@ -113,14 +112,21 @@ void Reshape(const py::object& self, const py::iterable& bottom, const py::itera
     throw py::error_already_set();
   }
   const Blobs bottoms = FromPython(bottom), tops = FromPython(top);
-  Counts::Check(layer, bottoms, tops);
-  layer->Reshape(bottoms, tops);
+  caffe::ShapeLayer(layer->layer_param(), bottoms, tops, [&] {
+    Counts::Check(layer, bottoms, tops);
+    layer->Reshape(bottoms, tops);
+  });
 }
 
 }  // namespace
 
+PyObject* InstanceOf(const boost::shared_ptr<Layer>& layer) {
+  const Release* release = boost::get_deleter<Release>(layer);
+  return release == nullptr ? nullptr : release->instance;
+}
+
 void BindLayer(py::module_* module) {
-  py::class_<Layer, PythonLayer, boost::shared_ptr<Layer>>(*module, "Layer", py::dynamic_attr(),
+  py::class_<Layer, PythonLayer, boost::shared_ptr<Layer>>(*module, "Layer", py::dynamic_attr(), Built(),
                                                            R"(A layer of a net; derive from it to write one in Python.
 
     class Double(caffe.Layer):                      # in a module that Python can import, or in __main__

@@ -4,6 +4,8 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <exception>
 #include <fstream>
 #include <new>
@@ -69,11 +71,30 @@ void Translate(std::exception_ptr thrown) {
 
 void CheckFile(const Path& filename) {
   struct stat status;
-  const bool regular = stat(filename.c_str(), &status) == 0 && S_ISREG(status.st_mode);
-  if (!regular || !std::ifstream(filename.c_str()).good()) {
-    LOG(FATAL) << "Could not open file " << filename.string()
-               << (regular ? ": it may not be read" : ": there is no such file");
+  const char* problem = NULL;
+  if (stat(filename.c_str(), &status) != 0) {
+    problem = std::strerror(errno);
+  } else if (S_ISDIR(status.st_mode)) {
+    problem = std::strerror(EISDIR);
+  } else if (S_ISREG(status.st_mode) && !std::ifstream(filename.c_str()).good()) {
+    problem = std::strerror(errno);
   }
+  LOG_IF(FATAL, problem) << "Could not open file " << filename.string() << ": " << problem;
+}
+
+Path PathOf(const py::object& source, const char* or_what) {
+  try {
+    return source.cast<Path>();
+  } catch (const py::cast_error&) {
+    const std::string type = py::str(py::type::of(source).attr("__name__"));
+    throw py::type_error("needs a path (str, bytes or os.PathLike) " + std::string(or_what) + ", not a " + type);
+  }
+}
+
+void CheckRank() {
+  LOG_IF(FATAL, Caffe::solver_rank() >= Caffe::solver_count())
+      << "the solver's rank is " << Caffe::solver_rank() << ": of " << Caffe::solver_count()
+      << " solvers it must be 0 to " << Caffe::solver_count() - 1 << " (set_solver_rank, set_solver_count)";
 }
 
 PYBIND11_MODULE(_caffe, m) {
@@ -124,13 +145,26 @@ Returns the level until now, so that caffe.log_level(before) brings it back; wit
   m.def("set_random_seed", &Caffe::set_random_seed, py::arg("seed"),
         "Seed the generator of this thread: fillers, dropout, and the data layers of upstream.");
   m.def("solver_count", &Caffe::solver_count, "How many solvers train together.");
-  m.def("set_solver_count", &Caffe::set_solver_count, py::arg("count"), "Say how many solvers train together.");
+  m.def(
+      "set_solver_count",
+      [](int count) {
+        LOG_IF(FATAL, count < 1) << "the number of solvers is " << count << ": it must be at least 1";
+        Caffe::set_solver_count(count);
+      },
+      py::arg("count"), "Say how many solvers train together.");
   m.def("solver_rank", &Caffe::solver_rank, "Which of the solvers this one is, from 0.");
-  m.def("set_solver_rank", &Caffe::set_solver_rank, py::arg("rank"), "Say which of the solvers this one is, from 0.");
+  m.def(
+      "set_solver_rank",
+      [](int rank) {
+        LOG_IF(FATAL, rank < 0) << "the rank of a solver is " << rank << ": it must be at least 0";
+        Caffe::set_solver_rank(rank);
+      },
+      py::arg("rank"), "Say which of the solvers this one is, from 0.");
   m.def("set_multiprocess", &Caffe::set_multiprocess, py::arg("multiprocess"),
         "Say whether the solvers are in processes of their own.");
   m.def("layer_type_list", &caffe::LayerRegistry<Dtype>::LayerTypeList, "The names of all layer types, a list of str.");
 
+  BindThreads(&m);
   BindBlob(&m);
   BindLayer(&m);
   BindNet(&m);
@@ -139,7 +173,7 @@ Returns the level until now, so that caffe.log_level(before) brings it back; wit
   BindInspect(&m);
   BindKernels(&m);
 
-  py::class_<caffe::Timer, boost::shared_ptr<caffe::Timer>>(m, "Timer",
+  py::class_<caffe::Timer, boost::shared_ptr<caffe::Timer>>(m, "Timer", Built(),
                                                             "A stop watch; on the GPU it measures the device's time.")
       .def(py::init<>())
       .def("start", &caffe::Timer::Start, "Start measuring.")

@@ -27,17 +27,19 @@ void BindNccl(py::module_* module) {
       .def("bcast", &Nccl::Broadcast, ReleaseGil(), "Give all processes the weights of rank 0.");
   const auto solver = module->attr("Solver"), net = module->attr("Net");
   solver.attr("add_callback") = py::cpp_function(
-      [](const py::object& self, const py::object& nccl) {
-        self.cast<Solver&>().add_callback(Keep(self, "_nccl", nccl).cast<Nccl*>());
+      [](const py::object& self, const boost::shared_ptr<Nccl>& nccl) {
+        Kept(self, "callbacks").append(nccl);
+        self.cast<Solver&>().add_callback(nccl.get());
       },
-      py::name("add_callback"), py::is_method(solver), py::sibling(solver.attr("add_callback")), py::arg("nccl"),
-      "Sum the gradients over all GPUs before each update.");
+      py::name("add_callback"), py::is_method(solver), py::sibling(solver.attr("add_callback")),
+      py::arg("nccl").none(false), "Sum the gradients over all GPUs before each update.");
   net.attr("after_backward") = py::cpp_function(
-      [](const py::object& self, const py::object& nccl) {
-        self.cast<Net&>().add_after_backward(Keep(self, "_nccl", nccl).cast<Nccl*>());
+      [](const py::object& self, const boost::shared_ptr<Nccl>& nccl) {
+        Kept(self, "callbacks").append(nccl);
+        self.cast<Net&>().add_after_backward(nccl.get());
       },
-      py::name("after_backward"), py::is_method(net), py::sibling(net.attr("after_backward")), py::arg("nccl"),
-      "Sum each layer's gradients over all GPUs as soon as they are there.");
+      py::name("after_backward"), py::is_method(net), py::sibling(net.attr("after_backward")),
+      py::arg("nccl").none(false), "Sum each layer's gradients over all GPUs as soon as they are there.");
 #else
   struct Nccl {};
   module->def(

@@ -10,16 +10,17 @@ namespace {
 
 boost::shared_ptr<Net> Build(const py::object& source, int phase, int level, const std::vector<std::string>& stages,
                              const Path& weights) {
-  CHECK(caffe::Phase_IsValid(phase)) << "the phase is " << phase << ": it must be caffe.TRAIN (" << caffe::TRAIN
-                                     << ") or caffe.TEST (" << caffe::TEST << ")";
+  LOG_IF(FATAL, !caffe::Phase_IsValid(phase)) << "the phase is " << phase << ": it must be caffe.TRAIN ("
+                                              << caffe::TRAIN << ") or caffe.TEST (" << caffe::TEST << ")";
   auto param = ReadParam<caffe::NetParameter>(source, &caffe::ReadNetParamsFromTextFileOrDie,
                                               [](auto* net) { caffe::UpgradeNetAsNeeded("the message", net); });
   param.mutable_state()->set_phase(static_cast<caffe::Phase>(phase));
   param.mutable_state()->set_level(level);
   for (const std::string& stage : stages) param.mutable_state()->add_stage(stage);
   if (!weights.empty()) CheckFile(weights);
+  CheckRank();
   const Compute compute;
-  boost::shared_ptr<Net> net(new Net(param));
+  const boost::shared_ptr<Net> net = Owned(new Net(param));
   if (!weights.empty()) net->CopyTrainedLayersFrom(weights.string());
   return net;
 }
@@ -35,10 +36,10 @@ void SetInputArrays(py::object self, const py::array& data, const py::array& lab
   Net* net = self.cast<Net*>();
   auto layer = net->layers().empty() ? boost::shared_ptr<caffe::MemoryDataLayer<Dtype>>()
                                      : boost::dynamic_pointer_cast<caffe::MemoryDataLayer<Dtype>>(net->layers()[0]);
-  CHECK(layer) << "set_input_arrays needs a net whose first layer is a MemoryData layer";
+  LOG_IF(FATAL, !layer) << "set_input_arrays needs a net whose first layer is a MemoryData layer";
   for (const py::array& array : {data, labels}) {
-    CHECK(py::isinstance<py::array_t<Dtype>>(array)) << "data and labels must be float32";
-    CHECK(array.flags() & py::array::c_style) << "data and labels must be C contiguous";
+    LOG_IF(FATAL, !py::isinstance<py::array_t<Dtype>>(array)) << "data and labels must be float32";
+    LOG_IF(FATAL, !(array.flags() & py::array::c_style)) << "data and labels must be C contiguous";
   }
   CHECK_EQ(data.ndim(), 4) << "data must have 4 axes (N x C x H x W)";
   CHECK_EQ(data.shape(1), layer->channels()) << "data has the wrong number of channels";
@@ -49,13 +50,15 @@ void SetInputArrays(py::object self, const py::array& data, const py::array& lab
   CHECK_EQ(data.shape(0) % layer->batch_size(), 0) << "the number of images must be a multiple of the batch size";
   layer->Reset(static_cast<Dtype*>(const_cast<void*>(data.data())),
                static_cast<Dtype*>(const_cast<void*>(labels.data())), data.shape(0));
-  self.attr("_input_arrays") = py::make_tuple(data, labels);
+  py::list kept = Kept(self, "input arrays");
+  kept.attr("clear")();
+  kept.append(py::make_tuple(data, labels));
 }
 
 void CheckRange(const Net& net, int start, int end) {
   const int count = net.layers().size();
-  CHECK(start >= 0 && start < count) << "there is no layer " << start << ": the net has " << count;
-  CHECK(end >= 0 && end < count) << "there is no layer " << end << ": the net has " << count;
+  LOG_IF(FATAL, start < 0 || start >= count) << "there is no layer " << start << ": the net has " << count;
+  LOG_IF(FATAL, end < 0 || end >= count) << "there is no layer " << end << ": the net has " << count;
 }
 
 template <const std::vector<int>& (Net::*ids)(int) const>
@@ -64,13 +67,21 @@ std::vector<int> Ids(const Net& net, int layer) {
   return (net.*ids)(layer);
 }
 
+// The net's own references to the instances of its Python layers: one that leads back to the net is garbage with it.
+int Traverse(PyObject* self, visitproc visit, void* arg) {
+  if (const auto* net = static_cast<const Net*>(ValueOf(self))) {
+    for (const auto& layer : net->layers()) Py_VISIT(InstanceOf(layer));
+  }
+  return VisitAttributes(self, &Traverse, visit, arg);
+}
+
 class PyNetCallback : public Net::Callback {
  public:
   explicit PyNetCallback(py::handle function) : function_(function) {}
 
  protected:
   void run(int layer) override {
-    py::gil_scoped_acquire gil;
+    const AcquireGil gil;
     function_(layer);
   }
   const py::handle function_;
@@ -91,18 +102,18 @@ void BindCallback(py::class_<Net, boost::shared_ptr<Net>>* net, const char* name
 }  // namespace
 
 void BindNet(py::module_* module) {
-  py::class_<Net, boost::shared_ptr<Net>> net(*module, "Net", py::dynamic_attr(), R"(A net, built from its prototxt.
+  py::class_<Net, boost::shared_ptr<Net>> net(*module, "Net", py::dynamic_attr(), Built(&Traverse),
+                                              R"(A net, built from its prototxt.
 
     net = caffe.Net("deploy.prototxt", caffe.TEST, weights="weights.caffemodel")
     scores = net.forward(data=images)["prob"]       # images: float32, of the shape of net.blobs["data"]
 
 net.blobs[name] is a Blob, net.params[layer] the BlobVec of its weights and biases. Two nets may run in two threads at
-once, one net only in one; modes, devices and seeds are those of the thread.)");
-  net.def(py::init([](const py::object& network_file, int phase, int level, const py::object& stages,
-                      const py::object& weights) {
-            return Build(network_file, phase, level,
-                         stages.is_none() ? std::vector<std::string>() : stages.cast<std::vector<std::string>>(),
-                         weights.is_none() ? Path() : weights.cast<Path>());
+once, one net only in one (CaffeError); modes, devices and seeds are those of the thread.)");
+  net.def(py::init([](const py::object& network_file, int phase, int level,
+                      const std::optional<std::vector<std::string>>& stages, const py::object& weights) {
+            return Build(network_file, phase, level, stages.value_or(std::vector<std::string>()),
+                         weights.is_none() ? Path() : PathOf(weights));
           }),
           py::arg("network_file"), py::arg("phase"), py::arg("level") = 0, py::arg("stages") = py::none(),
           py::arg("weights") = py::none(),
@@ -118,6 +129,7 @@ Raises CaffeError: for a prototxt that does not parse its text begins with file:
           "_forward",
           [](Net* net, int start, int end) {
             CheckRange(*net, start, end);
+            const InUse in_use(net, "net");
             return net->ForwardFromTo(start, end);
           },
           ReleaseGil(), py::arg("start"), py::arg("end"), "Run layers start to end (both included); returns the loss.")
@@ -125,14 +137,22 @@ Raises CaffeError: for a prototxt that does not parse its text begins with file:
           "_backward",
           [](Net* net, int start, int end) {
             CheckRange(*net, start, end);
+            const InUse in_use(net, "net");
             net->BackwardFromTo(start, end);
           },
           ReleaseGil(), py::arg("start"), py::arg("end"), "Run layers start down to end (both included) backward.")
-      .def("reshape", &Net::Reshape, ReleaseGil(), "Carry new input shapes through all layers, as forward() does too.")
+      .def(
+          "reshape",
+          [](Net* net) {
+            const InUse in_use(net, "net");
+            net->Reshape();
+          },
+          ReleaseGil(), "Carry new input shapes through all layers, as forward() does too.")
       .def("clear_param_diffs", &Net::ClearParamDiffs, ReleaseGil(), "Set the parameters' gradients to zero.")
       .def(
           "copy_from",
           [](Net* net, const Path& filename) {
+            const InUse in_use(net, "net");
             CheckFile(filename);
             net->CopyTrainedLayersFrom(filename.string());
           },
@@ -164,6 +184,7 @@ Raises CaffeError where a layer's blobs have other shapes; from a .caffemodel no
       .def(
           "load_hdf5",
           [](Net* net, const Path& filename) {
+            const InUse in_use(net, "net");
             CheckFile(filename);
             net->CopyTrainedLayersFromHDF5(filename.string());
           },

@@ -11,6 +11,7 @@
 
 #include <boost/shared_ptr.hpp>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,17 +31,25 @@ typedef caffe::Solver<Dtype> Solver;
 typedef std::vector<boost::shared_ptr<Blob>> BlobVec;
 typedef std::filesystem::path Path;  // from Python a str, bytes or os.PathLike
 
-/// Lets other Python threads run while Caffe computes in this one.
-class __attribute__((visibility("hidden"))) Compute {  // as pybind11 is
+/// Waits for the GIL, as py::gil_scoped_acquire does. Once the interpreter ends, no other thread gets it again: such a
+/// thread stops here for good, where Python before 3.14 would end it in the midst of C++.
+class __attribute__((visibility("hidden"))) AcquireGil {
  public:
-  // HDF5 prints a page for each error, until told not to in each thread; Caffe's checks say what matters.
-  Compute() {
-    static thread_local const herr_t quiet = H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    (void)quiet;
-  }
+  AcquireGil();
 
  private:
-  const py::gil_scoped_release release_;
+  std::optional<py::gil_scoped_acquire> gil_;
+};
+
+/// Lets other Python threads run while Caffe computes in this one.
+class __attribute__((visibility("hidden"))) Compute {
+ public:
+  Compute();
+  ~Compute();
+  Compute(const Compute&) = delete;
+
+ private:
+  PyThreadState* const thread_;
 };
 
 typedef py::call_guard<Compute> ReleaseGil;
@@ -50,14 +59,36 @@ void BindLayer(py::module_* module);
 void BindNet(py::module_* module);
 void BindSolvers(py::module_* module);
 void BindNccl(py::module_* module);
+void BindThreads(py::module_* module);
 void BindInspect(py::module_* module);
 void BindKernels(py::module_* module);
 
 /// Throws caffe::Error where `filename` cannot be opened for reading.
 void CheckFile(const Path& filename);
 
+/// Throws caffe::Error where the rank of this thread's solver is none of the solvers'.
+void CheckRank();
+
+/// The Python object that `layer` is where it is written in Python, else null; borrowed.
+PyObject* InstanceOf(const boost::shared_ptr<Layer>& layer);
+
+/// For the class_ of an object that C++ makes: until __init__ of the bound class has run, nothing of it can be asked.
+/// @param traverse visits also what the C++ object alone holds, and ends with VisitAttributes
+py::custom_type_setup Built(traverseproc traverse = nullptr);
+
+/// Visits the attributes of `self`, once: from Python 3.11 on, Python itself visits those of a subclass written in
+/// Python, and pybind11's own function would visit them again, which makes the garbage collector keep them for ever.
+/// @param own the tp_traverse of the bound class
+int VisitAttributes(PyObject* self, traverseproc own, visitproc visit, void* arg);
+
+/// The C++ object behind a Python one, null before its __init__ has run.
+void* ValueOf(PyObject* object);
+
 /// The shape that the arguments of a reshape() name. Throws TypeError where one is no integer.
 std::vector<int> ShapeOf(const py::args& args);
+
+/// The path that `source` is. Throws TypeError, "a path <or> is needed", where it is none.
+Path PathOf(const py::object& source, const char* or_what = "");
 
 /// The message that `source` is (of caffe_pb2, so that no file need be written) or that its prototxt holds.
 /// @param read upstream's reader of such a file
@@ -67,7 +98,7 @@ template <typename Param>
 Param ReadParam(const py::object& source, void (*read)(const std::string&, Param*), void (*upgrade)(Param*)) {
   Param param;
   if (!py::hasattr(source, "SerializeToString")) {
-    const Path filename = source.cast<Path>();
+    const Path filename = PathOf(source, ("or a " + param.GetTypeName()).c_str());
     CheckFile(filename);
     read(filename.string(), &param);
     return param;
@@ -88,21 +119,42 @@ py::object ToMessage(const Param& param) {
   return pb2.attr(param.GetDescriptor()->name().c_str()).attr("FromString")(py::bytes(param.SerializeAsString()));
 }
 
-/// `object.name = value`: the Python object keeps what the C++ one behind it points to.
+/// Throws caffe::Error where another thread uses the net or solver at `object`: neither is made for two at once. The
+/// same thread may come back to it from a callback.
+class __attribute__((visibility("hidden"))) InUse {
+ public:
+  InUse(const void* object, const char* what);
+  ~InUse();
+  InUse(const InUse&) = delete;
+
+ private:
+  const void* const object_;
+};
+
+/// What the Python object keeps for the C++ one behind it: a list that the garbage collector sees, under a name that no
+/// attribute can have.
+py::list Kept(const py::object& object, const char* what);
+
+/// `object` with a deleter that lets other threads run, for it may wait for threads of its own.
 template <typename T>
-py::object Keep(const py::object& object, const char* name, T&& value) {
-  py::object kept = py::cast(std::forward<T>(value));
-  object.attr(name) = kept;
-  return kept;
+boost::shared_ptr<T> Owned(T* object) {
+  return boost::shared_ptr<T>(object, [](T* p) {
+    if (PyGILState_Check()) {
+      const Compute compute;
+      delete p;
+    } else {
+      delete p;
+    }
+  });
 }
 
-/// Hands a callback of upstream's to the C++ object behind `owner`, which keeps only its address: `owner` keeps it
-/// and, where the garbage collector can see them, the Python functions that it calls.
+/// Hands a callback to the C++ object behind `owner`, which knows only its address: it lives as long as that. `owner`
+/// keeps the Python functions that it calls, and the callback nothing but their addresses.
 template <typename Callback>
 Callback* KeepCallback(const py::object& owner, Callback* callback, const py::tuple& functions) {
+  Kept(owner, "callbacks").append(functions);
   const py::capsule capsule(callback, [](void* p) { delete static_cast<Callback*>(p); });
-  if (!py::hasattr(owner, "_callbacks")) owner.attr("_callbacks") = py::list();
-  owner.attr("_callbacks").cast<py::list>().append(py::make_tuple(functions, capsule));
+  Kept(owner, "callbacks").append(capsule);
   return callback;
 }
 

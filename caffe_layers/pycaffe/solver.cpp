@@ -1,7 +1,8 @@
 // Solver and its kinds.
 
 #include <limits>
-#include <memory>
+#include <optional>
+#include <utility>
 
 #include "caffe/layers/crop_data_layer.hpp"
 #include "caffe/sgd_solvers.hpp"
@@ -15,23 +16,32 @@ namespace {
 class Interrupt {
  public:
   caffe::SolverAction::Enum operator()() {
-    py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() == 0) return caffe::SolverAction::NONE;
-    raised_ = std::make_shared<py::error_already_set>();
-    return caffe::SolverAction::STOP;
+    const AcquireGil gil;
+    if (!raised_ && PyErr_CheckSignals() != 0) raised_.emplace();
+    return raised_ ? caffe::SolverAction::STOP : caffe::SolverAction::NONE;
   }
   /// Raises what a signal handler has raised, KeyboardInterrupt as a rule.
-  void Raise() const {
-    if (raised_) throw *raised_;
+  void Raise() {
+    if (raised_) throw py::error_already_set(std::move(*raised_));
+  }
+  /// As Raise(); what has gone wrong since then comes with it.
+  void RaiseWith(const std::exception& error) {
+    if (!raised_) return;
+    const AcquireGil gil;
+    const std::string also = std::string("and then: ") + error.what();
+    if (py::hasattr(raised_->value(), "add_note")) raised_->value().attr("add_note")(also);  // from Python 3.11 on
+    Raise();
   }
 
  private:
-  std::shared_ptr<py::error_already_set> raised_;
+  std::optional<py::error_already_set> raised_;
 };
 
 struct Internals : public Solver {  // names what Solver keeps to itself and its kin
   // A solver once stopped would not test again, and stop at its next test.
   static void GoOn(Solver* solver) { solver->*& Internals::requested_early_exit_ = false; }
+
+  static caffe::ActionCallback& Action(Solver* solver) { return solver->*&Internals::action_request_function_; }
 
   // Where Restore would put it: the learning rate and CropData's records follow.
   static void SetIteration(Solver* solver, int iteration) {
@@ -44,30 +54,34 @@ struct Internals : public Solver {  // names what Solver keeps to itself and its
   }
 };
 
-// An update walks over a parameter and its history together.
-void CheckHistory(Solver* solver) {
-  auto* sgd = dynamic_cast<caffe::SGDSolver<Dtype>*>(solver);
-  if (sgd == NULL) return;
-  const std::vector<Blob*>& params = solver->net()->learnable_params();
-  for (size_t i = 0; i < params.size(); ++i) {
-    CHECK_EQ(params[i]->count(), sgd->history()[i]->count())
-        << "learnable parameter " << i << " has been reshaped since the solver was made: build a new solver";
-  }
-}
+// The solver keeps nothing of a run: what a handler has raised leads to the frames that it came through.
+struct KeepAction {
+  explicit KeepAction(Solver* s) : solver(s), former(Internals::Action(s)) {}
+  ~KeepAction() { Internals::Action(solver) = former; }
+  Solver* const solver;
+  const caffe::ActionCallback former;  // of a step() that has this one in a callback
+};
 
 template <typename Run>
 void Interruptible(Solver* solver, const Run& run) {
-  CheckHistory(solver);
-  const auto interrupt = std::make_shared<Interrupt>();
+  const InUse in_use(solver, "solver");
+  const KeepAction keep(solver);
+  Interrupt interrupt;
   Internals::GoOn(solver);
-  solver->SetActionFunction([interrupt] { return (*interrupt)(); });
-  run();
-  interrupt->Raise();
+  Internals::Action(solver) = [&interrupt] { return interrupt(); };
+  try {
+    run();
+  } catch (const caffe::Error& error) {
+    interrupt.RaiseWith(error);
+    throw;
+  }
+  interrupt.Raise();
 }
 
-void Step(Solver* solver, int iterations) {
-  CHECK_GE(iterations, 0) << "the number of iterations to step";
-  CHECK_LE(iterations, std::numeric_limits<int>::max() - solver->iter()) << "the number of iterations to step";
+void Step(Solver* solver, int64_t iterations) {
+  const int most = std::numeric_limits<int>::max() - solver->iter();
+  LOG_IF(FATAL, iterations < 0 || iterations > most)
+      << "cannot step " << iterations << " iterations: it must be 0 to " << most;
   Interruptible(solver, [&] { solver->Step(iterations); });
 }
 
@@ -76,9 +90,21 @@ void Solve(Solver* solver, const Path& resume_file) {
   Interruptible(solver, [&] { solver->Solve(resume_file.empty() ? NULL : resume_file.c_str()); });
 }
 
-void SetIteration(Solver* solver, int iteration) {
-  CHECK_GE(iteration, 0) << "the solver's iteration";
+void SetIteration(Solver* solver, int64_t iteration) {
+  LOG_IF(FATAL, iteration < 0 || iteration > std::numeric_limits<int>::max())
+      << "the iteration is " << iteration << ": it must be 0 to " << std::numeric_limits<int>::max();
+  const InUse in_use(solver, "solver");
   Internals::SetIteration(solver, iteration);
+}
+
+// A property of SolverParameter that is set only to what the solver can work with.
+template <typename T>
+auto Setter(void (caffe::SolverParameter::*set)(T), const char* name, T least) {
+  return [=](caffe::SolverParameter* param, T value) {
+    LOG_IF(FATAL, !(value >= least) || value > std::numeric_limits<T>::max())
+        << name << " is " << value << ": it must be a number of at least " << least;
+    (param->*set)(value);
+  };
 }
 
 caffe::SolverParameter ReadSolver(const py::object& source) {
@@ -93,6 +119,17 @@ caffe::SolverParameter* MutableParam(const Solver& solver) {
   return const_cast<caffe::SolverParameter*>(&solver.param());
 }
 
+// The Python object of a net of the solver's: kept, with what was set on it.
+py::object KeepOnce(const py::object& self, const boost::shared_ptr<Net>& net) {
+  const py::object object = py::cast(net);
+  py::list nets = Kept(self, "nets");
+  for (const py::handle& kept : nets) {
+    if (kept.is(object)) return object;
+  }
+  nets.append(object);
+  return object;
+}
+
 class PySolverCallback : public Solver::Callback {
  public:
   PySolverCallback(py::handle on_start, py::handle on_gradients_ready)
@@ -104,7 +141,7 @@ class PySolverCallback : public Solver::Callback {
 
  private:
   static void Call(py::handle function) {
-    py::gil_scoped_acquire gil;
+    const AcquireGil gil;
     function();
   }
   const py::handle on_start_, on_gradients_ready_;
@@ -113,11 +150,12 @@ class PySolverCallback : public Solver::Callback {
 template <typename SolverType, typename Base>
 py::class_<SolverType, Base, boost::shared_ptr<SolverType>> BindSolver(py::module_* m, const char* name,
                                                                        const char* doc) {
-  return py::class_<SolverType, Base, boost::shared_ptr<SolverType>>(*m, name, doc)
+  return py::class_<SolverType, Base, boost::shared_ptr<SolverType>>(*m, name, Built(), doc)
       .def(py::init([](const py::object& solver_file) {
              const caffe::SolverParameter param = ReadSolver(solver_file);
+             CheckRank();
              const Compute compute;
-             return boost::shared_ptr<SolverType>(new SolverType(param));
+             return Owned(new SolverType(param));
            }),
            py::arg("solver_file"),
            "Build the solver of a prototxt, or of a caffe_pb2.SolverParameter, and its nets. Raises CaffeError.");
@@ -125,17 +163,23 @@ py::class_<SolverType, Base, boost::shared_ptr<SolverType>> BindSolver(py::modul
 
 void BindParameter(py::module_* module) {
   typedef caffe::SolverParameter Param;
-  py::class_<Param>(*module, "SolverParameter", R"(A solver's parameters, as solver.param.
+  py::class_<Param>(*module, "SolverParameter", Built(), R"(A solver's parameters, as solver.param.
 
 Those that can be set hold from the next iteration on. All others are fixed when the solver is built: to_proto().)")
-      .def_property("base_lr", &Param::base_lr, &Param::set_base_lr, "The rate that lr_policy starts from.")
-      .def_property("momentum", &Param::momentum, &Param::set_momentum, "The share of the last update that is kept.")
-      .def_property("weight_decay", &Param::weight_decay, &Param::set_weight_decay, "The regularization's factor.")
-      .def_property("max_iter", &Param::max_iter, &Param::set_max_iter, "The iteration at which solve() ends.")
-      .def_property("display", &Param::display, &Param::set_display, "Iterations between log lines; 0: none.")
-      .def_property("test_interval", &Param::test_interval, &Param::set_test_interval,
+      .def_property("base_lr", &Param::base_lr, Setter(&Param::set_base_lr, "base_lr", 0.f),
+                    "The rate that lr_policy starts from.")
+      .def_property("momentum", &Param::momentum, Setter(&Param::set_momentum, "momentum", 0.f),
+                    "The share of the last update that is kept.")
+      .def_property("weight_decay", &Param::weight_decay, Setter(&Param::set_weight_decay, "weight_decay", 0.f),
+                    "The regularization's factor.")
+      .def_property("max_iter", &Param::max_iter, Setter(&Param::set_max_iter, "max_iter", 0),
+                    "The iteration at which solve() ends.")
+      .def_property("display", &Param::display, Setter(&Param::set_display, "display", 0),
+                    "Iterations between log lines; 0: none.")
+      .def_property("test_interval", &Param::test_interval, Setter(&Param::set_test_interval, "test_interval", 0),
                     "Iterations between tests of the test nets; 0: none.")
-      .def_property("snapshot", &Param::snapshot, &Param::set_snapshot, "Iterations between snapshots; 0: none.")
+      .def_property("snapshot", &Param::snapshot, Setter(&Param::set_snapshot, "snapshot", 0),
+                    "Iterations between snapshots; 0: none.")
       .def_property(
           "snapshot_prefix", [](const Param& p) { return p.snapshot_prefix(); },
           [](Param* p, const Path& prefix) { p->set_snapshot_prefix(prefix.string()); },
@@ -150,7 +194,8 @@ Those that can be set hold from the next iteration on. All others are fixed when
 void BindSolvers(py::module_* module) {
   BindParameter(module);
 
-  py::class_<Solver, boost::shared_ptr<Solver>>(*module, "Solver", py::dynamic_attr(), R"(What all solvers share.
+  py::class_<Solver, boost::shared_ptr<Solver>>(*module, "Solver", py::dynamic_attr(), Built(),
+                                                R"(What all solvers share.
 
     solver = caffe.get_solver("solver.prototxt")
     solver.step(100)
@@ -160,11 +205,15 @@ void BindSolvers(py::module_* module) {
 Ctrl-C raises KeyboardInterrupt after the iteration that is under way; the solver can then step on or snapshot.)")
       // Kept by the solver: what Python has set on them (callbacks, input arrays) must live as long as they do.
       .def_property_readonly(
-          "net", [](const py::object& self) { return Keep(self, "_net", self.cast<Solver&>().net()); },
+          "net", [](const py::object& self) { return KeepOnce(self, self.cast<Solver&>().net()); },
           "The net that is trained.")
       .def_property_readonly(
           "test_nets",
-          [](const py::object& self) { return Keep(self, "_test_nets", self.cast<Solver&>().test_nets()); },
+          [](const py::object& self) {
+            py::list nets;
+            for (const auto& net : self.cast<Solver&>().test_nets()) nets.append(KeepOnce(self, net));
+            return nets;
+          },
           "The nets that test, a list of Net; test() shares the trained net's weights with them.")
       .def_property("iter", &Solver::iter, &SetIteration,
                     "The number of iterations done. Setting it moves the learning rate and the records that CropData "
@@ -179,16 +228,22 @@ Ctrl-C raises KeyboardInterrupt after the iteration that is under way; the solve
       .def(
           "restore",
           [](Solver* solver, const Path& filename) {
+            const InUse in_use(solver, "solver");
             CheckFile(filename);
             solver->Restore(filename.c_str());
           },
           ReleaseGil(), py::arg("state_file"), "Go on from a .solverstate, its weights included. Raises CaffeError.")
-      .def("snapshot", &Solver::Snapshot, ReleaseGil(),
-           "Write weights and state under param.snapshot_prefix. Raises CaffeError.")
+      .def(
+          "snapshot",
+          [](Solver* solver) {
+            const InUse in_use(solver, "solver");
+            solver->Snapshot();
+          },
+          ReleaseGil(), "Write weights and state under param.snapshot_prefix. Raises CaffeError.")
       .def(
           "apply_update",
           [](Solver* solver) {
-            CheckHistory(solver);
+            const InUse in_use(solver, "solver");
             solver->ApplyUpdate();
           },
           ReleaseGil(), "Update the parameters from their gradients; one more iteration is then done.")
@@ -220,8 +275,9 @@ Ctrl-C raises KeyboardInterrupt after the iteration that is under way; the solve
       "get_solver",
       [](const py::object& solver_file) {
         const caffe::SolverParameter param = ReadSolver(solver_file);
+        CheckRank();
         const Compute compute;
-        return boost::shared_ptr<Solver>(caffe::SolverRegistry<Dtype>::CreateSolver(param));
+        return Owned(caffe::SolverRegistry<Dtype>::CreateSolver(param));
       },
       py::arg("solver_file"),
       "The solver of the type that a prototxt, or a caffe_pb2.SolverParameter, names. Raises CaffeError.");

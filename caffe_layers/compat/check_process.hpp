@@ -1,0 +1,19 @@
+// Layers with threads of their own, after a fork.
+
+#ifndef CAFFE_LAYERS_COMPAT_CHECK_PROCESS_HPP_
+#define CAFFE_LAYERS_COMPAT_CHECK_PROCESS_HPP_
+
+#include <glog/logging.h>
+#include <unistd.h>
+
+namespace caffe {
+
+/// Throws caffe::Error in another process than the one that made the layer: its threads stayed there.
+inline void CheckProcess(pid_t made_in) {
+  LOG_IF(FATAL, getpid() != made_in) << "the threads that read its data ahead are in the process that built the net, "
+                                     << "not in this one that was forked from it: build the net after the fork";
+}
+
+}  // namespace caffe
+
+#endif  // CAFFE_LAYERS_COMPAT_CHECK_PROCESS_HPP_
