@@ -407,7 +407,12 @@ class Case:
         name = self.rng.choice(list(self.corpus.nets))
         phase = self.rng.choice([caffe.TRAIN, caffe.TEST])
         source_, self.text = source(self.rng, self.corpus.nets[name], self.corpus.net_texts[name], "net.prototxt")
-        run_net(caffe.Net(source_, phase), self.rng)
+        if self.rng.random() < 0.1:
+            inspect_net(source_, phase)
+        net = caffe.Net(source_, phase)
+        if self.rng.random() < 0.1:
+            net.share_with(caffe.Net(self.corpus.nets[name], phase))
+        run_net(net, self.rng)
 
     def solver(self):
         name = self.rng.choice(list(self.corpus.solvers))
@@ -480,6 +485,15 @@ class Case:
 def state_of(solver):
     weights = [blob.data.tobytes() for blobs in solver.net.params.values() for blob in blobs]
     return solver.iter, weights
+
+
+def inspect_net(source_, phase):
+    """What tools ask of a net without running it."""
+    inspect = caffe._caffe._inspect
+    if isinstance(source_, str):
+        inspect.places(Path(source_).read_bytes(), "NetParameter", source_)
+    inspect.upgrade(source_)
+    inspect.outline(inspect.resolve(source_, phase))
 
 
 def run_net(net, rng, reshape=True):

@@ -29,6 +29,13 @@ def test_mutated_files_load_or_raise_caffe_error():
     assert " 0 failed" in done.stdout
 
 
+def test_the_commands_show_help_and_refuse_what_they_do_not_know():
+    for command in ([*PYTHON, ROOT / "tests" / "fuzz.py"], [ROOT / "tests" / "sanitize.sh"]):
+        shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+        assert f"tests/{command[-1].name}" in shown.stdout
+        assert subprocess.run([*command, "--no-such-flag"], capture_output=True).returncode == 2
+
+
 @pytest.fixture(scope="module")
 def hdf5():
     return fuzz_corpus.Hdf5()

@@ -4,14 +4,15 @@
 #   tools/test.sh [--all] [pytest arguments]
 #   tools/test.sh -k crop_data     of the Python tests those with that name
 #
-#   --all   as well: Caffe's own tests on our library, and the Python tests that take minutes (five minutes on two cores)
+#   --all   as well: Caffe's own tests on our library, the Python tests that take minutes, and tests/sanitize.sh with
+#           20,000 cases of the fuzz (twenty minutes on two cores, most of them for building)
 set -euo pipefail
 
 all=false
 arguments=()
 for argument in "$@"; do
   case "$argument" in
-    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
     --all) all=true ;;
     *) arguments+=("$argument") ;;
   esac
@@ -34,3 +35,6 @@ echo "==> C++ tests"
 ctest --test-dir build --output-on-failure --parallel "$(nproc)" --progress "${which[@]}"
 echo "==> Python tests"
 .venv/bin/python -m pytest "${arguments[@]}"
+if $all; then
+  tests/sanitize.sh --fuzz 20000
+fi
