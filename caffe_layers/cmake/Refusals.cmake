@@ -216,6 +216,7 @@ caffe_edit(
   "#include \"caffe/util/hdf5.hpp\"" "#include \"caffe/util/hdf5.hpp\"\n#include \"hdf5_id.hpp\""
   "hid_t file_id = " "Hdf5Id file_id = "
   "H5Fclose(file_id);" "file_id.Close();"
+  "  hdf_filenames_.clear();" "  hdf_filenames_.clear();\n  row_counts_.clear();"
   # no rows, or those of another file that are shorter
   "  // Default to identity permutation.\n  data_permutation_.clear();"
   "  CHECK_GT(num, 0) << \"rows in the HDF5 file \" << filename;
