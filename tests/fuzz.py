@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Feed pycaffe with mutated nets, solvers, weights and states: each must load or raise CaffeError.
 
-A case is a net, a solver, a caffemodel or a solverstate of tests/fuzz_corpus.py with a few things changed: fields
+A case is a net, a solver, a caffemodel, a solverstate or data of tests/fuzz_corpus.py with a few things changed: fields
 dropped, doubled, renamed, numbers made 0, negative, huge or NaN, strings broken, bytes flipped. It is built, run
 forward and backward, reshaped, saved, stepped, snapshot and restored, in worker processes with a limit on memory and
 time. A crash, an abort, a hang or another exception is a failure; so is a file that is left open.
@@ -36,6 +36,7 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a thread that cannot be had for lack of memory ends the process
 
 import caffe
+import lmdb
 import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
@@ -400,8 +401,19 @@ class Case:
 
     def run(self):
         caffe.set_random_seed(self.number % 1000 + 1)
-        kinds = [self.net, self.solver, self.weights, self.state, self.hdf5_weights, self.hdf5_state, self.hdf5_data]
-        self.rng.choices(kinds, [60, 12, 9, 9, 4, 3, 3])[0]()
+        kinds = {
+            self.net: 57,
+            self.solver: 12,
+            self.weights: 8,
+            self.state: 8,
+            self.hdf5_weights: 4,
+            self.hdf5_state: 3,
+            self.hdf5_data: 2,
+            self.datums: 2,
+            self.mean: 2,
+            self.lists: 2,
+        }
+        self.rng.choices(list(kinds), list(kinds.values()))[0]()
 
     def net(self):
         name = self.rng.choice(list(self.corpus.nets))
@@ -446,11 +458,49 @@ class Case:
     def hdf5_data(self):
         self._tree("mutated_data.h5", self.corpus.rows)
         Path("mutated.txt").write_text(self.rng.choice(["mutated_data.h5\n", "data1.h5\nmutated_data.h5\n"]))
-        net = caffe_pb2.NetParameter()
-        net.CopyFrom(self.corpus.nets["hdf5_data"])
+        net = self._copy("hdf5_data")
         net.layer[0].hdf5_data_param.source = "mutated.txt"
         del net.layer[1]  # it would write over the same names again
         run_net(caffe.Net(net, caffe.TRAIN), self.rng)
+
+    def datums(self):
+        """Records of an LMDB."""
+        name = self.rng.choice(["lmdb", "encoded_lmdb"])
+        with lmdb.open(name, readonly=True, lock=False) as environment, environment.begin() as transaction:
+            records = list(transaction.cursor())
+        with lmdb.open("mutated_lmdb", map_size=1 << 20) as environment, environment.begin(write=True) as transaction:
+            for key, value in records:
+                changed = self.rng.random() < 0.4
+                transaction.put(key, self._binary(caffe_pb2.Datum.FromString(value)) if changed else value)
+        net = self._copy(self.rng.choice(["data", "crop_data", "data_mean"]))
+        parameter = net.layer[0].crop_data_param if net.layer[0].type == "CropData" else net.layer[0].data_param
+        parameter.source = "mutated_lmdb"
+        run_net(caffe.Net(net, self.rng.choice([caffe.TRAIN, caffe.TEST])), self.rng)
+
+    def mean(self):
+        """Means and matrices."""
+        name = self.rng.choice(["data_mean", "crop_data", "window_data", "infogain"])
+        kept = "infogain" if name == "infogain" else "mean"
+        blob = caffe_pb2.BlobProto.FromString(Path(f"{kept}.binaryproto").read_bytes())
+        Path("mutated.binaryproto").write_bytes(self._binary(blob))
+        text = text_format.MessageToString(self._copy(name)).replace(f"{kept}.binaryproto", "mutated.binaryproto")
+        run_net(caffe.Net(parsed(text, caffe_pb2.NetParameter()), caffe.TRAIN), self.rng)
+
+    def lists(self):
+        """Lists of images, windows and HDF5 files."""
+        name = self.rng.choice(["windows.txt", "images.txt", "hdf5.txt"])
+        self.text = Path(name).read_text()
+        for _ in range(self.rng.choice([1, 1, 2, 4])):
+            self.text = mutate_text(self.rng, self.text)
+        Path("mutated.txt").write_bytes(prototxt(self.text))
+        net = self._copy({"windows.txt": "window_data", "images.txt": "image_data", "hdf5.txt": "hdf5_data"}[name])
+        text = text_format.MessageToString(net).replace(name, "mutated.txt")
+        run_net(caffe.Net(parsed(text, caffe_pb2.NetParameter()), caffe.TRAIN), self.rng)
+
+    def _copy(self, name):
+        net = caffe_pb2.NetParameter()
+        net.CopyFrom(self.corpus.nets[name])
+        return net
 
     def _binary(self, message):
         if self.rng.random() < 0.6:
