@@ -357,7 +357,7 @@ caffe_edit(
   "<< image_index+1;" "<< image_database_.size();"
   "  CHECK_GT(crop_size, 0);"
   "  CHECK_GT(crop_size, 0) << \"crop_size\";
-  CHECK_LT(this->layer_param_.window_data_param().context_pad(), (crop_size + 1) / 2)
+  CHECK_LT(this->layer_param_.window_data_param().context_pad(), (crop_size - 1) / 2 + 1)
       << \"context_pad and half of crop_size\";"
   "    data_mean_.FromProto(blob_proto);"
   "    data_mean_.FromProto(blob_proto);
