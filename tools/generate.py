@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Write the prototxt files of the paper's models."""
 
+import argparse
+import shlex
 from pathlib import Path
 
 import _venv  # noqa: F401
@@ -10,22 +12,44 @@ from tiny_imagenet.errors import NetError
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
 
+def setting(text):
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting: write FIELD=VALUE, as in draw=TEN_CROP")
+    return name, value
+
+
 def main():
-    parser = cli.Parser(__doc__, "tools/generate.py model8 --classes 10 --out /tmp/prototxt")
-    parser.add_argument("models", metavar="MODEL", nargs="*", help="model1 ... model9 (default: all)")
+    parser = cli.Parser(
+        __doc__, "tools/generate.py model8 --classes 10 --crop 48 --set draw=TEN_CROP --out /tmp/prototxt"
+    )
+    names = ", ".join(zoo.VARIANTS)
+    parser.add_argument(
+        "models", metavar="MODEL", nargs="*", help=f"model1 ... model9 (default: all nine), or a variant: {names}"
+    )
     parser.add_argument("--out", type=Path, default=PROTOTXT, metavar="DIR", help="where to (default: prototxt)")
     parser.add_argument("--classes", type=cli.positive_int, metavar="N", help="outputs of the last layer (200)")
+    parser.add_argument("--crop", type=cli.positive_int, metavar="N", help="side of the input in pixels (56)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=setting,
+        metavar="FIELD=VALUE",
+        help="any other field of tiny_imagenet.zoo.Model, such as draw, activation, hidden=512,512, shallow=",
+    )
     parser.add_argument(
         "--check", action="store_true", help="write nothing; fail where a file is not what would be written"
     )
     parser.add_argument("--force", action="store_true", help="write over files that were edited by hand")
     args = parser.parse_args()
 
-    models = [zoo.get(name) for name in args.models or zoo.MODELS]
-    arguments = ""
-    if args.classes:
-        models = [model.replace(classes=args.classes) for model in models]
-        arguments = f"--classes {args.classes}"
+    changes = {name: value for name, value in (("classes", args.classes), ("crop", args.crop)) if value}
+    arguments = " ".join(f"--{name} {value}" for name, value in changes.items())
+    for name, value in args.set:
+        changes[name] = zoo.parse_field(name, value)
+        arguments += f" --set {shlex.quote(f'{name}={value}')}"
+    models = [zoo.get(name).replace(**changes) for name in args.models or zoo.MODELS]
     if args.check:
         stale = [path for model in models for path in generate.differing(model, args.out, arguments)]
         if stale:

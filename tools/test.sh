@@ -5,7 +5,7 @@
 #   tools/test.sh -k crop_data     of the Python tests those with that name
 #
 #   --all   as well: Caffe's own tests on our library, the Python tests that take minutes, and tests/sanitize.sh with
-#           20,000 cases of the fuzz (twenty minutes on two cores, most of them for building)
+#           10,000 cases of the fuzz (twenty minutes on two cores, most of them for building)
 set -euo pipefail
 
 all=false
@@ -36,5 +36,5 @@ ctest --test-dir build --output-on-failure --parallel "$(nproc)" --progress "${w
 echo "==> Python tests"
 .venv/bin/python -m pytest "${arguments[@]}"
 if $all; then
-  tests/sanitize.sh --fuzz 20000
+  tests/sanitize.sh --fuzz 10000
 fi

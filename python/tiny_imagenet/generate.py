@@ -1,4 +1,4 @@
-"""Writes prototxt/: each model's train_val, deploy and solver files and its train script.
+"""Writes prototxt/: each model's train_val, deploy and solver files, those of its training stages, its train script.
 
 Every generated prototxt opens with a comment that names what made it and a digest of what follows it. A file whose
 digest no longer fits was edited by hand: it is left alone unless told otherwise.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tiny_imagenet import files, nets, solvers
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.zoo import Model
+from tiny_imagenet.zoo import MODELS, Model, open_points
 
 _DIGEST = "# digest: "
 _FORMS = {
@@ -23,18 +23,22 @@ TRAIN_SCRIPT = "train.sh"
 
 
 def texts(model: Model, arguments: str = "") -> dict[str, str]:
-    """The generated files of a model by name.
+    """The generated files of a model by their paths in its folder.
 
     Args:
         model: a row of the zoo or a variant of one.
         arguments: what tools/generate.py was given beside the model's name.
     """
-    bodies = {
-        "train_val.prototxt": nets.to_text(nets.build(model)),
-        "deploy.prototxt": nets.to_text(nets.build(model, deploy=True)),
-        "solver.prototxt": solvers.to_text(solvers.build(model)),
-    }
-    result = {name: _with_header(model, name, body, arguments) for name, body in bodies.items()}
+    result = {}
+    for number, stage in enumerate(model.training_stages, 1):
+        folder = "" if stage is model else f"stages/{number}/"
+        bodies = {
+            "train_val.prototxt": nets.to_text(nets.build(stage)),
+            "deploy.prototxt": nets.to_text(nets.build(stage, deploy=True)),
+            "solver.prototxt": solvers.to_text(solvers.build(stage, f"{model.name}/{folder}".rstrip("/"))),
+        }
+        for name, body in bodies.items():
+            result[folder + name] = _with_header(model, stage, number, name, body, arguments)
     result[TRAIN_SCRIPT] = (
         "#!/bin/sh\n"
         f"# Train {model.name}: prototxt/{model.name}/{TRAIN_SCRIPT} --data DIR --run DIR (--help for the rest)\n"
@@ -43,16 +47,25 @@ def texts(model: Model, arguments: str = "") -> dict[str, str]:
     return result
 
 
-def _with_header(model: Model, name: str, body: str, arguments: str) -> str:
-    number = model.name.replace("model", "Model ", 1)
+def _with_header(model: Model, stage: Model, number: int, name: str, body: str, arguments: str) -> str:
+    base, _, variant = model.name.partition("_")
+    title = base.replace("model", "Model ", 1) + (f" ({variant})" if variant else "")
+    column = f", column {base.removeprefix('model')} of Table 1" if base in MODELS else ""
     command = " ".join(f"tools/generate.py {model.name} {arguments}".split())
-    return (
-        f"# {number} of Tiny ImageNet Visual Recognition Challenge (Le and Yang), {_FORMS[name]}.\n"
-        f"# {model.depth} layers with weights, {model.activation}, {model.parameters:,} parameters, "
-        f"{model.classes} classes.\n"
-        f"# Made by {command}. Edit it as you like: training reads it as it stands.\n"
-        f"{_DIGEST}{_digest(body)}\n\n{body}"
-    )
+    lines = [
+        f"{title} of Tiny ImageNet Visual Recognition Challenge (Le and Yang){column}, {_FORMS[name]}.",
+        f"{stage.depth} layers with weights, {stage.activation}, {stage.parameters:,} parameters, "
+        f"{stage.classes} classes.",
+    ]
+    if stage is not model:
+        lines.append(f"Training stage {number}: the next takes its weights by layer name (tools/train.py --init).")
+    elif model.shallow:
+        lines.append(f"Trained in stages: after stages/{number - 1}, from its weights.")
+    lines += [
+        f"Points that the paper leaves open, see prototxt/README.md: {', '.join(open_points(model))}.",
+        f"Made by {command}. Edit it as you like: training reads it as it stands.",
+    ]
+    return "".join(f"# {line}\n" for line in lines) + f"{_DIGEST}{_digest(body)}\n\n{body}"
 
 
 def _digest(body: str) -> str:
@@ -77,11 +90,11 @@ def write(model: Model, folder: Path, arguments: str = "", force: bool = False) 
     edited = [name for name in old if name != TRAIN_SCRIPT and old[name] != new[name] and is_edited(old[name])]
     if edited and not force:
         raise NetError(f"{target / edited[0]} was edited by hand: keep it, or add --force to write over it")
-    changed = [target / name for name in new if old.get(name) != new[name]]
-    for path in changed:
-        files.write_text(path, new[path.name])
-        path.chmod(0o755 if path.name == TRAIN_SCRIPT else 0o644)
-    return changed
+    changed = [name for name in new if old.get(name) != new[name]]
+    for name in changed:
+        files.write_text(target / name, new[name])
+        (target / name).chmod(0o755 if name == TRAIN_SCRIPT else 0o644)
+    return [target / name for name in changed]
 
 
 def differing(model: Model, folder: Path, arguments: str = "") -> list[Path]:

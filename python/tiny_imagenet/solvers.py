@@ -34,15 +34,19 @@ TRAIN_IMAGES = 100_000
 VAL_IMAGES = 10_000
 
 
-def build(model: Model) -> caffe_pb2.SolverParameter:
+def build(model: Model, folder: str = "") -> caffe_pb2.SolverParameter:
     """The solver of a model (section 5.2.1): SGD with momentum and L2 weight decay, batches of 200.
 
     The rate is `fixed` in the file because tools/train.py lowers it when validation stops improving, which no
     lr_policy of Caffe's can say; `caffe train` with this file keeps it.
+
+    Args:
+        model: a row of the zoo.
+        folder: of its net within prototxt/ (default: the model's name).
     """
     epoch = TRAIN_IMAGES // model.batch
     return caffe_pb2.SolverParameter(
-        net=f"prototxt/{model.name}/train_val.prototxt",
+        net=f"prototxt/{folder or model.name}/train_val.prototxt",
         type="SGD",
         base_lr=model.base_lr,
         lr_policy="fixed",

@@ -52,6 +52,8 @@ class Model:
         lr_factor, patience, lr_drops, max_epochs: the rate is multiplied by `lr_factor` when validation top-1 has not
             improved for `patience` epochs; training stops after that has happened `lr_drops` times, or after
             `max_epochs` (open point l).
+        shallow: convolutions, written as `convs`, of the nets that are trained before this one, from random weights the
+            first; each hands its weights on by layer name (section 5.2.2, open points j and k).
 
     Raises:
         NetError: values that make no net.
@@ -77,6 +79,7 @@ class Model:
     patience: int = 5
     lr_drops: int = 3
     max_epochs: int = 100
+    shallow: tuple[str, ...] = ()
     stages: tuple[tuple[Conv, ...], ...] = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -91,6 +94,23 @@ class Model:
             raise NetError(f"{self.name}: drop_after_stage {self.drop_after_stage} is none of its stages")
         if self.crop < 2**self.pools:
             raise NetError(f"{self.name}: a crop of {self.crop} is nothing after {self.pools} pools, use a larger one")
+        for convs in self.shallow:
+            self._check_shallow(self.replace(convs=convs, shallow=(), drop_after_stage=0))
+
+    def _check_shallow(self, shallow: Model) -> None:
+        """Raises NetError unless the weights of `shallow` fit this net's layers of the same names."""
+        deep, known = self._weights(), shallow._weights()
+        odd = [name for name, shape in known.items() if deep.get(name) != shape]
+        if odd:
+            raise NetError(f"{self.name}: {odd[0]} of the shallow net {shallow.convs!r} is not as in the deep one")
+        if shallow.pools != self.pools or shallow.stages[-1][-1].outputs != self.stages[-1][-1].outputs:
+            raise NetError(f"{self.name}: fc1 of the shallow net {shallow.convs!r} has not the deep one's inputs")
+
+    def _weights(self) -> dict[str, tuple[int, int, int]]:
+        """Kernel, inputs and outputs of each convolution."""
+        convs = [conv for stage in self.stages for conv in stage]
+        inputs = [3, *(conv.outputs for conv in convs)]
+        return {conv.name: (conv.kernel, n, conv.outputs) for conv, n in zip(convs, inputs)}
 
     def _parse_convs(self) -> tuple[tuple[Conv, ...], ...]:
         stages = []
@@ -115,6 +135,15 @@ class Model:
     def fully_connected(self) -> tuple[tuple[str, int], ...]:
         """Names and outputs of the fully connected layers; the last is always fc3, as in Table 1."""
         return (*((f"fc{i}", n) for i, n in enumerate(self.hidden, 1)), ("fc3", self.classes))
+
+    @property
+    def training_stages(self) -> tuple[Model, ...]:
+        """The nets that are trained one after the other; the last is this one."""
+        earlier = [
+            self.replace(name=f"{self.name}_stage{i}", convs=convs, shallow=())
+            for i, convs in enumerate(self.shallow, 1)
+        ]
+        return (*earlier, self)
 
     @property
     def depth(self) -> int:
@@ -182,20 +211,65 @@ _ROWS = (
         "3-64 3-64 | 3-128 3-128 | 3-256 3-256 3-256 | 3-512 3-512 3-512 3-512 3-512 3-512",
         hidden=(4096, 4096),
         screened=True,
+        shallow=("3-64 | 3-128 | 3-256 3-256 | 3-512 3-512",),  # open point j
     ),
 )
 
 MODELS: dict[str, Model] = {row.name: row for row in _ROWS}
 
+# The other readings of the open points, where there is one, each with the point's letter.
+_VARIANTS = (
+    ("a", MODELS["model4"].replace(name="model4_conv5", convs="5-64 5-64 | 5-128 3-128 | 3-256 3-256 |")),
+    ("c", MODELS["model9"].replace(name="model9_pool4", convs=f"{MODELS['model9'].convs} |", shallow=())),
+    ("k", MODELS["model8"].replace(name="model8_staged", shallow=("3-128 | 3-256 | 3-512 3-512 |",))),
+    ("k", MODELS["model9"].replace(name="model9_unstaged", shallow=())),
+)
+VARIANTS: dict[str, Model] = {model.name: model for _, model in _VARIANTS}
+
+
+def parse_field(name: str, text: str):
+    """The value of a field of Model, read from text: "TEN_CROP", "0.02", "512,512", "" for none of several.
+
+    Raises:
+        NetError: there is no such field, or the text is no value of it.
+    """
+    fields = {f.name: f for f in dataclasses.fields(Model) if f.init and f.name != "name"}
+    if name not in fields:
+        raise NetError(f"a model has no field {name!r}: it has {', '.join(fields)}")
+    kind = fields[name].type
+    try:
+        if kind.startswith("tuple"):
+            item = int if "int" in kind else str
+            return tuple(item(part) for part in text.split(",") if part)
+        if kind == "bool":
+            return {"true": True, "false": False}[text.lower()]
+        value = {"int": int, "float": float, "str": str}[kind](text)
+    except (ValueError, KeyError) as error:
+        raise NetError(f"{name}={text}: {text!r} is no value of type {kind}") from error
+    if isinstance(value, float) and not math.isfinite(value):
+        raise NetError(f"{name}={text}: it must be a finite number")
+    return value
+
+
+def open_points(model: Model) -> tuple[str, ...]:
+    """The letters of the points that the paper leaves open and that touch this model (prototxt/README.md)."""
+    base = model.name.split("_")[0]
+    own = {"model4": "a", "model5": "b", "model7": "d", "model8": "dk", "model9": "cjk"}.get(base, "")
+    if base in MODELS and base not in ("model8", "model9"):
+        own += "e"
+    letters = sorted({*own, *"fghl"})
+    return (*letters, "i", "i2") if model.screened else tuple(letters)
+
 
 def get(name: str) -> Model:
-    """The model of that name.
+    """The model or variant of that name.
 
     Raises:
         NetError: there is none.
     """
-    if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, n=1)
+    known = {**MODELS, **VARIANTS}
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise NetError(f"unknown model {name!r}: {hint}the models are {', '.join(MODELS)}")
-    return MODELS[name]
+        raise NetError(f"unknown model {name!r}: {hint}the models are {', '.join(known)}")
+    return known[name]

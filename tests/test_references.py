@@ -1,0 +1,139 @@
+"""The nine nets beside programs that nobody here wrote: PyTorch, and OpenCV's reader of Caffe's files."""
+
+import json
+import os
+import subprocess
+import sys
+
+import caffe
+import numpy as np
+import pytest
+from caffe.proto import caffe_pb2
+
+from conftest import ROOT
+from tiny_imagenet import nets, stock, zoo
+
+# The fully connected layers of the large nets take most of the memory and none of the interest.
+NARROW = {"model7": (256, 128), "model8": (256, 128), "model9": (256, 128)}
+STAGED = {stage.name: stage for model in zoo.MODELS.values() for stage in model.training_stages}
+CLASSES = 20
+
+
+def narrow(name):
+    model = STAGED[name]
+    hidden = NARROW.get(name.split("_")[0], model.hidden)
+    return model.replace(hidden=hidden, classes=CLASSES, batch=4)
+
+
+@pytest.fixture(scope="module")
+def torch_python():
+    python = os.environ.get("TORCH_PYTHON", sys.executable)
+    found = subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 0
+    return python if found else pytest.skip("no PyTorch: set TORCH_PYTHON to a Python that has it")
+
+
+def randomize(net):
+    """Weights that let signals of both signs through every layer, biases and slopes included."""
+    rng = np.random.default_rng(5)
+    for blobs in net.params.values():
+        for blob in blobs:
+            fan_in = max(blob.data[0].size, 1) if blob.data.ndim > 1 else 100
+            blob.data[...] = rng.normal(scale=np.sqrt(2 / fan_in), size=blob.data.shape)
+
+
+def in_torch(python, folder, param, net, inputs):
+    """What the reader computes: the blobs prob or loss, and the gradient of each parameter."""
+    counts = {name: len(layer.blobs) for name, layer in zip(net._layer_names, net.layers)}
+    layers = []
+    for layer in param.layer:
+        one = {
+            "name": layer.name,
+            "type": layer.type,
+            "bottom": list(layer.bottom),
+            "top": (list(layer.top) or [""])[0],
+        }
+        one |= {"parameters": counts[layer.name], "scale": layer.power_param.scale}
+        one |= {"pad": list(layer.convolution_param.pad)[:1], "slope": layer.relu_param.negative_slope}
+        layers.append(one)
+    (folder / "net.json").write_text(json.dumps(layers))
+    weights = {f"{name}/{i}": b.data for name, blobs in net.params.items() for i, b in enumerate(blobs)}
+    np.savez(folder / "in.npz", **inputs, **weights)
+    subprocess.run([python, str(ROOT / "tests" / "torch_reader.py"), str(folder)], check=True)
+    return np.load(folder / "out.npz")
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_deploy_nets_give_the_softmax_of_pytorch(name, torch_python, tmp_path):
+    param = nets.build(narrow(name), deploy=True)
+    net = caffe.Net(param, caffe.TEST)
+    randomize(net)
+    images = np.random.default_rng(6).normal(scale=50, size=(2, 3, 56, 56)).astype(np.float32)
+    net.blobs["data"].reshape(*images.shape)
+    ours = net.forward(data=images)["prob"]
+    theirs = in_torch(torch_python, tmp_path, param, net, {"data": images})["prob"]
+    assert np.ptp(theirs) > 0.01  # or nothing would be compared
+    np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_training_nets_have_the_loss_and_gradients_of_pytorch(name, torch_python, tmp_path):
+    """On one batch, with dropout off; in float64 there, so that what differs is the rounding here."""
+    model = narrow(name)
+    param = nets.build(model)
+    data = caffe_pb2.LayerParameter(name="data", type="Input", top=["data", "label"])
+    data.input_param.shape.add(dim=[model.batch, 3, model.crop, model.crop])
+    data.input_param.shape.add(dim=[model.batch])
+    training = [la for la in param.layer if not any(rule.phase == caffe_pb2.TEST for rule in la.include)]
+    changed = caffe_pb2.NetParameter(layer=[data, *(la for la in training if la.type not in ("CropData", "Dropout"))])
+    net = caffe.Net(changed, caffe.TRAIN)
+    randomize(net)
+    rng = np.random.default_rng(7)
+    inputs = {
+        "data": rng.normal(scale=50, size=(model.batch, 3, model.crop, model.crop)).astype(np.float32),
+        "label": rng.integers(0, CLASSES, size=model.batch).astype(np.float32),
+    }
+    loss = net.forward(**inputs)["loss"]
+    net.clear_param_diffs()
+    net.backward()
+    theirs = in_torch(torch_python, tmp_path, changed, net, inputs)
+    np.testing.assert_allclose(loss, theirs["loss"], rtol=1e-4)
+    for layer, blobs in net.params.items():
+        for i, blob in enumerate(blobs):
+            want = theirs[f"{layer}/{i}"]
+            # Where two values of a pool or the sign of a rectifier's input differ by rounding, so does a gradient.
+            wrong = np.abs(blob.diff - want) > 1e-3 * np.abs(want).max()
+            assert np.abs(want).max() > 0
+            assert wrong.mean() < 1e-3, (layer, i)
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_opencv_reads_the_stock_export_and_gives_the_same_softmax(name, tmp_path):
+    import cv2
+
+    param = nets.build(narrow(name), deploy=True)
+    net = caffe.Net(param, caffe.TEST)
+    randomize(net)
+    net.save(tmp_path / "weights.caffemodel")
+    (tmp_path / "stock.prototxt").write_text(nets.to_text(stock.export(param)))
+    images = np.random.default_rng(8).normal(scale=50, size=(1, 3, 56, 56)).astype(np.float32)
+    ours = net.forward(data=images)["prob"]
+    theirs = cv2.dnn.readNetFromCaffe(str(tmp_path / "stock.prototxt"), str(tmp_path / "weights.caffemodel"))
+    theirs.setInput(images)
+    np.testing.assert_allclose(ours, theirs.forward(), rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_the_stock_export_holds_nothing_of_ours(name, tmp_path):
+    """Upstream's own caffe.proto, without our messages, reads it."""
+    source = ROOT / "build" / "caffe-source" / "src" / "caffe" / "proto"
+    if not source.is_dir():
+        pytest.skip("Caffe's source is in the build folder, which is not here")
+    for deploy in (False, True):
+        param = stock.export(nets.build(STAGED[name], deploy))
+        assert not {layer.type for layer in param.layer} & stock.OURS
+        done = subprocess.run(
+            ["protoc", "--encode=caffe.NetParameter", f"--proto_path={source}", "caffe.proto"],
+            input=nets.to_text(param).encode(),
+            capture_output=True,
+        )
+        assert done.returncode == 0, done.stderr
