@@ -100,10 +100,9 @@ def test_training_nets_have_the_loss_and_gradients_of_pytorch(name, torch_python
     for layer, blobs in net.params.items():
         for i, blob in enumerate(blobs):
             want = theirs[f"{layer}/{i}"]
-            # Where two values of a pool or the sign of a rectifier's input differ by rounding, so does a gradient.
-            wrong = np.abs(blob.diff - want) > 1e-3 * np.abs(want).max()
-            assert np.abs(want).max() > 0
-            assert wrong.mean() < 1e-3, (layer, i)
+            # Where two values in a pool, or the sign of a rectifier's input, differ by rounding, so does a gradient.
+            off = np.linalg.norm(blob.diff - want) / np.linalg.norm(want)
+            assert off < 5e-3, (layer, i)
 
 
 @pytest.mark.parametrize("name", STAGED)

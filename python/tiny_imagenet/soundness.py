@@ -225,13 +225,18 @@ def _not_read(net, path: Path, places: _Places) -> list[Finding]:
     for layer in net.layer:
         if layer.type not in caffe.layer_type_list():
             continue
-        words = re.findall(r"[A-Z]+(?=[A-Z][a-z]|$)|[A-Z][a-z0-9]*", layer.type)
-        reads = _READS.get(layer.type, {"_".join(words).lower() + "_param"} | {f"{layer.type.lower()}_param"})
-        for field, _ in layer.ListFields():
-            if field.name.endswith("_param") and field.name not in reads | {"loss_param"}:
-                text = f"layer {layer.name}: {layer.type} does not read {field.name}"
-                found.append(Finding(str(path), places.layer(layer.name, field.name), text, error=False))
+        for name in _idle(layer):
+            text = f"layer {layer.name}: {layer.type} does not read {name}"
+            found.append(Finding(str(path), places.layer(layer.name, name), text, error=False))
     return found
+
+
+def _idle(layer) -> list[str]:
+    """The parameters of a layer that its type does not read."""
+    words = re.findall(r"[A-Z]+(?=[A-Z][a-z]|$)|[A-Z][a-z0-9]*", layer.type)
+    reads = _READS.get(layer.type, {"_".join(words).lower() + "_param", f"{layer.type.lower()}_param"})
+    fields = [field.name for field, _ in layer.ListFields()]
+    return [name for name in fields if name.endswith("_param") and name not in reads | {"loss_param"}]
 
 
 def _unfilled(made: Outline, path: Path, places: _Places) -> list[Finding]:
@@ -301,6 +306,8 @@ def _other_settings(deploy, train) -> str:
         same = caffe_pb2.LayerParameter()
         same.CopyFrom(layer)
         for field in ("include", "exclude", "param", "bottom", "top", "phase", "loss_weight", "propagate_down"):
+            same.ClearField(field)
+        for field in _idle(layer):
             same.ClearField(field)
         for param in (same.convolution_param, same.inner_product_param, same.prelu_param):
             for filler in ("weight_filler", "bias_filler", "filler"):
