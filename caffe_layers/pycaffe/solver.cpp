@@ -17,8 +17,9 @@ class Interrupt {
  public:
   caffe::SolverAction::Enum operator()() {
     const AcquireGil gil;
-    if (!raised_ && PyErr_CheckSignals() != 0) raised_.emplace();
-    return raised_ ? caffe::SolverAction::STOP : caffe::SolverAction::NONE;
+    if (raised_ || PyErr_CheckSignals() == 0) return caffe::SolverAction::NONE;
+    raised_.emplace();
+    return caffe::SolverAction::STOP;  // once: a test asks until there is nothing more to do
   }
   /// Raises what a signal handler has raised, KeyboardInterrupt as a rule.
   void Raise() {
