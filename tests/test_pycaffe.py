@@ -440,6 +440,8 @@ def test_layers_of_caffes_own_are_set_up_by_their_net(net_file):
     net = caffe.Net(net_file, caffe.TEST)
     with pytest.raises(caffe.CaffeError, match="a layer of type InnerProduct is set up by its net alone"):
         net.layers[1].setup([net.blobs["data"]], [net.blobs["fc"]])
+    with pytest.raises(caffe.CaffeError, match="a layer of type InnerProduct is reshaped by its net alone"):
+        net.layers[1].reshape([net.blobs["data"]], [net.blobs["fc"]])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 // Layer, and layers that are written in Python: type "Python".
 
-#include "guarded_layer.hpp"
 #include "pycaffe.hpp"
 
 namespace pycaffe {
@@ -19,12 +18,6 @@ py::list ToPython(const Blobs& blobs) {
     }
   }
   return list;
-}
-
-Blobs FromPython(const py::iterable& list) {
-  Blobs blobs;
-  for (const py::handle& blob : list) blobs.push_back(&blob.cast<Blob&>());
-  return blobs;
 }
 
 /// The C++ side of an instance of a class derived from caffe.Layer; the two live and die together.
@@ -93,29 +86,20 @@ boost::shared_ptr<Layer> CreatePythonLayer(const caffe::LayerParameter& param) {
 
 caffe::LayerRegisterer<Dtype> register_python_layer("Python", &CreatePythonLayer);
 
-struct Counts : public Layer {  // names what Layer keeps to itself and its kin
-  static void Check(Layer* layer, const Blobs& bottom, const Blobs& top) {
-    (layer->*&Counts::CheckBlobCounts)(bottom, top);
-  }
-};
-
-void SetUp(Layer* layer, const py::iterable& bottom, const py::iterable& top) {
-  if (dynamic_cast<PythonLayer*>(layer)) return;  // a class that has nothing to set up
-  LOG_IF(FATAL, true) << "a layer of type " << layer->type() << " is set up by its net alone";
+// For a class in Python that has no method of that name. A layer of Caffe's own would be led beyond its memory by blobs
+// that are not those its net has given it.
+void SetUp(Layer* layer, const py::object& bottom, const py::object& top) {
+  LOG_IF(FATAL, !dynamic_cast<PythonLayer*>(layer))
+      << "a layer of type " << layer->type() << " is set up by its net alone";
 }
 
-void Reshape(const py::object& self, const py::iterable& bottom, const py::iterable& top) {
-  Layer* layer = self.cast<Layer*>();
-  if (dynamic_cast<PythonLayer*>(layer)) {
-    const std::string name = py::str(py::type::of(self).attr("__name__"));
-    PyErr_SetString(PyExc_NotImplementedError, (name + " has no method reshape(self, bottom, top)").c_str());
-    throw py::error_already_set();
-  }
-  const Blobs bottoms = FromPython(bottom), tops = FromPython(top);
-  caffe::ShapeLayer(layer->layer_param(), bottoms, tops, [&] {
-    Counts::Check(layer, bottoms, tops);
-    layer->Reshape(bottoms, tops);
-  });
+void Reshape(const py::object& self, const py::object& bottom, const py::object& top) {
+  const Layer* layer = self.cast<Layer*>();
+  LOG_IF(FATAL, !dynamic_cast<const PythonLayer*>(layer))
+      << "a layer of type " << layer->type() << " is reshaped by its net alone: net.reshape()";
+  const std::string name = py::str(py::type::of(self).attr("__name__"));
+  PyErr_SetString(PyExc_NotImplementedError, (name + " has no method reshape(self, bottom, top)").c_str());
+  throw py::error_already_set();
 }
 
 }  // namespace
