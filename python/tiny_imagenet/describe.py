@@ -13,7 +13,7 @@ from typing import Any
 from caffe.proto import caffe_pb2
 from google.protobuf import json_format
 
-from tiny_imagenet import outline, paper, prototxt
+from tiny_imagenet import outline, paper, prototxt, solvers
 from tiny_imagenet.errors import NetError
 from tiny_imagenet.outline import Outline
 
@@ -59,25 +59,6 @@ def is_solver(text: str) -> bool:
     return bool(SOLVER_FIELDS.search(text))
 
 
-def net_path(solver: caffe_pb2.SolverParameter, path: Path) -> Path | None:
-    """The file of a solver's net: from the working folder as Caffe has it, else from the solver's or one above.
-
-    None where the net is written in the solver.
-
-    Raises:
-        NetError: no net is named, or there is no such file.
-    """
-    name = solver.net or solver.train_net
-    if not name:
-        if solver.HasField("net_param") or solver.HasField("train_net_param"):
-            return None
-        raise NetError(f'{path} names no net: add a line such as net: "train_val.prototxt"')
-    for folder in (Path(), path.parent, *path.resolve().parents):
-        if (folder / name).is_file():
-            return folder / name
-    raise NetError(f"{path} names the net {name}, which is not there")
-
-
 def load(what: str, models: Path) -> Source:
     """A model of the zoo (its files in `models` as they stand), a net's prototxt or a solver's.
 
@@ -107,7 +88,7 @@ def load(what: str, models: Path) -> Source:
     solver = caffe_pb2.SolverParameter()
     prototxt.parse(solver, text, path)
     try:
-        file = net_path(solver, path)
+        file = solvers.net_path(solver, path)
     except NetError as error:
         return Source(what, caffe_pb2.NetParameter(), path, solver, path, model, str(error))
     if file is None:

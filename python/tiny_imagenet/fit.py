@@ -59,20 +59,15 @@ class Plan:
 def load(solver: str | os.PathLike[str], data: str | os.PathLike[str]) -> Plan:
     """Read a solver, the net it names, the deploy net beside that and the data folder.
 
-    The net's path is taken from the solver's folder or the nearest one above it (a solver of this project names its net
-    from the top of the checkout), or else from the working folder as Caffe does, or else as a bare name beside the
-    solver.
+    Where the net is looked for: `solvers.net_path`.
 
     Raises:
         NetError, DatasetError: one of them is missing or does not parse.
     """
     message = solvers.read(solver)
-    folder = Path(solver).resolve().parent
-    places = [above / message.net for above in (folder, *folder.parents)]
-    places += [Path(message.net), folder / Path(message.net).name]
-    path = next((place for place in places if place.is_file()), None)
-    if not path:
-        raise NetError(f"{solver} names the net {message.net}, which is neither there nor beside the solver")
+    path = solvers.net_path(message, solver)
+    if path is None:
+        raise NetError(f"{solver} has its net in itself: write that to a file beside it and name it, as in net: ...")
     deploy = path.with_name("deploy.prototxt")
     if not deploy.is_file():
         raise NetError(f"{deploy} is missing: training validates with the deploy net, put it beside {path.name}")

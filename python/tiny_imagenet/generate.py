@@ -22,12 +22,13 @@ _FORMS = {
 TRAIN_SCRIPT = "train.sh"
 
 
-def texts(model: Model, arguments: str = "") -> dict[str, str]:
+def texts(model: Model, arguments: str = "", top: str = "prototxt") -> dict[str, str]:
     """The generated files of a model by their paths in its folder.
 
     Args:
         model: a row of the zoo or a variant of one.
         arguments: what tools/generate.py was given beside the model's name.
+        top: name of the folder that holds the model's.
     """
     result = {}
     for number, stage in enumerate(model.training_stages, 1):
@@ -35,14 +36,15 @@ def texts(model: Model, arguments: str = "") -> dict[str, str]:
         bodies = {
             "train_val.prototxt": nets.to_text(nets.build(stage)),
             "deploy.prototxt": nets.to_text(nets.build(stage, deploy=True)),
-            "solver.prototxt": solvers.to_text(solvers.build(stage, f"{model.name}/{folder}".rstrip("/"))),
+            "solver.prototxt": solvers.to_text(solvers.build(stage, f"{top}/{model.name}/{folder}".rstrip("/"))),
         }
         for name, body in bodies.items():
             result[folder + name] = _with_header(model, stage, number, name, body, arguments)
+    source = model.name if top == "prototxt" and model.name in MODELS else '"$(dirname "$0")/solver.prototxt"'
     result[TRAIN_SCRIPT] = (
         "#!/bin/sh\n"
-        f"# Train {model.name}: prototxt/{model.name}/{TRAIN_SCRIPT} --data DIR --run DIR (--help for the rest)\n"
-        f'exec "$(dirname "$0")/../../tools/train.py" {model.name} "$@"\n'
+        f"# Train {model.name}: {top}/{model.name}/{TRAIN_SCRIPT} --data DIR --run DIR (--help for the rest)\n"
+        f'exec "$(dirname "$0")/../../tools/train.py" {source} "$@"\n'
     )
     return result
 
@@ -85,7 +87,7 @@ def write(model: Model, folder: Path, arguments: str = "", force: bool = False) 
         NetError: a file there was edited by hand and `force` is not given; nothing is written then.
     """
     target = folder / model.name
-    new = texts(model, arguments)
+    new = texts(model, arguments, folder.resolve().name)
     old = {name: _read(target / name) for name in new if (target / name).exists()}
     edited = [name for name in old if name != TRAIN_SCRIPT and old[name] != new[name] and is_edited(old[name])]
     if edited and not force:
@@ -102,7 +104,7 @@ def differing(model: Model, folder: Path, arguments: str = "") -> list[Path]:
     target = folder / model.name
     return [
         target / name
-        for name, text in texts(model, arguments).items()
+        for name, text in texts(model, arguments, folder.resolve().name).items()
         if not (target / name).exists() or _read(target / name) != text
     ]
 

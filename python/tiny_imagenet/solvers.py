@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 
 from caffe.proto import caffe_pb2
 
@@ -42,11 +43,11 @@ def build(model: Model, folder: str = "") -> caffe_pb2.SolverParameter:
 
     Args:
         model: a row of the zoo.
-        folder: of its net within prototxt/ (default: the model's name).
+        folder: of its net, from the top of the checkout (default: prototxt/NAME).
     """
     epoch = TRAIN_IMAGES // model.batch
     return caffe_pb2.SolverParameter(
-        net=f"prototxt/{folder or model.name}/train_val.prototxt",
+        net=f"{folder or f'prototxt/{model.name}'}/train_val.prototxt",
         type="SGD",
         base_lr=model.base_lr,
         lr_policy="fixed",
@@ -78,6 +79,29 @@ def read(path: str | os.PathLike[str]) -> caffe_pb2.SolverParameter:
         if getattr(solver, name) < 1:
             raise NetError(f"{path}: {name} is {getattr(solver, name)}, it must be at least 1")
     return solver
+
+
+def net_path(solver: caffe_pb2.SolverParameter, path: str | os.PathLike[str]) -> Path | None:
+    """The file of a solver's net; None where the net is written in the solver.
+
+    It is looked for from the solver's folder and those above it (a solver of this project names its net from the top of
+    the checkout), then from the working folder as Caffe does, then as a bare name beside the solver.
+
+    Raises:
+        NetError: no net is named, or there is no such file.
+    """
+    name = solver.net or solver.train_net
+    if not name:
+        if solver.HasField("net_param") or solver.HasField("train_net_param"):
+            return None
+        raise NetError(f'{path} names no net: add a line such as net: "train_val.prototxt"')
+    folder = Path(path).resolve().parent
+    places = [above / name for above in (folder, *folder.parents)]
+    places += [Path(name), folder / Path(name).name]
+    found = next((place for place in places if place.is_file()), None)
+    if not found:
+        raise NetError(f"{path} names the net {name}, which is neither there nor beside the solver")
+    return found
 
 
 def to_text(solver: caffe_pb2.SolverParameter) -> str:

@@ -11,7 +11,7 @@ import caffe
 from caffe import _caffe
 from caffe.proto import caffe_pb2
 
-from tiny_imagenet import describe, net_diff, outline, prototxt
+from tiny_imagenet import describe, net_diff, outline, prototxt, solvers
 from tiny_imagenet.errors import NetError
 from tiny_imagenet.outline import Outline
 
@@ -107,7 +107,7 @@ def _solver(path: Path, text: str, inputs) -> list[Finding]:
     if solver.type not in describe.HISTORY:
         add("type", f'type is "{solver.type}": it must be one of {", ".join(describe.HISTORY)}')
     try:
-        file = describe.net_path(solver, path)
+        file = solvers.net_path(solver, path)
     except NetError as error:
         add("net", str(error).split(" ", 1)[1])
         return found
