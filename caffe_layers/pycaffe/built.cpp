@@ -37,7 +37,7 @@ int Traverse(PyObject* self, visitproc visit, void* arg) { return VisitAttribute
 }  // namespace
 
 int VisitAttributes(PyObject* self, traverseproc own, visitproc visit, void* arg) {
-#if PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x030D0000
+#if PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x030C0000
   if (Py_TYPE(self)->tp_traverse != own) {
     Py_VISIT(Py_TYPE(self));
     return 0;

@@ -76,7 +76,7 @@ PyObject* InstanceOf(const boost::shared_ptr<Layer>& layer);
 /// @param traverse visits also what the C++ object alone holds, and ends with VisitAttributes
 py::custom_type_setup Built(traverseproc traverse = nullptr);
 
-/// Visits the attributes of `self`, once: Python 3.11 and 3.12 themselves visit those of a subclass written in Python,
+/// Visits the attributes of `self`, once: Python 3.11 itself visits those of a subclass that is written in Python,
 /// and pybind11's own function would visit them again, which makes the garbage collector keep them for ever.
 /// @param own the tp_traverse of the bound class
 int VisitAttributes(PyObject* self, traverseproc own, visitproc visit, void* arg);
