@@ -85,15 +85,9 @@ caffe_edit(
 # Memory that is another blob's may be smaller than this blob's own once was; a blob of no elements had none.
 caffe_edit(
   src/caffe/blob.cpp
-  "  if (count_ > capacity_) {
-    capacity_ = count_;
-    data_.reset(new SyncedMemory(capacity_ * sizeof(Dtype)));
-    diff_.reset(new SyncedMemory(capacity_ * sizeof(Dtype)));
-  }"
-  "  const size_t needed = count_ * sizeof(Dtype);
-  if (count_ > capacity_) capacity_ = count_;
-  if (!data_ || data_->size() < needed) data_.reset(new SyncedMemory(needed));
-  if (!diff_ || diff_->size() < needed) diff_.reset(new SyncedMemory(needed));")
+  "if (count_ > capacity_) {"
+  "const size_t needed = count_ * sizeof(Dtype);
+  if (count_ > capacity_ || !data_ || data_->size() < needed || !diff_ || diff_->size() < needed) {")
 caffe_edit(include/caffe/filler.hpp "DCHECK(blob->count());" "CHECK(blob->count());")
 
 # --- Files -----------------------------------------------------------------------------------------------------------
@@ -126,20 +120,8 @@ caffe_edit(
   "blob_dims[i] = dims[i];"
   "CHECK_LE(dims[i], INT_MAX) << \"the size of axis \" << i << \" of dataset \" << dataset_name_;\n    blob_dims[i] = dims[i];"
   # without an end, or with more texts than one, it was read and written beyond its memory
-  "  // Get size of dataset
-  size_t size;
-  H5T_class_t class_;
-  herr_t status = \\
-    H5LTget_dataset_info(loc_id, dataset_name.c_str(), NULL, &class_, &size);
-  CHECK_GE(status, 0) << \"Failed to get dataset info for \" << dataset_name;
-  char *buf = new char[size];
-  status = H5LTread_dataset_string(loc_id, dataset_name.c_str(), buf);
-  CHECK_GE(status, 0)
-    << \"Failed to load int dataset with name \" << dataset_name;
-  string val(buf);
-  delete[] buf;
-  return val;"
-  "  return Hdf5Text(loc_id, dataset_name);"
+  "string hdf5_load_string(hid_t loc_id, const string& dataset_name) {"
+  "string hdf5_load_string(hid_t loc_id, const string& dataset_name) {\n  return Hdf5Text(loc_id, dataset_name);"
   "  int val;\n" "  CheckOneValue(loc_id, dataset_name, H5T_INTEGER);\n  int val;\n"
   "  hsize_t *dims = new hsize_t[num_axes];" "  vector<hsize_t> dims(num_axes);"
   "num_axes, dims, data);" "num_axes, dims.data(), data);"
