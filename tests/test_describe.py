@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -167,7 +168,7 @@ def test_data_that_is_not_here_needs_a_shape(tool):
     tool("describe", lenet, "--shape", "data=64,x", fails=2)
 
 
-@pytest.mark.parametrize("source", ["modell", "nowhere.prototxt", "README.md"])
+@pytest.mark.parametrize("source", ["modell", "nowhere.prototxt", "README.md", os.devnull, "prototxt"])
 def test_what_is_no_net_is_refused(source, tool):
     tool("describe", source, fails=1, cwd=ROOT)
 

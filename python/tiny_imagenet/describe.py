@@ -81,6 +81,8 @@ def load(what: str, models: Path) -> Source:
     if not is_solver(text):
         net = caffe_pb2.NetParameter()
         prototxt.parse(net, text, path)
+        if not net.layer and not net.layers:
+            raise NetError(f"{path} has no layers: the prototxt of a net or a solver is expected")
         beside = path.with_name("solver.prototxt")
         if model and path.name == "train_val.prototxt" and beside.is_file():
             return Source(what, net, path, prototxt.read(caffe_pb2.SolverParameter(), beside), beside, model)
