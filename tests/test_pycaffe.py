@@ -14,6 +14,9 @@ layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc"
         inner_product_param { num_output: 6 weight_filler { type: "xavier" } } }
 layer { name: "act" type: "%s" bottom: "fc" top: "act" }
 """
+TWO = NET % "ReLU" + (
+    'layer { name: "fc2" type: "InnerProduct" bottom: "act" top: "fc2" inner_product_param { num_output: %d } }'
+)
 
 
 @pytest.fixture
@@ -267,12 +270,9 @@ def test_a_backward_pass_needs_the_shapes_of_the_forward_pass(net_file):
 
 
 def test_weights_that_do_not_fit_change_nothing(tmp_path):
-    two = NET % "ReLU" + (
-        'layer { name: "fc2" type: "InnerProduct" bottom: "act" top: "fc2" inner_product_param { num_output: %d } }'
-    )
-    target = caffe.Net(message(two % 4), caffe.TEST)
+    target = caffe.Net(message(TWO % 4), caffe.TEST)
     before = [blob.data.copy() for blobs in target.params.values() for blob in blobs]
-    caffe.Net(message(two % 5), caffe.TEST).save(tmp_path / "five.caffemodel")
+    caffe.Net(message(TWO % 5), caffe.TEST).save(tmp_path / "five.caffemodel")
     with pytest.raises(caffe.CaffeError, match="fc2"):
         target.copy_from(tmp_path / "five.caffemodel")
     after = [blob.data for blobs in target.params.values() for blob in blobs]
@@ -393,10 +393,7 @@ def test_a_subclass_may_use_any_attribute_of_its_own(net_file):
 
 
 def test_weights_shared_in_part_are_not_shared(tmp_path):
-    two = NET % "ReLU" + (
-        'layer { name: "fc2" type: "InnerProduct" bottom: "act" top: "fc2" inner_product_param { num_output: %d } }'
-    )
-    a, b = caffe.Net(message(two % 4), caffe.TEST), caffe.Net(message(two % 5), caffe.TEST)
+    a, b = caffe.Net(message(TWO % 4), caffe.TEST), caffe.Net(message(TWO % 5), caffe.TEST)
     with pytest.raises(caffe.CaffeError, match="Cannot share param 0 weights from layer 'fc2'"):
         a.share_with(b)
     b.params["fc"][0].data[...] = 5

@@ -1,9 +1,12 @@
 """Solvers in Python."""
 
+import contextlib
+import gc
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 
 import caffe
 import numpy as np
@@ -307,28 +310,40 @@ def test_an_interrupted_solver_snapshots_goes_on_and_tests(batches, solver_file,
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
 
 
-def test_a_handler_of_ones_own_raises_what_it_likes(solver_file):
-    class EnoughError(Exception):
-        pass
+class EnoughError(Exception):
+    """What a handler of one's own raises."""
+
+
+@contextlib.contextmanager
+def alarms_raise(error):
+    """SIGALRM raises `error` within the block."""
 
     def handler(*_):
-        raise EnoughError
+        raise error
 
-    solver = caffe.SGDSolver(solver_file)
-    solver.add_callback(lambda: solver.iter == 3 and signal.raise_signal(signal.SIGALRM), lambda: None)
     former = signal.signal(signal.SIGALRM, handler)
     try:
-        with pytest.raises(EnoughError):
-            solver.solve()
+        yield
     finally:
         signal.signal(signal.SIGALRM, former)
+
+
+def alarm_soon():
+    """Send SIGALRM to this thread once it is at work."""
+    threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGALRM)).start()
+
+
+def test_a_handler_of_ones_own_raises_what_it_likes(solver_file):
+    solver = caffe.SGDSolver(solver_file)
+    solver.add_callback(lambda: solver.iter == 3 and signal.raise_signal(signal.SIGALRM), lambda: None)
+    with alarms_raise(EnoughError), pytest.raises(EnoughError):
+        solver.solve()
     assert solver.iter == 3
 
 
 NESTED = """
 import caffe, os, signal, sys, threading, time
 solver = caffe.SGDSolver(sys.argv[1])
-inner = caffe.SGDSolver(sys.argv[1])
 nested = []
 def nest(layer):
     if not nested:
@@ -355,44 +370,25 @@ def test_a_step_within_a_step_leaves_the_outer_one_interruptible(solver_file, tm
 
 
 def test_an_interrupted_solver_is_freed(solver_file):
-    import gc
-    import weakref
-
-    class EnoughError(Exception):
-        pass
-
-    def handler(*_):
-        raise EnoughError
-
     def run():
         solver = caffe.SGDSolver(solver_file)
-        threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGALRM)).start()
+        alarm_soon()
         with pytest.raises(EnoughError):
             solver.step(10**9)
         return weakref.ref(solver)
 
-    former = signal.signal(signal.SIGALRM, handler)
-    try:
+    with alarms_raise(EnoughError):
         alive = run()
-    finally:
-        signal.signal(signal.SIGALRM, former)
     gc.collect()
     assert alive() is None
 
 
 def test_an_interrupt_is_not_lost_where_the_snapshot_after_it_fails(solver_file, tmp_path):
-    def handler(*_):
-        raise KeyboardInterrupt
-
     solver = caffe.SGDSolver(solver_file)
     solver.param.max_iter = 10**9
     solver.param.snapshot_prefix = tmp_path / "nowhere" / "s"
-    threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGALRM)).start()
-    former = signal.signal(signal.SIGALRM, handler)
-    try:
-        with pytest.raises(KeyboardInterrupt) as error:
-            solver.solve()
-    finally:
-        signal.signal(signal.SIGALRM, former)
+    with alarms_raise(KeyboardInterrupt), pytest.raises(KeyboardInterrupt) as error:
+        alarm_soon()
+        solver.solve()
     if sys.version_info >= (3, 11):
         assert "cannot write" in error.value.__notes__[0]

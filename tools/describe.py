@@ -80,12 +80,10 @@ def main():
 def check(args, shapes):
     from tiny_imagenet import describe, soundness
 
-    source = Path(args.source)
-    files = [source]
-    if not source.exists():
-        folder = describe.load(args.source, PROTOTXT).solver_path.parent
-        files = [folder / "solver.prototxt"]
-    findings = [finding for file in files for finding in soundness.check(file, shapes)]
+    file = Path(args.source)
+    if not file.exists():
+        file = describe.load(args.source, PROTOTXT).solver_path
+    findings = soundness.check(file, shapes)
     if args.json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     else:

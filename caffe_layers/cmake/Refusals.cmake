@@ -1,5 +1,5 @@
 # What upstream reads, writes or divides by without asking: each edit makes it a caffe::Error that says what is wrong.
-# tests/fuzz.py found most of them; tests/test_fuzz.py has a case for each.
+# tests/fuzz.py found most of them; tests/test_fuzz.py has a case for most.
 
 # --- Nets and solvers ------------------------------------------------------------------------------------------------
 # Numbers and text that no layer can work with; errors that name the layer; blobs given in a prototxt, whose shapes
@@ -26,8 +26,8 @@ caffe_edit(
   "Dtype layer_loss = ForwardLayer(layers_[i].get(), bottom_vecs_[i], top_vecs_[i], shapes_[i],
                                      parameter_shapes_[i]);"
   "      layers_[i]->Backward(\n          top_vecs_[i], bottom_need_backward_[i], bottom_vecs_[i]);"
-  "      CheckParameterShapes(layers_[i].get(), parameter_shapes_[i]);
-      OfLayer(layers_[i]->layer_param(), [&] {
+  "      OfLayer(layers_[i]->layer_param(), [&] {
+        CheckParameterShapes(layers_[i].get(), parameter_shapes_[i]);
         layers_[i]->Backward(top_vecs_[i], bottom_need_backward_[i], bottom_vecs_[i]);
       });")
 # Weights that do not fit were found when those of the layers before them were shared already.

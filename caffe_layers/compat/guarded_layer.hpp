@@ -87,8 +87,7 @@ void ShapeLayer(const LayerParameter& param, const std::vector<Blob<Dtype>*>& bo
 template <typename Dtype>
 void CheckParameterShapes(Layer<Dtype>* layer, const LayerShapes& after_set_up) {
   LOG_IF(FATAL, after_set_up != LayerShapes(layer->blobs()) && std::string(layer->type()) != "Python")
-      << "layer " << layer->layer_param().name() << " (" << layer->type() << "): its parameters have been reshaped "
-      << "since it was made: build a new net";
+      << "its parameters have been reshaped since it was made: build a new net";
 }
 
 /// Runs a layer's Forward. `last` are the shapes of its blobs after its last Reshape, `parameters` those of its
@@ -97,7 +96,7 @@ template <typename Dtype>
 Dtype ForwardLayer(Layer<Dtype>* layer, const std::vector<Blob<Dtype>*>& bottom, const std::vector<Blob<Dtype>*>& top,
                    const LayerShapes& last, const LayerShapes& parameters) {
   const LayerParameter& param = layer->layer_param();
-  CheckParameterShapes(layer, parameters);
+  OfLayer(param, [&] { CheckParameterShapes(layer, parameters); });
   if (last != LayerShapes(bottom, top)) ShapeLayer(param, bottom, top, [&] { layer->Reshape(bottom, top); });
   return OfLayer(param, [&] {
     CheckBottoms(param, bottom);

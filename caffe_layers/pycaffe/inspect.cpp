@@ -2,8 +2,6 @@
 
 #include <google/protobuf/text_format.h>
 
-#include "caffe/caffe.hpp"
-#include "caffe/util/upgrade_proto.hpp"
 #include "no_fill.hpp"
 #include "parse_text.hpp"
 #include "pycaffe.hpp"
@@ -12,11 +10,6 @@ namespace pycaffe {
 namespace {
 
 typedef google::protobuf::TextFormat::ParseInfoTree Tree;
-
-caffe::NetParameter ReadNet(const py::object& net) {
-  return ReadParam<caffe::NetParameter>(net, &caffe::ReadNetParamsFromTextFileOrDie,
-                                        [](auto* param) { caffe::UpgradeNetAsNeeded("the message", param); });
-}
 
 // The text of `tree`'s places: "layer[2].bottom[0]" -> line, both as people write them.
 void Places(const google::protobuf::Message& message, const Tree& tree, const std::string& path, py::dict* places) {
@@ -58,12 +51,8 @@ py::dict PlacesOf(const std::string& text, const std::string& message, const std
 py::object Upgrade(const py::object& net) { return ToMessage(ReadNet(net)); }
 
 py::object Resolve(const py::object& net, int phase, int level, const std::vector<std::string>& stages) {
-  caffe::NetParameter param = ReadNet(net);
-  param.mutable_state()->set_phase(static_cast<caffe::Phase>(phase));
-  param.mutable_state()->set_level(level);
-  for (const std::string& stage : stages) param.mutable_state()->add_stage(stage);
   caffe::NetParameter filtered;
-  Net::FilterNet(param, &filtered);
+  Net::FilterNet(ReadNet(net, phase, level, stages), &filtered);
   return ToMessage(filtered);
 }
 

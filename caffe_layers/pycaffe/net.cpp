@@ -10,13 +10,7 @@ namespace {
 
 boost::shared_ptr<Net> Build(const py::object& source, int phase, int level, const std::vector<std::string>& stages,
                              const Path& weights) {
-  LOG_IF(FATAL, !caffe::Phase_IsValid(phase)) << "the phase is " << phase << ": it must be caffe.TRAIN ("
-                                              << caffe::TRAIN << ") or caffe.TEST (" << caffe::TEST << ")";
-  auto param = ReadParam<caffe::NetParameter>(source, &caffe::ReadNetParamsFromTextFileOrDie,
-                                              [](auto* net) { caffe::UpgradeNetAsNeeded("the message", net); });
-  param.mutable_state()->set_phase(static_cast<caffe::Phase>(phase));
-  param.mutable_state()->set_level(level);
-  for (const std::string& stage : stages) param.mutable_state()->add_stage(stage);
+  const caffe::NetParameter param = ReadNet(source, phase, level, stages);
   if (!weights.empty()) CheckFile(weights);
   CheckRank();
   const Compute compute;
@@ -101,6 +95,21 @@ void BindCallback(py::class_<Net, boost::shared_ptr<Net>>* net, const char* name
 
 }  // namespace
 
+caffe::NetParameter ReadNet(const py::object& source) {
+  return ReadParam<caffe::NetParameter>(source, &caffe::ReadNetParamsFromTextFileOrDie,
+                                        [](auto* param) { caffe::UpgradeNetAsNeeded("the message", param); });
+}
+
+caffe::NetParameter ReadNet(const py::object& source, int phase, int level, const std::vector<std::string>& stages) {
+  LOG_IF(FATAL, !caffe::Phase_IsValid(phase)) << "the phase is " << phase << ": it must be caffe.TRAIN ("
+                                              << caffe::TRAIN << ") or caffe.TEST (" << caffe::TEST << ")";
+  caffe::NetParameter param = ReadNet(source);
+  param.mutable_state()->set_phase(static_cast<caffe::Phase>(phase));
+  param.mutable_state()->set_level(level);
+  for (const std::string& stage : stages) param.mutable_state()->add_stage(stage);
+  return param;
+}
+
 void BindNet(py::module_* module) {
   py::class_<Net, boost::shared_ptr<Net>> net(*module, "Net", py::dynamic_attr(), Built(&Traverse),
                                               R"(A net, built from its prototxt.
@@ -159,7 +168,7 @@ Raises CaffeError: for a prototxt that does not parse its text begins with file:
           ReleaseGil(), py::arg("filename"),
           R"(Take over the weights of layers with the same name from a .caffemodel or .h5.
 
-Raises CaffeError where a layer's blobs have other shapes; from a .caffemodel nothing has then been copied.)")
+Raises CaffeError where a layer's blobs have other shapes; nothing has then been copied.)")
       .def("share_with", &Net::ShareTrainedLayersWith, py::arg("other").none(false),
            "Use the memory of another net's parameters, by layer name. Raises CaffeError where shapes differ.")
       .def_property_readonly("_blob_loss_weights", &Net::blob_loss_weights, "The loss weight of each blob.")

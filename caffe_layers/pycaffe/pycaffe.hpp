@@ -87,7 +87,7 @@ void* ValueOf(PyObject* object);
 /// The shape that the arguments of a reshape() name. Throws TypeError where one is no integer.
 std::vector<int> ShapeOf(const py::args& args);
 
-/// The path that `source` is. Throws TypeError, "a path <or> is needed", where it is none.
+/// The path that `source` is. Throws TypeError, "needs a path <or>", where it is none.
 Path PathOf(const py::object& source, const char* or_what = "");
 
 /// The message that `source` is (of caffe_pb2, so that no file need be written) or that its prototxt holds.
@@ -111,6 +111,12 @@ Param ReadParam(const py::object& source, void (*read)(const std::string&, Param
   upgrade(&param);
   return param;
 }
+
+/// The net of a prototxt or message in today's format. Throws as ReadParam.
+caffe::NetParameter ReadNet(const py::object& source);
+
+/// As above, with the state that include and exclude rules ask for. Throws caffe::Error for a phase that is none.
+caffe::NetParameter ReadNet(const py::object& source, int phase, int level, const std::vector<std::string>& stages);
 
 /// `param` as a message of caffe_pb2.
 template <typename Param>

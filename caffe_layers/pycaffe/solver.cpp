@@ -115,6 +115,14 @@ caffe::SolverParameter ReadSolver(const py::object& source) {
   });
 }
 
+template <typename Create>
+auto BuildSolver(const py::object& source, const Create& create) {
+  const caffe::SolverParameter param = ReadSolver(source);
+  CheckRank();
+  const Compute compute;
+  return Owned(create(param));
+}
+
 // The solver keeps its parameters const to the outside, yet reads the rate from them at every iteration.
 caffe::SolverParameter* MutableParam(const Solver& solver) {
   return const_cast<caffe::SolverParameter*>(&solver.param());
@@ -153,10 +161,7 @@ py::class_<SolverType, Base, boost::shared_ptr<SolverType>> BindSolver(py::modul
                                                                        const char* doc) {
   return py::class_<SolverType, Base, boost::shared_ptr<SolverType>>(*m, name, Built(), doc)
       .def(py::init([](const py::object& solver_file) {
-             const caffe::SolverParameter param = ReadSolver(solver_file);
-             CheckRank();
-             const Compute compute;
-             return Owned(new SolverType(param));
+             return BuildSolver(solver_file, [](const auto& param) { return new SolverType(param); });
            }),
            py::arg("solver_file"),
            "Build the solver of a prototxt, or of a caffe_pb2.SolverParameter, and its nets. Raises CaffeError.");
@@ -275,10 +280,7 @@ Ctrl-C raises KeyboardInterrupt after the iteration that is under way; the solve
   module->def(
       "get_solver",
       [](const py::object& solver_file) {
-        const caffe::SolverParameter param = ReadSolver(solver_file);
-        CheckRank();
-        const Compute compute;
-        return Owned(caffe::SolverRegistry<Dtype>::CreateSolver(param));
+        return BuildSolver(solver_file, &caffe::SolverRegistry<Dtype>::CreateSolver);
       },
       py::arg("solver_file"),
       "The solver of the type that a prototxt, or a caffe_pb2.SolverParameter, names. Raises CaffeError.");

@@ -172,7 +172,7 @@ def _paper(source: Source) -> paper.Model | None:
     return paper.MODELS.get(source.model) if source.model else None
 
 
-def to_text(source: Source, net: Outline, width: int | None = None) -> str:
+def to_text(source: Source, net: Outline) -> str:
     """The table and the totals."""
     from rich.console import Console
     from rich.table import Table
@@ -201,7 +201,7 @@ def to_text(source: Source, net: Outline, width: int | None = None) -> str:
             f"{layer.activation_bytes // net.batch:,}" if layer.activation_bytes else "",
         )
     out = io.StringIO()
-    console = Console(file=out, width=width or 200, highlight=False, markup=False, emoji=False)
+    console = Console(file=out, width=200, highlight=False, markup=False, emoji=False)
     console.print(table)
     lines = [line.rstrip() for line in out.getvalue().rstrip().splitlines()]
     return "\n".join([*lines, "", *_totals(source, net)]) + "\n"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -135,16 +134,14 @@ def outline(
     phase: str | None = None,
     stages: Iterable[str] = (),
     inputs: Mapping[str, Shape] | None = None,
-    folder: str | os.PathLike[str] = ".",
 ) -> Outline:
-    """The layers of a net with their shapes.
+    """The layers of a net with their shapes. Relative paths in it start at the working folder, as Caffe's do.
 
     Args:
         net: of any format.
         phase: "TRAIN" or "TEST" (default: what `default_phase` says).
         stages: what include and exclude rules ask for.
         inputs: shapes of blobs that data layers make, by blob, in place of those that can be told.
-        folder: where the relative paths in the net start.
 
     Raises:
         NetError: the net as a whole cannot be read by Caffe.
@@ -154,20 +151,20 @@ def outline(
         resolved = _caffe._inspect.resolve(net, getattr(caffe, phase), 0, list(stages))
     except caffe.CaffeError as error:
         raise NetError(str(error)) from error
-    sources = _Sources(dict(inputs or {}), Path(folder))
+    sources = _Sources(dict(inputs or {}))
     problems: dict[int, str] = {}
     unknown: set[str] = set()
-    made: dict[str, int] = {}
+    made: set[str] = set()
     kept: list[tuple[int, caffe_pb2.LayerParameter]] = []
     for i, layer in enumerate(resolved.layer):
-        problem, stand_ins = _stand_in(layer, made, unknown, sources)
-        if stand_ins:
-            kept.extend((i, stand_in) for stand_in in stand_ins)
-            unknown.difference_update(layer.top)
-        else:
-            problems[i] = problem
+        stand_in = _stand_in(layer, made, unknown, sources)
+        if isinstance(stand_in, str):
+            problems[i] = stand_in
             unknown.update(layer.top)
-        made.update(dict.fromkeys(layer.top, i))
+        else:
+            kept.append((i, stand_in))
+            unknown.difference_update(layer.top)
+        made.update(layer.top)
     built = _build(resolved, kept, problems)
     return Outline(resolved.name, phase, tuple(_rows(resolved, kept, problems, built)), resolved)
 
@@ -175,8 +172,8 @@ def outline(
 class _Sources:
     """Shapes of what data layers make."""
 
-    def __init__(self, inputs: dict[str, Shape], folder: Path):
-        self.inputs, self.folder = inputs, folder
+    def __init__(self, inputs: dict[str, Shape]):
+        self.inputs = inputs
 
     def shapes(self, layer: caffe_pb2.LayerParameter) -> list[Shape] | str:
         """Of the tops of a data layer, or why they cannot be told."""
@@ -231,7 +228,7 @@ class _Sources:
         """The shape of the first record of an LMDB, where there is one."""
         import lmdb
 
-        path = self.folder / source
+        path = Path(source)
         if not source or not (path / "data.mdb").is_file():
             return None
         try:
@@ -248,33 +245,33 @@ FILE_TYPES = ("HDF5Output",)  # would open their files
 
 
 def _stand_in(layer, made, unknown, sources):
-    """What is built in place of a layer: (problem, layers); no layers where it cannot be."""
+    """What is built in place of a layer; where nothing can be, the reason ("": a layer before it)."""
     if layer.type not in caffe.layer_type_list():
-        return f"there is no layer type {layer.type!r}{_close(layer.type)}", []
+        return f"there is no layer type {layer.type!r}{_close(layer.type)}"
     for bottom in layer.bottom:
         if bottom not in made:
-            return f"there is no blob {bottom!r} before it{_close(bottom, made)}", []
+            return f"there is no blob {bottom!r} before it{_close(bottom, made)}"
     for top in layer.top:
         if top in made and top not in layer.bottom:
-            return f"another layer makes a blob {top!r} already", []
+            return f"another layer makes a blob {top!r} already"
     if len(set(layer.top)) < len(layer.top):
-        return "two of its tops have one name", []
+        return "two of its tops have one name"
     if layer.type in DATA_TYPES or (layer.type == "Python" and all(top in sources.inputs for top in layer.top)):
         shapes = sources.shapes(layer)
         if isinstance(shapes, str):
-            return shapes, []
+            return shapes
         bad = next((s for s in shapes if min(s, default=1) < 0 or math.prod(s) > 2**31 - 1), None)
         if bad:
-            return f"its shape would be {bad}", []
-        return "", [_input(layer, shapes)]
+            return f"its shape would be {bad}"
+        return _input(layer, shapes)
     if layer.type == "Python":
-        return f"{sources._python(layer)}: give its tops' shapes, as in --shape {''.join(layer.top[:1])}=64,10", []
+        return f"{sources._python(layer)}: give its tops' shapes, as in --shape {''.join(layer.top[:1])}=64,10"
     if any(bottom in unknown for bottom in layer.bottom):
-        return "", []
+        return ""
     if layer.type == "Input" and any(top in sources.inputs for top in layer.top):
         dims = [tuple(shape.dim) for shape in layer.input_param.shape]
         dims = dims * len(layer.top) if len(dims) == 1 else dims
-        return "", [_input(layer, [sources.inputs.get(top, d) for top, d in zip(layer.top, dims)])]
+        return _input(layer, [sources.inputs.get(top, d) for top, d in zip(layer.top, dims)])
     stand_in = caffe_pb2.LayerParameter()
     stand_in.CopyFrom(layer)
     del stand_in.blobs[:]
@@ -284,7 +281,7 @@ def _stand_in(layer, made, unknown, sources):
         stand_in.infogain_loss_param.ClearField("source")
         if len(layer.bottom) == 2:
             stand_in.type = "SoftmaxWithLoss"
-    return "", [stand_in]
+    return stand_in
 
 
 def _input(layer, shapes):

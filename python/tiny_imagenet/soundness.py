@@ -117,16 +117,14 @@ def _solver(path: Path, text: str, inputs) -> list[Finding]:
     if any(f.error for f in found):
         return found
     net = prototxt.read(caffe_pb2.NetParameter(), file)
-    tests = bool(solver.test_net or solver.test_net_param) or "Accuracy" in {la.type for la in _upgraded(net).layer}
+    tests = bool(solver.test_net or solver.test_net_param) or "Accuracy" in {
+        la.type for la in _caffe._inspect.upgrade(net).layer
+    }
     if solver.test_interval and not solver.test_iter:
         add("test_interval", "test_interval without test_iter: say how many batches a test has")
     if solver.test_iter and not tests:
         add("test_iter", "the net has nothing that is tested (no Accuracy layer)", False)
     return found
-
-
-def _upgraded(net: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
-    return _caffe._inspect.upgrade(net)
 
 
 def _unparsed(path: Path, error: NetError) -> Finding:
@@ -135,27 +133,28 @@ def _unparsed(path: Path, error: NetError) -> Finding:
 
 
 def _net_and_partner(path: Path, inputs) -> list[Finding]:
-    found, nets = _net(path, inputs)
+    found, nets, places = _net(path, inputs)
     partner = {"train_val.prototxt": "deploy.prototxt", "deploy.prototxt": "train_val.prototxt"}.get(path.name)
     if partner is None or not (path.parent / partner).is_file() or not nets:
         return found
-    more, others = _net(path.parent / partner, inputs)
+    more, others, their_places = _net(path.parent / partner, inputs)
     found += more
     if others and not any(f.error for f in found):
-        train, deploy = (nets, others) if path.name == "train_val.prototxt" else (others, nets)
-        found += _agree(train, deploy, path.parent / "deploy.prototxt")
+        if path.name == "train_val.prototxt":
+            nets, others, places = others, nets, their_places
+        found += _agree(others, nets, path.parent / "deploy.prototxt", places)
     return found
 
 
-def _net(path: Path, inputs) -> tuple[list[Finding], list[Outline]]:
-    """The findings in one file, and its nets, one a phase."""
+def _net(path: Path, inputs) -> tuple[list[Finding], list[Outline], _Places | None]:
+    """The findings in one file, its nets, one a phase, and where their layers stand in it."""
     net, text = caffe_pb2.NetParameter(), prototxt.read_text(path)
     try:
         lines = prototxt.parse(net, text, path)
     except NetError as error:
-        return [_unparsed(path, error)], []
+        return [_unparsed(path, error)], [], None
     if not net.layer and not net.layers:
-        return [Finding(str(path), 0, "there are no layers in it")], []
+        return [Finding(str(path), 0, "there are no layers in it")], [], None
     places = _Places(net, lines)
     found: list[Finding] = []
     outlines = []
@@ -172,7 +171,7 @@ def _net(path: Path, inputs) -> tuple[list[Finding], list[Outline]]:
     found += _not_read(net, path, places)
     if first == "TRAIN" and outlines:
         found += _unfilled(outlines[0], path, places)
-    return found, outlines
+    return found, outlines, places
 
 
 def _states(net, first: str) -> list[tuple[str, list[str]]]:
@@ -250,9 +249,8 @@ def _unfilled(made: Outline, path: Path, places: _Places) -> list[Finding]:
     return found
 
 
-def _agree(train: list[Outline], deploy: list[Outline], path: Path) -> list[Finding]:
+def _agree(train: list[Outline], deploy: list[Outline], path: Path, places: _Places) -> list[Finding]:
     """Whether a caffemodel of the one net means the same in the other."""
-    places = _Places(*_parsed(path))
     learned = {layer.name: layer for made in train for layer in made.layers}
     trained = {param.name: param for made in train for param in made.net.layer}
     found = []
@@ -292,11 +290,6 @@ def _on_the_way(made: Outline, names: set[str]) -> list[outline.Layer]:
             needed.update(layer.bottoms)
             found.append(layer)
     return found[::-1]
-
-
-def _parsed(path: Path):
-    net = caffe_pb2.NetParameter()
-    return net, prototxt.parse(net, prototxt.read_text(path), path)
 
 
 def _other_settings(deploy, train) -> str:
