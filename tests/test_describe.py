@@ -11,7 +11,7 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
 from conftest import ROOT
-from tiny_imagenet import describe, drawing, net_diff, nets, outline, paper, soundness, zoo
+from tiny_imagenet import describe, drawing, errors, net_diff, nets, outline, paper, zoo
 from tiny_imagenet.errors import NetError
 
 PROTOTXT = ROOT / "prototxt"
@@ -152,7 +152,7 @@ def test_the_table_of_a_model_has_its_figures_and_the_papers(tool):
     conv = next(line for line in lines if line.startswith("conv1_2 "))
     assert re.split(r"\s{2,}", conv)[1:4] == ["Convolution 3x3", "200x128x56x56", "147,584"]
     assert "model8, TRAIN phase: 9 layers with weights, 60,564,808 parameters (242.3 MB)" in lines
-    assert lines[-2].startswith("solver: SGD, rate 0.02 fixed, momentum 0.9, weight decay 0.0001")
+    assert lines[-2].startswith("trained by SGD, rate 0.02 fixed, momentum 0.9, weight decay 0.0001")
     assert lines[-1] == "the paper: 9 layers with weights, 60.56 M parameters, 46.45 % top-1 on validation"
 
 
@@ -168,6 +168,35 @@ def test_data_that_is_not_here_needs_a_shape(tool):
     tool("describe", lenet, "--shape", "data=64,x", fails=2)
 
 
+def test_memory_for_training_is_what_a_process_takes(data):
+    code = (
+        "import sys\n"
+        "import caffe, numpy\n"
+        "from caffe.proto import caffe_pb2\n"
+        "from tiny_imagenet import nets, outline, solvers, zoo\n"
+        "def resident():\n"
+        "    return 1024 * int(open('/proc/self/status').read().split('VmRSS:')[1].split()[0])\n"
+        "model = zoo.MODELS['model5'].replace(batch=20, classes=10, screened=False)\n"
+        "net = nets.build(model)\n"
+        "layers = [la for la in net.layer if not any(rule.phase == caffe.TEST for rule in la.include)]\n"
+        "layers[0].crop_data_param.source = sys.argv[1] + '/train.lmdb'\n"
+        "layers[0].transform_param.mean_file = sys.argv[1] + '/mean.binaryproto'\n"
+        "solver = caffe_pb2.SolverParameter(base_lr=0.01, lr_policy='fixed', momentum=0.9, max_iter=9)\n"
+        "solver.snapshot_after_train = False\n"
+        "solver.net_param.layer.extend(layers)\n"
+        "said = outline.outline(solver.net_param, 'TRAIN').training_bytes()\n"
+        "numpy.dot(*numpy.ones((2, 999, 999), numpy.float32))  # OpenBLAS's own buffers\n"
+        "before = resident()\n"
+        "built = caffe.get_solver(solver)\n"
+        "built.step(2)\n"
+        "print(said, resident() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(data)], capture_output=True, text=True, check=True)
+    said, measured = map(int, done.stdout.split())
+    assert said > 300e6
+    assert abs(said - measured) < 0.1 * measured
+
+
 @pytest.mark.parametrize("source", ["modell", "nowhere.prototxt", "README.md", os.devnull, "prototxt"])
 def test_what_is_no_net_is_refused(source, tool):
     tool("describe", source, fails=1, cwd=ROOT)
@@ -181,7 +210,14 @@ def test_two_models_differ_in_the_fields_words(tool):
     assert "solver: base_lr 0.01 -> 0.02" in lines
     assert not [line for line in lines if line.startswith("layer")]
     assert tool("describe", "model7", "--diff", "model7").stdout == "no difference\n"
-    tool("describe", "model7", "--diff", PROTOTXT / "model7" / "deploy.prototxt", fails=1)
+    done = tool("describe", "model7", "--diff", PROTOTXT / "model7" / "deploy.prototxt")
+    assert done.stderr.endswith("deploy.prototxt is a net: the nets are compared, the solver is left out\n")
+    assert "layer loss (SoftmaxWithLoss) removed" in done.stdout
+    for one, other in (("model7", "model8"), ("model8", "model7")):  # nets that have a solver beside them are nets
+        nets_alone = tool(
+            "describe", PROTOTXT / one / "train_val.prototxt", "--diff", PROTOTXT / other / "deploy.prototxt"
+        )
+        assert "solver" not in nets_alone.stdout + nets_alone.stderr
 
 
 def test_differences_of_nets():
@@ -223,6 +259,8 @@ def test_pictures_are_drawn(tool, tmp_path):
     tool("describe", "model6", "--draw", tmp_path / "net.gif", fails=1)
     tool("describe", "model6", "--draw", tmp_path / "net.svg", "--json", fails=2)
     assert not (tmp_path / "net.gif").exists()
+    tool("describe", PROTOTXT / "model1" / "deploy.prototxt", "--draw", tmp_path / "NET.SVG")
+    ET.parse(tmp_path / "NET.SVG")
 
 
 def test_names_that_are_markup_are_drawn(tmp_path):
@@ -232,104 +270,6 @@ def test_names_that_are_markup_are_drawn(tmp_path):
     assert "<i>&" in "".join(ET.parse(tmp_path / "net.svg").getroot().itertext())
 
 
-# --- Check -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", zoo.MODELS)
-def test_generated_files_are_sound(name):
-    assert soundness.check(PROTOTXT / name / "solver.prototxt") == []
-
-
-@pytest.fixture
-def model(tmp_path):
-    """A copy of model4's files to break, and a function that replaces text in one and says what check() finds."""
-    for name in ("train_val", "deploy", "solver"):
-        text = (PROTOTXT / "model4" / f"{name}.prototxt").read_text()
-        (tmp_path / f"{name}.prototxt").write_text(text.replace("prototxt/model4/", ""))
-
-    def findings(name, old, new, which=0):
-        path = tmp_path / f"{name}.prototxt"
-        text = path.read_text()
-        places = [match.start() for match in re.finditer(re.escape(old), text)]
-        path.write_text(text[: places[which]] + new + text[places[which] + len(old) :])
-        return soundness.check(tmp_path / "solver.prototxt")
-
-    return findings
-
-
-def line_of(path, text, which=0):
-    return [i for i, line in enumerate(path.read_text().splitlines(), 1) if text in line][which]
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "which", "at", "says"),
-    [
-        ("train_val", "bottom:", "botom:", 3, "botom:", 'no field named "botom"'),
-        ("train_val", '"Pooling"', '"Pool"', 0, '"Pool"', "there is no layer type 'Pool', did you mean 'Pooling'?"),
-        (
-            "train_val",
-            'bottom: "pool1"',
-            'bottom: "pol1"',
-            0,
-            '"pol1"',
-            "no blob 'pol1' before it, did you mean 'pool1'?",
-        ),
-        ("train_val", "kernel_size: 2", "kernel_size: 99", 0, 'name: "pool1"', "pool1"),
-        ("train_val", 'type: "xavier"', 'type: "savier"', 0, 'name: "conv1_1"', "Unknown filler name: savier"),
-        ("train_val", "num_output: 256", "num_output: 250", 0, None, "has weights of 256x128x3x3, 256, in train_val"),
-        ("deploy", "kernel_size: 2", "kernel_size: 4", 0, 'name: "pool1"', "pooling_param.kernel_size is 4"),
-        ("deploy", "dim: 56", "dim: 58", 1, None, "fc1"),
-        (
-            "solver",
-            'net: "train_val',
-            'net: "train',
-            0,
-            "net:",
-            "names the net train.prototxt, which is neither there nor beside the solver",
-        ),
-        ("solver", 'lr_policy: "fixed"', 'lr_policy: "stepp"', 0, "lr_policy", "it must be one of step"),
-        ("solver", 'lr_policy: "fixed"', 'lr_policy: "step"', 0, "lr_policy", "needs gamma"),
-        ("solver", "base_lr: 0.01", "base_lr: -1", 0, "base_lr", "it must be above 0"),
-        ("solver", "momentum: 0.9", "momentum: 9", 0, "momentum", "below 1"),
-    ],
-)
-def test_a_mistake_is_found_in_its_line(file, old, new, which, at, says, model, tmp_path):
-    findings = model(file, old, new, which)
-    found = [finding for finding in findings if says in finding.text]
-    assert found and found[0].error, findings
-    if at is not None:
-        path = tmp_path / f"{file}.prototxt"
-        at_line = line_of(path, at)
-        assert abs(found[0].line - at_line) <= 1, (found[0].line, at_line)  # a layer begins a line above its name
-
-
-def test_a_layer_that_deploy_lacks_is_found(model, tmp_path):
-    path = tmp_path / "deploy.prototxt"
-    text = path.read_text()
-    start = text.index('layer {\n  name: "relu2_1"')
-    path.write_text(text[:start] + text[text.index("layer {", start + 5) :])
-    assert "train_val.prototxt has the layer relu2_1 (ReLU), and deploy.prototxt has not" in {
-        finding.text for finding in soundness.check(tmp_path / "train_val.prototxt")
-    }
-
-
-def test_what_does_nothing_is_a_warning(model, tool, tmp_path):
-    findings = model("train_val", "pooling_param {", "convolution_param { pad: 1 }\n  pooling_param {")
-    assert [finding.error for finding in findings] == [False]
-    assert "Pooling does not read convolution_param" in findings[0].text
-    findings = model("train_val", 'weight_filler {\n      type: "xavier"\n    }', "", 2)
-    assert any("conv2_1: without a weight_filler its weights start at 0" in finding.text for finding in findings)
-    assert tool("describe", tmp_path / "solver.prototxt", "--check").stdout.endswith("is sound, with 2 warnings\n")
-
-
-def test_check_fails_with_the_lines_of_errors(model, tool, tmp_path):
-    model("train_val", '"Pooling"', '"Pool"')
-    done = tool("describe", tmp_path / "train_val.prototxt", "--check", fails=1)
-    assert re.search(r"train_val\.prototxt:\d+: error: layer pool1 \(Pool\): there is no layer type", done.stdout)
-    findings = json.loads(tool("describe", tmp_path / "train_val.prototxt", "--check", "--json", fails=1).stdout)
-    assert findings[0]["error"] is True
-
-
 def test_the_stock_export_is_written_whole(tool, tmp_path):
     tool("describe", PROTOTXT / "model8" / "deploy.prototxt", "--export-stock", tmp_path / "stock.prototxt")
     text = (tmp_path / "stock.prototxt").read_text()
@@ -337,6 +277,111 @@ def test_the_stock_export_is_written_whole(tool, tmp_path):
     assert text.count("negative_slope: 0.01") == 6
     with pytest.raises(NetError):
         describe.load(str(tmp_path / "nothing"), PROTOTXT)
+
+
+def test_the_export_does_not_write_over_its_source(tool, tmp_path):
+    path = tmp_path / "deploy.prototxt"
+    path.write_text((PROTOTXT / "model6" / "deploy.prototxt").read_text())
+    before = path.read_text()
+    tool("describe", path, "--export-stock", tmp_path / "." / "deploy.prototxt", fails=1)
+    assert path.read_text() == before
+
+
+def test_a_solver_without_its_net_is_not_drawn_exported_or_compared(tool, tmp_path):
+    path = tmp_path / "solver.prototxt"
+    path.write_text('net: "gone.prototxt" base_lr: 0.01 lr_policy: "fixed"  # on one line\n')
+    assert "names the net gone.prototxt" in tool("describe", path).stdout
+    for arguments in (["--draw", tmp_path / "x.svg"], ["--export-stock", tmp_path / "x"], ["--diff", "model1"]):
+        assert "names the net gone.prototxt" in tool("describe", path, *arguments, fails=1).stderr
+    assert "names the net gone.prototxt" in tool("describe", "model1", "--diff", path, fails=1).stderr
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["solver.prototxt"]
+
+
+def test_flags_that_would_do_nothing_are_refused(tool, tmp_path):
+    for arguments in (
+        ["--check", "--phase", "TEST"],
+        ["--diff", "model2", "--stage", "x"],
+        ["--export-stock", tmp_path / "x", "--phase", "TRAIN"],
+        ["--diff", "model2", "--shape", "data=1,3,56,56"],
+    ):
+        tool("describe", "model1", *arguments, fails=2)
+
+
+def test_the_papers_figures_stand_beside_the_papers_shapes_alone(tool):
+    assert "the paper:" in tool("describe", "model1").stdout
+    assert "the paper:" not in tool("describe", "model1", "--shape", "data=20,3,48,48").stdout
+    assert json.loads(tool("describe", "model1", "--shape", "data=20,3,48,48", "--json").stdout)["paper"] is None
+
+
+def test_no_outputs_at_all_are_no_traceback(tool, tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
+        'layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc" inner_product_param { num_output: 0 } }\n'
+    )
+    assert "2x0" in tool("describe", path).stdout
+    assert (
+        f"{path}:2: error: layer fc (InnerProduct) needs a num_output"
+        in tool("describe", path, "--check", fails=1).stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "solver"),
+    [
+        ('net: "a" base_lr: 1 lr_policy: "fixed"', True),
+        ("# layer {\nbase_lr: 1", True),
+        ('name: "base_lr: 1"\nlayer { name: "max_iter: 3" }', False),
+        ("layer { param { lr_mult: 1 } power_param { power: 2 } }", False),
+        ('layers { bottom: "base_lr" } force_backward: true', False),
+        ("basse_lr: 1 momentum: 0.9", True),
+        ("", False),
+    ],
+)
+def test_a_solver_is_told_from_a_net_by_its_fields(text, solver):
+    assert describe.is_solver(text) == solver
+
+
+def test_what_caffe_says_is_put_the_other_way_round():
+    assert (
+        errors.from_caffe("Check failed: kernel_h_ > 0 (0 vs. 0) Filter dimensions cannot be zero.")
+        == "Filter dimensions cannot be zero (kernel_h_ > 0, here 0 and 0)"
+    )
+    assert (
+        errors.from_caffe("Check failed: f() == b.size() (2 vs. 1) x takes 2.")
+        == "x takes 2 (f() == b.size(), here 2 and 1)"
+    )
+    assert (
+        errors.from_caffe("Check failed: pad_h_ < kernel_h_ (3 vs. 2) ")
+        == "Caffe requires pad_h_ < kernel_h_, here 3 and 2"
+    )
+    assert errors.from_caffe("Unknown\nlayer") == "Unknown layer"
+
+
+def test_ways_to_write_one_thing_are_no_difference():
+    def net(conv, relu="", param="", pool="kernel_size: 2 stride: 2"):
+        conv = f"convolution_param {{ num_output: 2 {conv} }}"
+        text = (
+            'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 9 dim: 9 } } }'
+            f'layer {{ name: "c" type: "Convolution" bottom: "x" top: "c" {param} {conv} }}'
+            f'layer {{ name: "r" type: "LReLU" bottom: "c" top: "c" {relu} }}'
+            f'layer {{ name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param {{ {pool} }} }}'
+        )
+        return text_format.Parse(text, caffe_pb2.NetParameter())
+
+    base = net("kernel_size: 3")
+    for other in (
+        net("kernel_size: 3 kernel_size: 3 stride: 1 pad: 0 dilation: 1"),
+        net("kernel_h: 3 kernel_w: 3 stride_h: 1 stride_w: 1 pad_h: 0 pad_w: 0 group: 1"),
+        net("kernel_size: 3", relu="relu_param { negative_slope: 0.01 }"),
+        net("kernel_size: 3", param="param { lr_mult: 1 } param { lr_mult: 1 decay_mult: 1 }"),
+        net("kernel_size: 3", pool="kernel_h: 2 kernel_w: 2 stride_h: 2 stride_w: 2 pool: MAX"),
+    ):
+        assert net_diff.nets(base, other) == []
+    assert net_diff.nets(base, net("kernel_h: 3 kernel_w: 5")) == ["layer c: convolution_param.kernel_size 3 -> 3, 5"]
+    assert net_diff.nets(base, net("kernel_size: 3 stride: 2")) == ["layer c: convolution_param.stride 1 -> 2"]
+    slope = net("kernel_size: 3", relu="relu_param { negative_slope: 0 }")
+    assert net_diff.nets(base, slope) == ["layer r: relu_param.negative_slope 0.01 -> 0"]
 
 
 if __name__ == "__main__":

@@ -30,11 +30,19 @@ MAY_IMPORT = {
     "prototxt": set(),
     "nets": {"prototxt", "zoo"},
     "solvers": {"nets", "prototxt", "zoo"},
-    "outline": set(),
+    "stand_in": set(),
+    "outline": {"stand_in"},
     "describe": {"outline", "paper", "prototxt", "solvers"},
-    "drawing": {"describe", "outline"},
-    "net_diff": set(),
-    "soundness": {"describe", "net_diff", "outline", "prototxt", "solvers"},
+    "drawing": {"describe", "outline", "stand_in"},
+    "canonical": set(),
+    "net_diff": {"canonical"},
+    "findings": {"outline"},
+    "agreement": {"canonical", "findings", "net_diff", "outline"},
+    "solver_soundness": {"describe", "findings", "solvers"},
+    "soundness": {
+        *("agreement", "canonical", "describe", "findings", "outline", "prototxt", "solver_soundness", "solvers"),
+        "stand_in",
+    },
     "stock": set(),
     "generate": {"nets", "solvers", "zoo"},
     "fit": {"datum", "lmdb_reader", "nets", "solvers"},
@@ -68,7 +76,8 @@ STANDARD_ALONE = {"zoo", "paper", "runs"}
 NUMPY_ALONE = {"metrics", "ensemble", "screening", "predictions"}
 WITH_CAFFE = {
     *("data_timing", "nets", "solvers", "fit", "train", "predict", "generate"),
-    *("prototxt", "outline", "describe", "net_diff", "soundness", "stock"),
+    *("prototxt", "stand_in", "outline", "describe", "canonical", "net_diff", "stock"),
+    *("findings", "agreement", "solver_soundness", "soundness"),
 }
 
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from tiny_imagenet import paper, zoo
@@ -51,11 +53,31 @@ def test_a_variant_is_checked_and_derived_anew():
         ({"convs": "4-64 |"}, "'4-64'"),
         ({"convs": "3-64 | |"}, "stage 2"),
         ({"activation": "Swish"}, "'Swish'"),
-        ({"classes": 1}, "2 classes"),
+        ({"classes": 1}, "classes is 1, it must be at least 2"),
         ({"hidden": ()}, "hidden"),
         ({"crop": 7}, "crop of 7"),
         ({"drop_after_stage": 4}, "drop_after_stage 4"),
         ({"depth": 3}, "'depth'"),
+        ({"convs": "3-\u00b2"}, "no convolution"),
+        ({"convs": "3-99999999999"}, "no convolution"),
+        ({"convs": "999-99999 3-999999 |"}, "more than 2147483647 weights"),
+        ({"hidden": (0,)}, "hidden"),
+        ({"hidden": (2**31,)}, "hidden"),
+        ({"crop": 65}, "crop is 65, it must be at least 1 and at most 64"),
+        ({"batch": 0}, "batch is 0"),
+        ({"batch": 200_000}, "batch is 200000, it must be at least 1 and at most 100000"),
+        ({"dropout": 1}, "dropout is 1, it must be at least 0 and below 1"),
+        ({"momentum": 1}, "momentum is 1"),
+        ({"base_lr": 0}, "base_lr is 0, it must be above 0"),
+        ({"base_lr": math.nan}, "base_lr is nan"),
+        ({"weight_decay": -1e-4}, "weight_decay is -0.0001"),
+        ({"input_scale": 0}, "input_scale is 0"),
+        ({"negative_slope": -0.1}, "negative_slope"),
+        ({"lr_factor": 1}, "lr_factor is 1, it must be above 0 and below 1"),
+        ({"patience": 0}, "patience is 0"),
+        ({"max_epochs": 10**6}, "max_epochs is 1000000"),
+        ({"draw": "CENTRE"}, "draw 'CENTRE' is none of UNIFORM, TEN_CROP"),
+        ({"name": "../model1"}, "no name of a model"),
     ],
 )
 def test_a_variant_that_makes_no_net_is_refused(changes, says):

@@ -49,6 +49,11 @@ def main():
     args = parser.parse_args()
     if args.json and (args.draw or args.export_stock):
         parser.error("--json goes with the table, --diff or --check")
+    if args.diff or args.export_stock or args.check:
+        if args.phase or args.stage:
+            parser.error("--phase and --stage go with the table or --draw: the rest looks at all of a file")
+        if args.shape and not args.check:
+            parser.error("--shape goes with the table, --draw or --check")
 
     from tiny_imagenet import describe, outline  # after the arguments: Caffe takes a moment to load
 
@@ -58,6 +63,8 @@ def main():
     source = describe.load(args.source, PROTOTXT)
     if args.diff:
         return diff(args, source, describe.load(args.diff, PROTOTXT))
+    if source.problem and (args.export_stock or args.draw):
+        raise NetError(source.problem)
     if args.export_stock:
         return export(args, source)
     phase = args.phase or outline.default_phase(source.net)
@@ -71,19 +78,16 @@ def main():
         drawing.draw(net, args.draw)
         print(args.draw)
     elif args.json:
-        print(json.dumps(describe.to_json(source, net), indent=2))
+        print(json.dumps(describe.to_json(source, net, as_printed=not shapes), indent=2))
     else:
-        print(describe.to_text(source, net), end="")
+        print(describe.to_text(source, net, as_printed=not shapes), end="")
     return None
 
 
 def check(args, shapes):
     from tiny_imagenet import describe, soundness
 
-    file = Path(args.source)
-    if not file.exists():
-        file = describe.load(args.source, PROTOTXT).solver_path
-    findings = soundness.check(file, shapes)
+    findings = soundness.check(describe.find(args.source, PROTOTXT), shapes)
     if args.json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
@@ -91,18 +95,26 @@ def check(args, shapes):
             print(finding)
     errors = sum(finding.error for finding in findings)
     if errors:
-        raise NetError(f"{args.source} has {errors} error{'s' if errors > 1 else ''}")
+        raise NetError(f"{args.source} has {counted(errors, 'error')}")
     if not args.json:
-        print(f"{args.source} is sound" + (f", with {len(findings)} warnings" if findings else ""))
+        print(f"{args.source} is sound" + (f", with {counted(len(findings), 'warning')}" if findings else ""))
+
+
+def counted(number, what):
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def diff(args, a, b):
     from tiny_imagenet import net_diff
 
-    if bool(a.solver) != bool(b.solver):
-        raise NetError(f"{args.source} and {args.diff} are a net and a solver: compare two of a kind")
-    lines = net_diff.solvers(a.solver, b.solver) if a.solver else []
-    if not (a.solver and a.net_path == a.solver_path and b.net_path == b.solver_path):
+    for source in (a, b):
+        if source.problem:
+            raise NetError(source.problem)
+    lines = net_diff.solvers(a.solver, b.solver) if a.is_solver and b.is_solver else []
+    if a.is_solver != b.is_solver:
+        cli.note(f"{(b if a.is_solver else a).name} is a net: the nets are compared, the solver is left out")
+    inner = a.is_solver and a.net_path == a.path and b.is_solver and b.net_path == b.path
+    if not inner:  # nets in their solvers have been compared with them
         lines += net_diff.nets(a.net, b.net)
     print(json.dumps(lines, indent=2) if args.json else "\n".join(lines) or "no difference")
 
@@ -110,6 +122,8 @@ def diff(args, a, b):
 def export(args, source):
     from tiny_imagenet import files, nets, stock
 
+    if args.export_stock.exists() and args.export_stock.samefile(source.net_path):
+        raise NetError(f"{args.export_stock} is the net itself: write the export to another file")
     files.write_text(args.export_stock, nets.to_text(stock.export(source.net)))
     print(args.export_stock)
 

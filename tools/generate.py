@@ -9,7 +9,8 @@ import _venv  # noqa: F401
 from tiny_imagenet import cli, generate, zoo
 from tiny_imagenet.errors import NetError
 
-PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
+TOOLS = Path(__file__).resolve().parent
+PROTOTXT = TOOLS.parent / "prototxt"
 
 
 def setting(text):
@@ -51,16 +52,15 @@ def main():
         arguments += f" --set {shlex.quote(f'{name}={value}')}"
     models = [zoo.get(name).replace(**changes) for name in args.models or zoo.MODELS]
     if args.check:
-        stale = [path for model in models for path in generate.differing(model, args.out, arguments)]
+        stale = [path for model in models for path in generate.differing(model, args.out, TOOLS, arguments)]
         if stale:
             raise NetError(
                 f"{stale[0]} is not what tools/generate.py makes ({len(stale)} such): run it, or keep the edit"
             )
         print(f"{len(models)} models are what tools/generate.py makes")
         return
-    for model in models:
-        for path in generate.write(model, args.out, arguments, args.force):
-            print(path)
+    for path in generate.write(models, args.out, TOOLS, arguments, args.force):
+        print(path)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,20 @@ import dataclasses
 import difflib
 import io
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from caffe.proto import caffe_pb2
 from google.protobuf import json_format
 
-from tiny_imagenet import outline, paper, prototxt, solvers
+from tiny_imagenet import files, outline, paper, prototxt, solvers
 from tiny_imagenet.errors import NetError
 from tiny_imagenet.outline import Outline
 
 # What a solver keeps for each parameter beside its value and gradient, in values of it.
 HISTORY = {"SGD": 1, "Nesterov": 2, "AdaGrad": 2, "RMSProp": 2, "AdaDelta": 4, "Adam": 3}
-SOLVER_FIELDS = re.compile(r"^\s*(base_lr|lr_policy|max_iter|test_iter|solver_mode|snapshot\w*)\s*:", re.MULTILINE)
+NET_FIELDS = {field.name for field in caffe_pb2.NetParameter.DESCRIPTOR.fields}
+SOLVER_FIELDS = {field.name for field in caffe_pb2.SolverParameter.DESCRIPTOR.fields}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Source:
     """What a MODEL or FILE on a command line stands for.
 
     Attributes:
-        name: of the model, else the file's.
+        name: as it was given.
+        path: the file that was named; of a model or a folder its solver.
         net: as it stands in its file; without layers where a solver names a net that is not there.
         net_path: its file, the solver's where it is written in that.
         solver, solver_path: where there is one.
@@ -36,12 +37,18 @@ class Source:
     """
 
     name: str
+    path: Path
     net: caffe_pb2.NetParameter
     net_path: Path
     solver: caffe_pb2.SolverParameter | None = None
     solver_path: Path | None = None
     model: str | None = None
     problem: str = ""
+
+    @property
+    def is_solver(self) -> bool:
+        """Whether a solver was named, rather than a net that has one beside it."""
+        return self.solver is not None and self.path == self.solver_path
 
     @property
     def history(self) -> int:
@@ -55,8 +62,32 @@ class Source:
 
 
 def is_solver(text: str) -> bool:
-    """Whether a prototxt is a solver's."""
-    return bool(SOLVER_FIELDS.search(text))
+    """Whether a prototxt is a solver's: more of its fields are a solver's than a net's."""
+    names = prototxt.top_fields(text)
+    return sum((name in SOLVER_FIELDS) - (name in NET_FIELDS) for name in names) > 0
+
+
+def find(what: str, models: Path) -> Path:
+    """The file that a MODEL, FILE or folder on a command line stands for: of a model or a folder the solver.
+
+    Args:
+        what: from the command line.
+        models: the folder of the zoo's models.
+
+    Raises:
+        NetError: neither a model nor a file.
+    """
+    path = Path(what)
+    if not path.exists() and (models / what / "solver.prototxt").is_file():
+        path = models / what
+    if path.is_dir():
+        path = path / "solver.prototxt"
+    if not path.exists():
+        known = sorted(p.parent.name for p in models.glob("*/solver.prototxt"))
+        close = difflib.get_close_matches(what, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise NetError(f"{what!r} is no file and no model: {hint}the models are {', '.join(known) or 'not here'}")
+    return path
 
 
 def load(what: str, models: Path) -> Source:
@@ -65,18 +96,9 @@ def load(what: str, models: Path) -> Source:
     Raises:
         NetError: neither a model nor a file, or one that does not parse.
     """
-    path, model = Path(what), None
-    if not path.exists() and (models / what / "solver.prototxt").is_file():
-        path = models / what / "solver.prototxt"
-    if path.is_dir():
-        path = path / "solver.prototxt"
-    if not path.exists():
-        known = sorted(p.parent.name for p in models.glob("*/solver.prototxt"))
-        close = difflib.get_close_matches(what, known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise NetError(f"{what!r} is no file and no model: {hint}the models are {', '.join(known) or 'not here'}")
-    if path.resolve().parent.parent == models.resolve():
-        model = path.resolve().parent.name
+    path = find(what, models)
+    folder = path.resolve().parent
+    model = folder.name if folder.parent == models.resolve() else None
     text = prototxt.read_text(path)
     if not is_solver(text):
         net = caffe_pb2.NetParameter()
@@ -85,18 +107,21 @@ def load(what: str, models: Path) -> Source:
             raise NetError(f"{path} has no layers: the prototxt of a net or a solver is expected")
         beside = path.with_name("solver.prototxt")
         if model and path.name == "train_val.prototxt" and beside.is_file():
-            return Source(what, net, path, prototxt.read(caffe_pb2.SolverParameter(), beside), beside, model)
-        return Source(what, net, path, model=model)
-    solver = caffe_pb2.SolverParameter()
-    prototxt.parse(solver, text, path)
+            return Source(what, path, net, path, _solver_of(beside), beside, model)
+        return Source(what, path, net, path, model=model)
+    solver = _solver_of(path)
     try:
         file = solvers.net_path(solver, path)
     except NetError as error:
-        return Source(what, caffe_pb2.NetParameter(), path, solver, path, model, str(error))
+        return Source(what, path, caffe_pb2.NetParameter(), path, solver, path, model, str(error))
     if file is None:
         net = solver.net_param if solver.HasField("net_param") else solver.train_net_param
-        return Source(what, net, path, solver, path, model)
-    return Source(what, prototxt.read(caffe_pb2.NetParameter(), file), file, solver, path, model)
+        return Source(what, path, net, path, solver, path, model)
+    return Source(what, path, prototxt.read(caffe_pb2.NetParameter(), file), file, solver, path, model)
+
+
+def _solver_of(path: Path) -> caffe_pb2.SolverParameter:
+    return solvers.upgraded(prototxt.read(caffe_pb2.SolverParameter(), path))
 
 
 def setting(layer: caffe_pb2.LayerParameter) -> str:
@@ -141,15 +166,18 @@ def depth(net: Outline) -> int:
     return sum(bool(layer.parameters) and len(layer.parameters[0]) > 1 for layer in net.layers)
 
 
-def to_json(source: Source, net: Outline) -> dict[str, Any]:
-    """Everything, for programs: counts for one image unless a name says batch, bytes, shapes as lists."""
+def to_json(source: Source, net: Outline, as_printed: bool = True) -> dict[str, Any]:
+    """Everything, for programs: counts for one image unless a name says batch, bytes, shapes as lists.
+
+    `as_printed` is whether the net's shapes are those of its file, which the paper's figures can stand beside.
+    """
     layers = []
     for layer in net.layers:
         row = dataclasses.asdict(layer)
         row["parameter_count"] = layer.parameter_count if layer.shapes is not None else None
         row["activation_bytes"] = layer.activation_bytes if layer.shapes is not None else None
         layers.append(row)
-    column = _paper(source)
+    column = _paper(source) if as_printed else None
     return {
         "name": net.name,
         "file": os.fspath(source.net_path),
@@ -172,13 +200,13 @@ def _paper(source: Source) -> paper.Model | None:
     return paper.MODELS.get(source.model) if source.model else None
 
 
-def to_text(source: Source, net: Outline) -> str:
-    """The table and the totals."""
+def to_text(source: Source, net: Outline, as_printed: bool = True) -> str:
+    """The table, the files and the totals; `as_printed` as `to_json`."""
     from rich.console import Console
     from rich.table import Table
 
     if not net.layers:
-        return "\n".join([*_solver(source), source.problem]) + "\n"
+        return "\n".join([*_files(source), *_solver(source), source.problem]) + "\n"
     table = Table(box=None, pad_edge=False, show_footer=net.whole)
     table.add_column("layer")
     table.add_column("type")
@@ -204,10 +232,17 @@ def to_text(source: Source, net: Outline) -> str:
     console = Console(file=out, width=200, highlight=False, markup=False, emoji=False)
     console.print(table)
     lines = [line.rstrip() for line in out.getvalue().rstrip().splitlines()]
-    return "\n".join([*lines, "", *_totals(source, net)]) + "\n"
+    column = _paper(source) if as_printed else None
+    return "\n".join([*lines, "", *_files(source), *_totals(source, net, column)]) + "\n"
 
 
-def _totals(source: Source, net: Outline) -> list[str]:
+def _files(source: Source) -> list[str]:
+    """Where the net was read, and the solver, where there is one."""
+    lines = [] if source.problem else [f"net: {files.shown(source.net_path)}"]
+    return lines + ([f"solver: {files.shown(source.solver_path)}"] if source.solver_path else [])
+
+
+def _totals(source: Source, net: Outline, column: paper.Model | None) -> list[str]:
     lines = []
     for layer in net.layers:
         if layer.problem:
@@ -225,9 +260,8 @@ def _totals(source: Source, net: Outline) -> list[str]:
     if net.phase == "TRAIN":
         kind = f" with {source.solver.type}" if source.solver else ""
         memory = size(net.training_bytes(source.history))
-        lines.append(f"training at batch {net.batch}{kind}: about {memory}, layers' working memory apart")
+        lines.append(f"training at batch {net.batch}{kind}: about {memory} of memory on the CPU")
     lines += _solver(source)
-    column = _paper(source)
     if column:
         lines.append(
             f"the paper: {column.depth} layers with weights, {column.parameters_millions:g} M parameters, "
@@ -246,7 +280,7 @@ def _solver(source: Source) -> list[str]:
     )
     rest += f", at {', '.join(map(str, solver.stepvalue))}" if solver.stepvalue else ""
     return [
-        f"solver: {solver.type}, rate {solver.base_lr:g} {solver.lr_policy}{rest}, momentum {solver.momentum:g}, "
+        f"trained by {solver.type}, rate {solver.base_lr:g} {solver.lr_policy}{rest}, momentum {solver.momentum:g}, "
         f"weight decay {solver.weight_decay:g}, {solver.max_iter:,} iterations"
     ]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tiny_imagenet import describe, files
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.outline import DATA_TYPES, Outline
+from tiny_imagenet.outline import Outline
+from tiny_imagenet.stand_in import DATA_TYPES
 
 FORMATS = (".svg", ".png", ".pdf")
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -45,12 +46,12 @@ def draw(net: Outline, path: Path) -> None:
     Raises:
         NetError: another ending, no graphviz, or the file cannot be written.
     """
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise NetError(f"cannot draw {path.name!r}: the name must end in {', '.join(FORMATS)}")
     if shutil.which("dot") is None:
         raise NetError("drawing needs graphviz's program dot, which is not installed: apt-get install graphviz")
     with files.atomic_file(path) as temporary:
-        graph(net).write(str(temporary), format=path.suffix[1:])
+        graph(net).write(str(temporary), format=path.suffix[1:].lower())
 
 
 def graph(net: Outline):

@@ -4,6 +4,8 @@ Each message is one line that names the value, what is allowed and what to do ne
 and end with status 1; a notebook sees an ordinary exception.
 """
 
+import re
+
 
 class TinyImageNetError(RuntimeError):
     """Base of every error this library raises on purpose."""
@@ -27,3 +29,15 @@ class PredictionsError(TinyImageNetError):
 
 class BenchmarkError(TinyImageNetError):
     """A program that is to be timed is missing, does not build or fails."""
+
+
+def from_caffe(text: str) -> str:
+    """What Caffe says, with the words before the condition that it checked, where it says one."""
+    text = " ".join(text.split())
+    compared = re.fullmatch(r"(.*?)Check failed: (.*?) \((\S+) vs\. (\S+)\)(?: (.*))?", text)
+    if not compared:
+        return text.replace("Check failed: ", "Caffe requires ")
+    before, condition, a, b, words = compared.groups()
+    if words:
+        return f"{before}{words.rstrip('.')} ({condition}, here {a} and {b})"
+    return f"{before}Caffe requires {condition}, here {a} and {b}"

@@ -1,12 +1,15 @@
 """Writes prototxt/: each model's train_val, deploy and solver files, those of its training stages, its train script.
 
-Every generated prototxt opens with a comment that names what made it and a digest of what follows it. A file whose
-digest no longer fits was edited by hand: it is left alone unless told otherwise.
+Every generated file opens with a comment that says what made it, with a digest of all its other lines. A file whose
+digest no longer fits was edited by hand, be it in a comment: it is left alone unless told otherwise.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from tiny_imagenet import files, nets, solvers
@@ -22,34 +25,32 @@ _FORMS = {
 TRAIN_SCRIPT = "train.sh"
 
 
-def texts(model: Model, arguments: str = "", top: str = "prototxt") -> dict[str, str]:
+def texts(model: Model, folder: Path, tools: Path, arguments: str = "") -> dict[str, str]:
     """The generated files of a model by their paths in its folder.
 
     Args:
         model: a row of the zoo or a variant of one.
+        folder: that holds the model's, such as prototxt.
+        tools: with train.py, which the train script calls: from its own place where both are in one checkout.
         arguments: what tools/generate.py was given beside the model's name.
-        top: name of the folder that holds the model's.
     """
     result = {}
+    top = folder.resolve().name
     for number, stage in enumerate(model.training_stages, 1):
-        folder = "" if stage is model else f"stages/{number}/"
+        place = "" if stage is model else f"stages/{number}/"
         bodies = {
             "train_val.prototxt": nets.to_text(nets.build(stage)),
             "deploy.prototxt": nets.to_text(nets.build(stage, deploy=True)),
-            "solver.prototxt": solvers.to_text(solvers.build(stage, f"{top}/{model.name}/{folder}".rstrip("/"))),
+            "solver.prototxt": solvers.to_text(solvers.build(stage, f"{top}/{model.name}/{place}".rstrip("/"))),
         }
         for name, body in bodies.items():
-            result[folder + name] = _with_header(model, stage, number, name, body, arguments)
-    source = model.name if top == "prototxt" and model.name in MODELS else '"$(dirname "$0")/solver.prototxt"'
-    result[TRAIN_SCRIPT] = (
-        "#!/bin/sh\n"
-        f"# Train {model.name}: {top}/{model.name}/{TRAIN_SCRIPT} --data DIR --run DIR (--help for the rest)\n"
-        f'exec "$(dirname "$0")/../../tools/train.py" {source} "$@"\n'
-    )
+            header = _header(model, stage, number, name, arguments)
+            result[place + name] = _sealed("".join(f"# {line}\n" for line in header), f"\n{body}")
+    result[TRAIN_SCRIPT] = _train_script(model, folder.resolve(), tools.resolve())
     return result
 
 
-def _with_header(model: Model, stage: Model, number: int, name: str, body: str, arguments: str) -> str:
+def _header(model: Model, stage: Model, number: int, name: str, arguments: str) -> list[str]:
     base, _, variant = model.name.partition("_")
     title = base.replace("model", "Model ", 1) + (f" ({variant})" if variant else "")
     column = f", column {base.removeprefix('model')} of Table 1" if base in MODELS else ""
@@ -67,46 +68,68 @@ def _with_header(model: Model, stage: Model, number: int, name: str, body: str, 
         f"Points that the paper leaves open, see prototxt/README.md: {', '.join(open_points(model))}.",
         f"Made by {command}. Edit it as you like: training reads it as it stands.",
     ]
-    return "".join(f"# {line}\n" for line in lines) + f"{_DIGEST}{_digest(body)}\n\n{body}"
+    return lines
 
 
-def _digest(body: str) -> str:
-    return hashlib.sha256(body.encode()).hexdigest()[:16]
+def _train_script(model: Model, folder: Path, tools: Path) -> str:
+    inside = tools.parent in folder.parents
+    here = '"$(dirname "$0")'
+    train = (
+        f'{here}/{os.path.relpath(tools, folder / model.name)}/train.py"'
+        if inside
+        else shlex.quote(f"{tools}/train.py")
+    )
+    name = f"{folder.name}/{model.name}/{TRAIN_SCRIPT}"
+    header = f"#!/bin/sh\n# Train {model.name}: {name} --data DIR --run DIR (--help for the rest)\n"
+    return _sealed(header, f'exec {train} {here}/solver.prototxt" "$@"\n')
+
+
+def _sealed(header: str, rest: str) -> str:
+    return f"{header}{_DIGEST}{_digest(header + rest)}\n{rest}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def is_edited(text: str) -> bool:
-    """Whether a prototxt was changed since it was generated (or never was)."""
-    header, _, body = text.partition("\n\n")
-    return f"{_DIGEST}{_digest(body)}" not in header.splitlines()
+    """Whether a file was changed since it was generated (or never was)."""
+    lines = text.splitlines(keepends=True)
+    sealed = [i for i, line in enumerate(lines) if line.startswith(_DIGEST)]
+    if not sealed:
+        return True
+    digest = lines.pop(sealed[0])
+    return digest != f"{_DIGEST}{_digest(''.join(lines))}\n"
 
 
-def write(model: Model, folder: Path, arguments: str = "", force: bool = False) -> list[Path]:
-    """Write a model's files into `folder`/<model> and return those that changed.
+def write(models: Iterable[Model], folder: Path, tools: Path, arguments: str = "", force: bool = False) -> list[Path]:
+    """Write the files of `models` into `folder`/<model> and return those that changed; the rest as `texts`.
 
     Raises:
-        NetError: a file there was edited by hand and `force` is not given; nothing is written then.
+        NetError: a file of one of them was edited by hand and `force` is not given; nothing at all is written then.
     """
-    target = folder / model.name
-    new = texts(model, arguments, folder.resolve().name)
-    old = {name: _read(target / name) for name in new if (target / name).exists()}
-    edited = [name for name in old if name != TRAIN_SCRIPT and old[name] != new[name] and is_edited(old[name])]
+    changed: dict[Path, str] = {}
+    for model in models:
+        changed.update(_stale(model, folder, tools, arguments))
+    edited = [path for path in changed if path.exists() and is_edited(_read(path))]
     if edited and not force:
-        raise NetError(f"{target / edited[0]} was edited by hand: keep it, or add --force to write over it")
-    changed = [name for name in new if old.get(name) != new[name]]
-    for name in changed:
-        files.write_text(target / name, new[name])
-        (target / name).chmod(0o755 if name == TRAIN_SCRIPT else 0o644)
-    return [target / name for name in changed]
+        more = f" ({len(edited)} such files)" if len(edited) > 1 else ""
+        raise NetError(f"{edited[0]} was edited by hand{more}: keep it, or add --force to write over it")
+    for path, text in changed.items():
+        files.write_text(path, text)
+        path.chmod(0o755 if path.name == TRAIN_SCRIPT else 0o644)
+    return list(changed)
 
 
-def differing(model: Model, folder: Path, arguments: str = "") -> list[Path]:
+def differing(model: Model, folder: Path, tools: Path, arguments: str = "") -> list[Path]:
     """The files of `folder`/<model> that are missing or not what `write` would make."""
-    target = folder / model.name
-    return [
-        target / name
-        for name, text in texts(model, arguments, folder.resolve().name).items()
-        if not (target / name).exists() or _read(target / name) != text
-    ]
+    return list(_stale(model, folder, tools, arguments))
+
+
+def _stale(model: Model, folder: Path, tools: Path, arguments: str) -> dict[Path, str]:
+    """The files that are missing or have another text, with the text that `write` would give them."""
+    new = {folder / model.name / name: text for name, text in texts(model, folder, tools, arguments).items()}
+    return {path: text for path, text in new.items() if not path.exists() or _read(path) != text}
 
 
 def _read(path: Path) -> str:

@@ -9,13 +9,16 @@ from caffe import _caffe
 from caffe.proto import caffe_pb2
 from google.protobuf.message import Message
 
+from tiny_imagenet import canonical
+
 _LAYERS = "layer"
 
 
 def nets(a: caffe_pb2.NetParameter, b: caffe_pb2.NetParameter) -> list[str]:
     """The differences of two nets of any format, a line each; none where Caffe would build the same.
 
-    Layers are found by name. A field that is left out and one that says the default are the same.
+    Layers are found by name. A field that is left out and one that says the default are the same, and so are the ways
+    to write a thing that `canonical.layer` lists.
     """
     a, b = _caffe._inspect.upgrade(a), _caffe._inspect.upgrade(b)
     lines = [f"net: {change}" for change in _changes(a, b, skip={_LAYERS})]
@@ -27,13 +30,17 @@ def nets(a: caffe_pb2.NetParameter, b: caffe_pb2.NetParameter) -> list[str]:
             place = f" after {before}" if before else " at the beginning"
             lines.append(f"layer {_said(key)} ({layer.type}) added{place}")
         else:
-            changes = list(_changes(old[key], layer, skip={"name"}))
-            lines += [f"layer {_said(key)}: {change}" for change in changes]
+            lines += [f"layer {_said(key)}: {change}" for change in layers(old[key], layer)]
         before = layer.name
     common = [key for key in new if key in old]
     if common != [key for key in old if key in new]:
         lines.append("the layers that both have come in another order")
     return lines
+
+
+def layers(a: caffe_pb2.LayerParameter, b: caffe_pb2.LayerParameter) -> list[str]:
+    """The differences of two layers' fields, their names apart; none where Caffe takes them for the same."""
+    return list(_changes(canonical.layer(a), canonical.layer(b), skip={"name"}))
 
 
 def solvers(a: caffe_pb2.SolverParameter, b: caffe_pb2.SolverParameter) -> list[str]:

@@ -95,15 +95,18 @@ def _convolutions(spec: NetSpec, model: Model, top):
             )
             top = spec[conv.name.replace("conv", model.activation.lower())] = _activation(model, top)
         if s == model.drop_after_stage:
-            top = spec[f"drop_conv{s}"] = layers.Dropout(top, in_place=True, dropout_param=_ratio(model))
+            top = _dropout(spec, f"drop_conv{s}", model, top)
         if s <= model.pools:
             pool = {"pool": caffe_pb2.PoolingParameter.MAX, "kernel_size": 2, "stride": 2}
             top = spec[f"pool{s}"] = layers.Pooling(top, pooling_param=pool)
     return top
 
 
-def _ratio(model: Model) -> dict:
-    return {"dropout_ratio": model.dropout}
+def _dropout(spec: NetSpec, name: str, model: Model, top):
+    if not model.dropout:
+        return top
+    spec[name] = layers.Dropout(top, in_place=True, dropout_param={"dropout_ratio": model.dropout})
+    return spec[name]
 
 
 def _fully_connected(spec: NetSpec, model: Model, top):
@@ -111,7 +114,7 @@ def _fully_connected(spec: NetSpec, model: Model, top):
         top = spec[name] = layers.InnerProduct(top, inner_product_param={"num_output": outputs, **_filled()})
         if name != "fc3":
             top = spec[f"relu_{name}"] = layers.ReLU(top, in_place=True)
-            top = spec[f"drop_{name}"] = layers.Dropout(top, in_place=True, dropout_param=_ratio(model))
+            top = _dropout(spec, f"drop_{name}", model, top)
     return top
 
 

@@ -6,23 +6,21 @@ written in Python, or it is wrong), it and what follows from it have no shapes, 
 
 from __future__ import annotations
 
-import difflib
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import caffe
 from caffe import _caffe
 from caffe.proto import caffe_pb2
-from google.protobuf import message
 
-from tiny_imagenet.errors import NetError
+from tiny_imagenet import stand_in
+from tiny_imagenet.errors import NetError, from_caffe
+from tiny_imagenet.stand_in import Shape
 
 FLOAT = 4  # bytes
 RECURRENT = ("LSTM", "RNN")
-Shape = tuple[int, ...]
+READING_AHEAD = ("Data", "CropData", "ImageData", "WindowData")
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Layer:
         shared: of each parameter, whether it is another layer's (`param { name }`).
         in_place: whether its tops are its bottoms.
         multiply_adds: of its weights, for the whole batch; None where shapes are not known.
+        working_bytes: what it keeps for itself while training, for the whole batch.
         problem: why it has no shapes; "" where it has, or where a layer before it is the reason.
     """
 
@@ -49,6 +48,7 @@ class Layer:
     shared: tuple[bool, ...] = ()
     in_place: bool = False
     multiply_adds: int | None = None
+    working_bytes: int = 0
     problem: str = ""
 
     @property
@@ -104,13 +104,14 @@ class Outline:
         return sum(layer.activation_bytes for layer in self.layers) // self.batch
 
     def training_bytes(self, history: int = 1) -> int:
-        """What training takes at the least: all blobs and all parameters with their gradients, and the solver's memory.
+        """What training takes: blobs and parameters with their gradients, the solver's and the layers' own memory.
 
         Args:
-            history: blobs that the solver keeps for each parameter.
+            history: values that the solver keeps for each parameter.
         """
-        blobs = 2 * sum(layer.activation_bytes for layer in self.layers)
-        return blobs + (2 + history) * FLOAT * self.parameter_count
+        blobs = sum(layer.activation_bytes * (2 if layer.bottoms else 1) for layer in self.layers)  # data has no gradient
+        working = sum(layer.working_bytes for layer in self.layers)
+        return blobs + working + (2 + history) * FLOAT * self.parameter_count
 
 
 def default_phase(net: caffe_pb2.NetParameter) -> str:
@@ -150,150 +151,23 @@ def outline(
     try:
         resolved = _caffe._inspect.resolve(net, getattr(caffe, phase), 0, list(stages))
     except caffe.CaffeError as error:
-        raise NetError(str(error)) from error
-    sources = _Sources(dict(inputs or {}))
+        raise NetError(from_caffe(str(error))) from error
+    sources = stand_in.Sources(dict(inputs or {}))
     problems: dict[int, str] = {}
     unknown: set[str] = set()
     made: set[str] = set()
     kept: list[tuple[int, caffe_pb2.LayerParameter]] = []
     for i, layer in enumerate(resolved.layer):
-        stand_in = _stand_in(layer, made, unknown, sources)
-        if isinstance(stand_in, str):
-            problems[i] = stand_in
+        other = stand_in.stand_in(layer, made, unknown, sources)
+        if isinstance(other, str):
+            problems[i] = other
             unknown.update(layer.top)
         else:
-            kept.append((i, stand_in))
+            kept.append((i, other))
             unknown.difference_update(layer.top)
         made.update(layer.top)
     built = _build(resolved, kept, problems)
     return Outline(resolved.name, phase, tuple(_rows(resolved, kept, problems, built)), resolved)
-
-
-class _Sources:
-    """Shapes of what data layers make."""
-
-    def __init__(self, inputs: dict[str, Shape]):
-        self.inputs = inputs
-
-    def shapes(self, layer: caffe_pb2.LayerParameter) -> list[Shape] | str:
-        """Of the tops of a data layer, or why they cannot be told."""
-        given = [self.inputs.get(top) for top in layer.top]
-        if given and given[0] and len(given) == 2 and not given[1]:
-            given[1] = (given[0][0],)  # a label an image
-        if all(given):
-            return given
-        images = getattr(self, f"_{layer.type.lower()}")(layer)
-        if isinstance(images, str):
-            return f"{images}: give it, as in --shape {layer.top[0]}=64,3,56,56"
-        shapes = [images, *([(images[0],)] * (len(layer.top) - 1))]
-        return [self.inputs.get(top, shape) for top, shape in zip(layer.top, shapes)]
-
-    def _data(self, layer, param=None):
-        param = param or layer.data_param
-        return self._crop(layer, param.batch_size, self._stored(param.source))
-
-    def _cropdata(self, layer):
-        return self._data(layer, layer.crop_data_param)
-
-    def _imagedata(self, layer):
-        param = layer.image_data_param
-        size = (param.new_height, param.new_width) if param.new_height and param.new_width else None
-        stored = (3 if param.is_color else 1, *size) if size else None
-        return self._crop(layer, param.batch_size, stored, 3 if param.is_color else 1)
-
-    def _windowdata(self, layer):
-        param = layer.window_data_param
-        crop = param.crop_size or layer.transform_param.crop_size
-        return (param.batch_size, 3, crop, crop) if crop else "its size is not told"
-
-    def _memorydata(self, layer):
-        param = layer.memory_data_param
-        return (param.batch_size, param.channels, param.height, param.width)
-
-    def _hdf5data(self, layer):
-        return f"the shape of its data is in its files ({layer.hdf5_data_param.source})"
-
-    def _python(self, layer):
-        return f"what it does is in Python ({layer.python_param.module}.{layer.python_param.layer})"
-
-    def _crop(self, layer, batch, stored, channels=None):
-        crop = layer.transform_param.crop_size
-        if not crop and not stored:
-            return "its size is that of its images, which are not here"
-        if channels is None:
-            channels = stored[0] if stored else 1 if layer.transform_param.force_gray else 3
-        return (batch, channels, crop or stored[1], crop or stored[2])
-
-    def _stored(self, source):
-        """The shape of the first record of an LMDB, where there is one."""
-        import lmdb
-
-        path = Path(source)
-        if not source or not (path / "data.mdb").is_file():
-            return None
-        try:
-            with lmdb.open(str(path), readonly=True, lock=False) as db, db.begin() as records:
-                first = next(iter(records.cursor().iternext(keys=False)))
-            datum = caffe_pb2.Datum.FromString(first)
-        except (lmdb.Error, StopIteration, message.DecodeError):
-            return None
-        return None if datum.encoded else (datum.channels, datum.height, datum.width)
-
-
-DATA_TYPES = ("Data", "CropData", "ImageData", "WindowData", "MemoryData", "HDF5Data")
-FILE_TYPES = ("HDF5Output",)  # would open their files
-
-
-def _stand_in(layer, made, unknown, sources):
-    """What is built in place of a layer; where nothing can be, the reason ("": a layer before it)."""
-    if layer.type not in caffe.layer_type_list():
-        return f"there is no layer type {layer.type!r}{_close(layer.type)}"
-    for bottom in layer.bottom:
-        if bottom not in made:
-            return f"there is no blob {bottom!r} before it{_close(bottom, made)}"
-    for top in layer.top:
-        if top in made and top not in layer.bottom:
-            return f"another layer makes a blob {top!r} already"
-    if len(set(layer.top)) < len(layer.top):
-        return "two of its tops have one name"
-    if layer.type in DATA_TYPES or (layer.type == "Python" and all(top in sources.inputs for top in layer.top)):
-        shapes = sources.shapes(layer)
-        if isinstance(shapes, str):
-            return shapes
-        bad = next((s for s in shapes if min(s, default=1) < 0 or math.prod(s) > 2**31 - 1), None)
-        if bad:
-            return f"its shape would be {bad}"
-        return _input(layer, shapes)
-    if layer.type == "Python":
-        return f"{sources._python(layer)}: give its tops' shapes, as in --shape {''.join(layer.top[:1])}=64,10"
-    if any(bottom in unknown for bottom in layer.bottom):
-        return ""
-    if layer.type == "Input" and any(top in sources.inputs for top in layer.top):
-        dims = [tuple(shape.dim) for shape in layer.input_param.shape]
-        dims = dims * len(layer.top) if len(dims) == 1 else dims
-        return _input(layer, [sources.inputs.get(top, d) for top, d in zip(layer.top, dims)])
-    stand_in = caffe_pb2.LayerParameter()
-    stand_in.CopyFrom(layer)
-    del stand_in.blobs[:]
-    if layer.type in FILE_TYPES:
-        stand_in.type = "Silence"
-    if layer.type == "InfogainLoss":
-        stand_in.infogain_loss_param.ClearField("source")
-        if len(layer.bottom) == 2:
-            stand_in.type = "SoftmaxWithLoss"
-    return stand_in
-
-
-def _input(layer, shapes):
-    stand_in = caffe_pb2.LayerParameter(name=layer.name, type="Input", top=layer.top)
-    for shape in shapes:
-        stand_in.input_param.shape.add(dim=shape)
-    return stand_in
-
-
-def _close(word, words=None):
-    close = difflib.get_close_matches(word, caffe.layer_type_list() if words is None else words, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def _build(resolved, kept, problems):
@@ -307,9 +181,9 @@ def _build(resolved, kept, problems):
             text = str(error)
             named = [k for k, (_, layer) in enumerate(kept) if text.startswith(f"layer {layer.name} ({layer.type}): ")]
             if not named:
-                raise NetError(text) from error
+                raise NetError(from_caffe(text)) from error
             number, layer = kept[named[0]]
-            problems[number] = re.sub(r"^layer .*? \(\w*\): (Check failed: )?", "", text)
+            problems[number] = from_caffe(text.removeprefix(f"layer {layer.name} ({layer.type}): "))
             lost = set(layer.top)
             del kept[named[0]]
             for k, (later, after) in list(enumerate(kept)):
@@ -346,6 +220,7 @@ def _rows(resolved, kept, problems, built):
             shared=tuple(shared),
             in_place=bool(layer.top) and set(layer.top) <= set(layer.bottom),
             multiply_adds=_multiply_adds(layer, blobs, shapes, parameters),
+            working_bytes=_working_bytes(layer, blobs, shapes, parameters),
         )
 
 
@@ -376,7 +251,29 @@ def _multiply_adds(layer, blobs, shapes, parameters) -> int:
         axis = layer.convolution_param.axis % max(len(bottom), 1)
         return len(shapes) * math.prod(bottom[:axis]) * math.prod(bottom[axis + 1 :]) * weights
     if layer.type == "InnerProduct":
-        return math.prod(shapes[0]) // layer.inner_product_param.num_output * weights
+        axis = layer.inner_product_param.axis % max(len(blobs[layer.bottom[0]].shape), 1)
+        return math.prod(shapes[0][:axis]) * weights
     if layer.type in RECURRENT:
         return math.prod(shapes[0][:2]) * sum(math.prod(s) for s in parameters if len(s) > 1)
+    return 0
+
+
+def _working_bytes(layer, blobs, shapes, parameters) -> int:
+    """Of the layers whose own memory counts beside their blobs, on the CPU and with upstream's convolution."""
+    values = sum(map(math.prod, shapes))
+    if layer.type in ("Dropout", "SoftmaxWithLoss"):  # the mask; the probabilities
+        return FLOAT * math.prod(blobs[layer.bottom[0]].shape)
+    if layer.type == "PReLU" and list(layer.top) == list(layer.bottom):  # its input, for the gradient
+        return FLOAT * values
+    if layer.type == "Pooling" and layer.pooling_param.pool == layer.pooling_param.MAX:
+        return FLOAT * values  # where each maximum was
+    if layer.type in ("Convolution", "Deconvolution") and math.prod(parameters[0][2:]) > 1:
+        # of one image's output a row for each value of a kernel; of Deconvolution's input
+        image = blobs[layer.bottom[0]].shape if layer.type == "Deconvolution" else shapes[0]
+        axis = layer.convolution_param.axis % max(len(image), 1)
+        rows = math.prod(parameters[0][1:]) * layer.convolution_param.group
+        return FLOAT * rows * math.prod(image[axis + 1 :])
+    if layer.type in READING_AHEAD:
+        param = getattr(layer, "crop_data_param" if layer.type == "CropData" else "data_param")
+        return param.prefetch * FLOAT * values
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,8 @@ from google.protobuf.message import Message
 from tiny_imagenet.errors import NetError
 
 M = TypeVar("M", bound=Message)
+# A comment, a text, a brace, or a field's name.
+_TOKENS = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>]|[A-Za-z_]\w*(?=\s*[:{<])""")
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -55,3 +58,16 @@ def parse(into: Message, text: str, path: str | os.PathLike[str]) -> dict[str, i
     except (caffe.CaffeError, text_format.ParseError) as error:
         raise NetError(" ".join(str(error).split())) from error
     return lines
+
+
+def top_fields(text: str) -> list[str]:
+    """The names of the fields at the top of a prototxt, whether they are any message's or not."""
+    names, depth = [], 0
+    for token in _TOKENS.findall(text):
+        if token[0] in "{<":
+            depth += 1
+        elif token[0] in "}>":
+            depth -= 1
+        elif depth == 0 and token[0] not in "#\"'":
+            names.append(token)
+    return names

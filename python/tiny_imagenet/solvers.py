@@ -10,7 +10,7 @@ from caffe.proto import caffe_pb2
 
 from tiny_imagenet import nets, prototxt
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.zoo import Model
+from tiny_imagenet.zoo import TRAIN_IMAGES, VAL_IMAGES, Model
 
 # The order people write a solver in; protobuf's own is that in which fields were added over the years.
 _ORDER = (
@@ -30,9 +30,15 @@ _ORDER = (
     "solver_mode",
 )
 
-# Tiny ImageNet's sizes: what a solver file counts in iterations.
-TRAIN_IMAGES = 100_000
-VAL_IMAGES = 10_000
+
+_OLD_TYPES = {
+    "SGD": "SGD",
+    "NESTEROV": "Nesterov",
+    "ADAGRAD": "AdaGrad",
+    "RMSPROP": "RMSProp",
+    "ADADELTA": "AdaDelta",
+    "ADAM": "Adam",
+}
 
 
 def build(model: Model, folder: str = "") -> caffe_pb2.SolverParameter:
@@ -81,11 +87,22 @@ def read(path: str | os.PathLike[str]) -> caffe_pb2.SolverParameter:
     return solver
 
 
+def upgraded(solver: caffe_pb2.SolverParameter) -> caffe_pb2.SolverParameter:
+    """A copy that says its type as today: `type: "Adam"` for the old `solver_type: ADAM`."""
+    result = caffe_pb2.SolverParameter()
+    result.CopyFrom(solver)
+    if solver.HasField("solver_type"):
+        result.type = _OLD_TYPES[caffe_pb2.SolverParameter.SolverType.Name(solver.solver_type)]
+        result.ClearField("solver_type")
+    return result
+
+
 def net_path(solver: caffe_pb2.SolverParameter, path: str | os.PathLike[str]) -> Path | None:
     """The file of a solver's net; None where the net is written in the solver.
 
-    It is looked for from the solver's folder and those above it (a solver of this project names its net from the top of
-    the checkout), then from the working folder as Caffe does, then as a bare name beside the solver.
+    It is looked for from the solver's folder; then beside the solver under its bare name, whatever folder is given (a
+    solver that was copied with its net, to be edited, means its own); then from the folders above (a solver of this
+    project names its net from the top of the checkout), and from the working folder, as Caffe does.
 
     Raises:
         NetError: no net is named, or there is no such file.
@@ -95,13 +112,21 @@ def net_path(solver: caffe_pb2.SolverParameter, path: str | os.PathLike[str]) ->
         if solver.HasField("net_param") or solver.HasField("train_net_param"):
             return None
         raise NetError(f'{path} names no net: add a line such as net: "train_val.prototxt"')
-    folder = Path(path).resolve().parent
-    places = [above / name for above in (folder, *folder.parents)]
-    places += [Path(name), folder / Path(name).name]
-    found = next((place for place in places if place.is_file()), None)
+    found = find(name, path)
     if not found:
         raise NetError(f"{path} names the net {name}, which is neither there nor beside the solver")
     return found
+
+
+def find(name: str, path: str | os.PathLike[str]) -> Path | None:
+    """The file that a solver at `path` means by `name` (`net_path` says where it is looked for); None for none."""
+    return next((place for place in places(name, path) if place.is_file()), None)
+
+
+def places(name: str, path: str | os.PathLike[str]) -> list[Path]:
+    """Where a file that a solver at `path` names may be; the first that is there is meant."""
+    folder = Path(path).resolve().parent
+    return [folder / name, folder / Path(name).name, *(above / name for above in folder.parents), Path(name)]
 
 
 def to_text(solver: caffe_pb2.SolverParameter) -> str:

@@ -193,7 +193,8 @@ def train(source: str, options: Options, argv: list[str] | None = None) -> dict[
     """Train a model of the zoo or a solver file.
 
     Args:
-        source: model1 ... model9 (its files in `options.prototxt` are read as they stand) or a solver prototxt.
+        source: model1 ... model9 (its files in `options.prototxt` are read as they stand) or a solver prototxt; the
+            solver of such a model means the model.
         options: where and how.
         argv: the command to keep in run.json.
 
@@ -205,7 +206,7 @@ def train(source: str, options: Options, argv: list[str] | None = None) -> dict[
         DatasetError: the data folder is missing or incomplete.
         RunError: the run folder is in use or not empty, or the loss is no longer finite.
     """
-    model = None if source.endswith(".prototxt") or os.sep in source else zoo.get(source)
+    model = _model(source, options.prototxt)
     solver_file = options.prototxt / model.name / "solver.prototxt" if model else Path(source)
     plan = fit.load(solver_file, options.data)
     fit.fit_data(plan, options.batch)
@@ -216,10 +217,20 @@ def train(source: str, options: Options, argv: list[str] | None = None) -> dict[
     with runs.create(options.run) as run:
         trainer = _prepare(run, plan, options, Plateau(row.lr_factor, row.patience, row.lr_drops))
         cli.note(f"{plan.train_val.name}: {fit.describe_data(plan)}, {plan.epoch} iterations of {plan.batch} an epoch")
+        cli.note(f"  net: {plan.path}")
         for change in plan.changes:
             cli.note(f"  {change}")
         with trainer.events:
             return _loop(trainer, _info(source if model else str(solver_file), trainer, argv))
+
+
+def _model(source: str, prototxt: Path) -> zoo.Model | None:
+    """The model of the zoo that `source` names, itself or by its solver's path; None for another solver."""
+    if not source.endswith(".prototxt") and os.sep not in source:
+        return zoo.get(source)
+    path = Path(source).resolve()
+    own = path.name == "solver.prototxt" and path.parent.parent == prototxt.resolve()
+    return zoo.MODELS.get(path.parent.name) if own else None
 
 
 def _loop(trainer: Trainer, info: dict[str, Any]) -> dict[str, Any]:

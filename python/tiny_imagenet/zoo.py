@@ -10,12 +10,38 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tiny_imagenet.errors import NetError
 
 ACTIVATIONS = ("ReLU", "PReLU", "LReLU")
 DRAWS = ("UNIFORM", "TEN_CROP")
+IMAGE = 64  # side of a Tiny ImageNet image in pixels
+TRAIN_IMAGES = 100_000
+VAL_IMAGES = 10_000
+_MOST = 2**31 - 1  # what Caffe's int32 fields hold, and the values in one blob
+
+# The numbers that a model can have: from, to; an open end is allowed up to but not itself.
+_RANGES = {
+    "drop_after_stage": (0, _MOST),
+    "base_lr": (0, 10**6),
+    "weight_decay": (0, 10**6),
+    "momentum": (0, 1),
+    "batch": (1, TRAIN_IMAGES),
+    "dropout": (0, 1),
+    "negative_slope": (0, 10**6),
+    "classes": (2, _MOST),
+    "crop": (1, IMAGE),
+    "input_scale": (0, 10**6),
+    "lr_factor": (0, 1),
+    "patience": (1, _MOST),
+    "lr_drops": (1, _MOST),
+    "max_epochs": (1, _MOST // TRAIN_IMAGES),
+}
+_ABOVE = {"base_lr", "input_scale", "lr_factor"}  # not the lower end itself
+_BELOW = {"momentum", "dropout", "lr_factor"}  # not the upper end itself
 
 
 @dataclass(frozen=True)
@@ -44,7 +70,8 @@ class Model:
         activation: what follows each convolution; fully connected layers take ReLU (open point f).
         drop_after_stage: the stage whose last activation is followed by dropout as well, 0 for none.
         screened: trained without the images whose object a crop may miss (section 5.2.1).
-        base_lr, weight_decay, momentum, batch, dropout: the solver's values (section 5.2.1, open point e).
+        base_lr, weight_decay, momentum, batch, dropout: the solver's values (section 5.2.1, open point e); with a
+            dropout of 0 the net has no Dropout layers.
         negative_slope: of LReLU (section 5.3.2).
         classes, crop: outputs of the last layer, side of the input in pixels.
         input_scale: what pixels are multiplied by once the mean is subtracted (open point h).
@@ -83,19 +110,36 @@ class Model:
     stages: tuple[tuple[Conv, ...], ...] = field(init=False, repr=False)
 
     def __post_init__(self):
-        if self.activation not in ACTIVATIONS:
-            raise NetError(f"{self.name}: activation {self.activation!r} is none of {', '.join(ACTIVATIONS)}")
-        if self.draw not in DRAWS:
-            raise NetError(f"{self.name}: draw {self.draw!r} is none of {', '.join(DRAWS)}")
-        if not (self.hidden and all(n > 0 for n in self.hidden) and self.classes > 1):
-            raise NetError(f"{self.name}: needs hidden layers of at least 1 output and at least 2 classes")
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name, re.ASCII):
+            raise NetError(f"{self.name!r} is no name of a model: it names a folder, use letters, digits, _ . and -")
+        for name, allowed in (("activation", ACTIVATIONS), ("draw", DRAWS)):
+            if getattr(self, name) not in allowed:
+                raise NetError(f"{self.name}: {name} {getattr(self, name)!r} is none of {', '.join(allowed)}")
+        for name in _RANGES:
+            self._check_range(name)
+        if not self.hidden or not all(1 <= n <= _MOST for n in self.hidden):
+            raise NetError(
+                f"{self.name}: hidden {self.hidden} must be the outputs of one layer or more, each 1 or more"
+            )
         object.__setattr__(self, "stages", self._parse_convs())
-        if not 0 <= self.drop_after_stage <= len(self.stages):
+        if self.drop_after_stage > len(self.stages):
             raise NetError(f"{self.name}: drop_after_stage {self.drop_after_stage} is none of its stages")
         if self.crop < 2**self.pools:
             raise NetError(f"{self.name}: a crop of {self.crop} is nothing after {self.pools} pools, use a larger one")
+        if any(inputs * outputs > _MOST for inputs, outputs in self._matrices()):
+            raise NetError(f"{self.name}: a layer has more than {_MOST} weights, which no blob of Caffe's holds")
         for convs in self.shallow:
             self._check_shallow(self.replace(convs=convs, shallow=(), drop_after_stage=0))
+
+    def _check_range(self, name: str) -> None:
+        """Raises NetError unless the number is one that a net can be made and trained with."""
+        value, (low, high) = getattr(self, name), _RANGES[name]
+        above = value > low if name in _ABOVE else value >= low  # both are false of NaN
+        below = value < high if name in _BELOW else value <= high
+        if not (above and below):
+            least = f"above {low}" if name in _ABOVE else f"at least {low}"
+            most = f"below {high}" if name in _BELOW else f"at most {high}"
+            raise NetError(f"{self.name}: {name} is {value}, it must be {least} and {most}")
 
     def _check_shallow(self, shallow: Model) -> None:
         """Raises NetError unless the weights of `shallow` fit this net's layers of the same names."""
@@ -118,8 +162,11 @@ class Model:
             convs = []
             for i, conv in enumerate(stage.split(), 1):
                 kernel, _, outputs = conv.partition("-")
-                if not (kernel.isdigit() and outputs.isdigit() and int(kernel) % 2 == 1 and int(outputs) > 0):
-                    raise NetError(f"{self.name}: {conv!r} is no convolution, write kernel-outputs such as 3-64")
+                numbers = re.fullmatch(r"[0-9]{1,9}-[0-9]{1,9}", conv)
+                if not numbers or int(kernel) % 2 == 0 or int(outputs) == 0:
+                    raise NetError(
+                        f"{self.name}: {conv!r} is no convolution: write kernel-outputs, the kernel odd, such as 3-64"
+                    )
                 convs.append(Conv(f"conv{s}_{i}", int(kernel), int(outputs)))
             if not convs:
                 raise NetError(f"{self.name}: stage {s} of {self.convs!r} has no convolution")
@@ -158,18 +205,21 @@ class Model:
     @property
     def parameters(self) -> int:
         """Weights, biases and PReLU slopes."""
-        total, channels, side = 0, 3, self.crop
+        slopes = sum(conv.outputs for stage in self.stages for conv in stage) if self.activation == "PReLU" else 0
+        return sum((inputs + 1) * outputs for inputs, outputs in self._matrices()) + slopes
+
+    def _matrices(self) -> Iterator[tuple[int, int]]:
+        """Of each layer with weights: the values that an output is made of, and its outputs."""
+        channels, side = 3, self.crop
         for s, stage in enumerate(self.stages, 1):
             for conv in stage:
-                total += (conv.kernel**2 * channels + 1) * conv.outputs
-                total += conv.outputs if self.activation == "PReLU" else 0
+                yield conv.kernel**2 * channels, conv.outputs
                 channels = conv.outputs
             side = math.ceil(side / 2) if s <= self.pools else side  # Caffe's pools round up
         inputs = channels * side**2
         for _, outputs in self.fully_connected:
-            total += (inputs + 1) * outputs
+            yield inputs, outputs
             inputs = outputs
-        return total
 
     def replace(self, **changes) -> Model:
         """A variant with some fields changed."""

@@ -1,0 +1,277 @@
+"""tools/describe.py --check: mistakes of people who edit prototxt by hand, each found in its line."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from conftest import ROOT
+from tiny_imagenet import soundness, zoo
+
+PROTOTXT = ROOT / "prototxt"
+SOURCE = ROOT / "build" / "caffe-source"
+
+
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_generated_files_are_sound(name):
+    assert soundness.check(PROTOTXT / name / "solver.prototxt") == []
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A copy of model4's files to break, and a function that replaces text in one and says what check() finds."""
+    for name in ("train_val", "deploy", "solver"):
+        text = (PROTOTXT / "model4" / f"{name}.prototxt").read_text()
+        (tmp_path / f"{name}.prototxt").write_text(text.replace("prototxt/model4/", ""))
+
+    def findings(name, old, new, which=0):
+        path = tmp_path / f"{name}.prototxt"
+        text = path.read_text()
+        places = [match.start() for match in re.finditer(re.escape(old), text)]
+        path.write_text(text[: places[which]] + new + text[places[which] + len(old) :])
+        return soundness.check(tmp_path / "solver.prototxt")
+
+    return findings
+
+
+def line_of(path, text, which=0):
+    return [i for i, line in enumerate(path.read_text().splitlines(), 1) if text in line][which]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "which", "at", "says"),
+    [
+        ("train_val", "bottom:", "botom:", 3, "botom:", 'no field named "botom"'),
+        ("train_val", '"Pooling"', '"Pool"', 0, '"Pool"', "there is no layer type 'Pool', did you mean 'Pooling'?"),
+        (
+            "train_val",
+            'bottom: "pool1"',
+            'bottom: "pol1"',
+            0,
+            '"pol1"',
+            "no blob 'pol1' before it, did you mean 'pool1'?",
+        ),
+        ("train_val", "kernel_size: 2", "kernel_size: 99", 0, 'name: "pool1"', "pool1"),
+        ("train_val", 'type: "xavier"', 'type: "savier"', 0, 'name: "conv1_1"', "Unknown filler name: savier"),
+        ("train_val", "num_output: 256", "num_output: 250", 0, None, "has weights of 256x128x3x3, 256, in train_val"),
+        ("deploy", "kernel_size: 2", "kernel_size: 4", 0, "kernel_size: 4", "pooling_param.kernel_size is 4"),
+        ("deploy", "dim: 56", "dim: 58", 1, None, "fc1"),
+        (
+            "solver",
+            'net: "train_val',
+            'net: "train',
+            0,
+            "net:",
+            "names the net train.prototxt, which is neither there nor beside the solver",
+        ),
+        ("solver", 'lr_policy: "fixed"', 'lr_policy: "stepp"', 0, "lr_policy", "it must be one of fixed"),
+        ("solver", 'lr_policy: "fixed"', 'lr_policy: "step"', 0, "lr_policy", "needs gamma"),
+        ("solver", "base_lr: 0.01", "base_lr: -1", 0, "base_lr", "it must be above 0"),
+        ("solver", "momentum: 0.9", "momentum: 9", 0, "momentum", "below 1"),
+    ],
+)
+def test_a_mistake_is_found_in_its_line(file, old, new, which, at, says, model, tmp_path):
+    findings = model(file, old, new, which)
+    found = [finding for finding in findings if says in finding.text]
+    assert found and found[0].error, findings
+    if at is not None:
+        path = tmp_path / f"{file}.prototxt"
+        at_line = line_of(path, at)
+        assert abs(found[0].line - at_line) <= 1, (found[0].line, at_line)  # a layer begins a line above its name
+
+
+def test_a_layer_that_deploy_lacks_is_found(model, tmp_path):
+    path = tmp_path / "deploy.prototxt"
+    text = path.read_text()
+    start = text.index('layer {\n  name: "relu2_1"')
+    path.write_text(text[:start] + text[text.index("layer {", start + 5) :])
+    assert "train_val.prototxt has the layer relu2_1 (ReLU) before conv2_2, and deploy.prototxt has not" in {
+        finding.text for finding in soundness.check(tmp_path / "train_val.prototxt")
+    }
+
+
+def test_what_does_nothing_is_a_warning(model, tool, tmp_path):
+    findings = model("train_val", "pooling_param {", "convolution_param { pad: 1 }\n  pooling_param {")
+    assert [finding.error for finding in findings] == [False]
+    assert "Pooling does not read convolution_param" in findings[0].text
+    findings = model("train_val", 'weight_filler {\n      type: "xavier"\n    }', "", 2)
+    assert any("conv2_1: without a weight_filler its weights start at 0" in finding.text for finding in findings)
+    assert tool("describe", tmp_path / "solver.prototxt", "--check").stdout.endswith("is sound, with 2 warnings\n")
+
+
+def test_check_fails_with_the_lines_of_errors(model, tool, tmp_path):
+    model("train_val", '"Pooling"', '"Pool"')
+    done = tool("describe", tmp_path / "train_val.prototxt", "--check", fails=1)
+    assert re.search(r"train_val\.prototxt:\d+: error: layer pool1 \(Pool\): there is no layer type", done.stdout)
+    findings = json.loads(tool("describe", tmp_path / "train_val.prototxt", "--check", "--json", fails=1).stdout)
+    assert findings[0]["error"] is True
+
+
+def errors_of(findings):
+    return [finding.text for finding in findings if finding.error]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('type: "SGD"', 'type: "AdaGrad"', "AdaGrad has no momentum"),
+        ('type: "SGD"', 'type: "RMSProp" rms_decay: 1.5', "rms_decay is 1.5"),
+        ('type: "SGD"', 'type: "Adams"', 'type is "Adams": it must be one of SGD, Nesterov'),
+        ('type: "SGD"', 'regularization_type: "L3"', "it must be L1 or L2"),
+        ("test_iter: 100", "test_iter: 100 test_iter: 0", "each test_iter must be at least 1"),
+        ("test_iter: 100", "test_iter: 100 test_state {} test_state {}", "2 test_state for 1 test_iter"),
+        ("test_iter: 100", "", "test_interval without test_iter"),
+        ("test_interval: 500", "test_interval: -1", "test_interval is -1"),
+        ("test_interval: 500", "test_interval: 5 test_net: 'no.prototxt'", "names the test net no.prototxt"),
+        ("max_iter: 50000", "max_iter: 50000 iter_size: 0", "iter_size is 0"),
+        ("max_iter: 50000", "max_iter: 0", "max_iter is 0"),
+        ("base_lr: 0.01", "base_lr: nan", "base_lr is nan: it must be a finite number"),
+        ("weight_decay: 0.0005", "weight_decay: nan", "weight_decay is nan"),
+        ("weight_decay: 0.0005", "clip_gradients: inf", "clip_gradients is inf"),
+        ('lr_policy: "fixed"', "", "there is no lr_policy"),
+    ],
+)
+def test_a_solver_that_caffe_refuses_or_that_learns_nothing(old, new, says, model, tmp_path):
+    found = [finding for finding in model("solver", old, new) if says in finding.text]
+    assert len(found) == 1 and found[0].error
+    if new and "AdaGrad" not in new:
+        assert found[0].line == line_of(tmp_path / "solver.prototxt", new)
+
+
+def test_what_caffe_alone_knows_of_a_solver_is_found_too(model, tmp_path):
+    """A range that is not written down here."""
+    found = model("solver", 'lr_policy: "fixed"', 'lr_policy: "step"\ngamma: 0.1\nstepsize: -5')
+    assert errors_of(found) == ["Caffe requires this->param_.stepsize() > 0, here -5 and 0"]
+    assert found[0].line == line_of(tmp_path / "solver.prototxt", "stepsize")
+
+
+def test_old_solver_types_are_known(model):
+    assert errors_of(model("solver", 'type: "SGD"', "solver_type: ADAGRAD")) == [
+        "AdaGrad has no momentum: leave it out, or take another type"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("kernel_size: 3", "kernel_h: 3 kernel_w: 3 stride: 1 dilation: 1 engine: CAFFE"),
+        ("pad: 1", "pad: 1 pad: 1 group: 1"),
+        ("kernel_size: 2", "kernel_h: 2 kernel_w: 2"),
+        ("dropout_ratio: 0.5", "dropout_ratio: 0.1"),
+        ('name: "relu1_1"', 'name: "first_relu"'),
+        ('type: "xavier"', 'type: "msra"'),
+        ("num_output: 64", "num_output: 64 bias_term: true"),
+    ],
+)
+def test_other_words_for_the_same_in_deploy_are_no_findings(old, new, model):
+    assert model("deploy", old, new) == []
+
+
+def test_lrelu_and_relu_with_its_slope_are_one(tmp_path):
+    for name in ("train_val", "deploy"):
+        text = (PROTOTXT / "model6" / f"{name}.prototxt").read_text()
+        (tmp_path / f"{name}.prototxt").write_text(text)
+    deploy = tmp_path / "deploy.prototxt"
+    text = deploy.read_text()
+    deploy.write_text(text.replace("negative_slope: 0.01", ""))  # LReLU's own default
+    assert soundness.check(deploy) == []
+    deploy.write_text(text.replace('"LReLU"', '"ReLU"'))
+    assert soundness.check(deploy) == []
+    deploy.write_text(text.replace('"LReLU"', '"ReLU"').replace("negative_slope: 0.01", ""))
+    assert "relu_param.negative_slope is 0, and 0.01 in train_val.prototxt" in errors_of(soundness.check(deploy))[0]
+    deploy.write_text(text.replace("negative_slope: 0.01", "negative_slope: 0"))
+    assert len(errors_of(soundness.check(deploy))) == 6
+
+
+def insert_after(path, layer, text):
+    """Write a layer after another of a prototxt."""
+    old = path.read_text()
+    end = old.index("layer {", old.index(f'name: "{layer}"'))
+    path.write_text(old[:end] + text + old[end:])
+
+
+def test_batch_norm_may_use_its_own_statistics_in_deploy_alone(tmp_path, model):
+    norm = 'layer { name: "norm" type: "BatchNorm" bottom: "conv1_1" top: "conv1_1" %s }\n'
+    insert_after(tmp_path / "train_val.prototxt", "conv1_1", norm % "")
+    insert_after(tmp_path / "deploy.prototxt", "conv1_1", norm % "batch_norm_param { use_global_stats: true }")
+    assert soundness.check(tmp_path / "solver.prototxt") == []
+
+
+def test_layers_that_only_deploy_has_or_that_are_wired_otherwise_are_found(tmp_path, model):
+    deploy = tmp_path / "deploy.prototxt"
+    original = deploy.read_text()
+    insert_after(deploy, "relu2_1", 'layer { name: "extra" type: "TanH" bottom: "conv2_1" top: "conv2_1" }\n')
+    says = "there is the layer extra (TanH) before conv2_2, and train_val.prototxt has none"
+    found = soundness.check(deploy)
+    assert errors_of(found) == [says]
+    assert (
+        found[0].line == line_of(deploy, 'bottom: "conv2_1"', 2)
+        or found[0].line == line_of(deploy, 'name: "conv2_2"') + 2
+    )
+    deploy.write_text(original.replace('"ReLU"', '"Sigmoid"', 1))
+    assert errors_of(soundness.check(deploy)) == [
+        "layer conv1_2 gets conv1_1 (Convolution) > relu1_1 (Sigmoid), and in train_val.prototxt conv1_1 (Convolution) "
+        "> relu1_1 (ReLU)"
+    ]
+    end = original.index('name: "prob"')
+    deploy.write_text(original[:end].replace("layer {\n  ", "layer {\n  ") + original[end:])
+    insert_after(deploy, "fc3", 'layer { name: "last" type: "ReLU" bottom: "fc3" top: "fc3" }\n')
+    assert errors_of(soundness.check(deploy)) == [
+        "there is the layer last (ReLU) before prob, and train_val.prototxt has none"
+    ]
+
+
+def test_a_finding_in_a_layer_of_one_phase_has_its_own_line(model, tmp_path):
+    findings = model("train_val", "crop_size: 56", "crop_size: 48", 1)
+    train_val = tmp_path / "train_val.prototxt"
+    says = "layer fc1 has weights of 1024x9216, 1024 in phase TEST, of 1024x12544, 1024 in TRAIN"
+    assert says in errors_of(findings)
+    text = train_val.read_text()
+    train_val.write_text(text.replace("crop_size: 48", "crop_size: 56").replace('source: "data/val.lmdb"', ""))
+    found = soundness.check(train_val)
+    assert errors_of(found) == ["layer data (CropData) has no source in its crop_data_param"]
+    assert found[0].line == line_of(train_val, "crop_data_param", 1)
+    train_val.write_text(text.replace("crop_size: 48", "crop_size: 56").replace('"CropData"', '"CropDat"'))
+    lines = [finding.line for finding in soundness.check(train_val) if "CropDat" in finding.text]
+    assert lines == [line_of(train_val, '"CropDat"', 0), line_of(train_val, '"CropDat"', 1)]
+
+
+def test_a_net_without_a_loss_or_outputs_is_found(tmp_path, model):
+    train_val = tmp_path / "train_val.prototxt"
+    text = train_val.read_text()
+    start = text.index('layer {\n  name: "loss"')
+    end = text.index("layer {", start + 5)
+    train_val.write_text(text[:start] + text[end:])
+    (tmp_path / "deploy.prototxt").unlink()
+    assert errors_of(soundness.check(tmp_path / "solver.prototxt")) == [
+        "the net train_val.prototxt has no loss in phase TRAIN: nothing is learned"
+    ]
+    # a net whose loss alone is tested is tested
+    start = text.index('layer {\n  name: "accuracy"')
+    train_val.write_text(text[:start])
+    assert soundness.check(tmp_path / "solver.prototxt") == []
+
+
+def test_a_copy_is_checked_and_not_what_it_was_copied_from(tool, tmp_path):
+    """From the checkout, where the name in the solver leads to the original."""
+    copy = tmp_path / "two  spaces" / "mine"
+    shutil.copytree(PROTOTXT / "model1", copy)
+    train_val = copy / "train_val.prototxt"
+    train_val.write_text(train_val.read_text().replace("kernel_size: 5", "kernel_size: 4", 1))
+    for source in (copy, copy / "solver.prototxt"):
+        done = tool("describe", source, "--check", cwd=ROOT, fails=1)
+        assert "deploy.prototxt:30: error: layer conv1_1 has weights of 64x3x5x5, 64, in train_val" in done.stdout
+    assert "the train_val.prototxt beside it is taken" in done.stdout
+    assert f"net: {train_val}" in tool("describe", copy, cwd=ROOT).stdout
+    train_val.write_text(train_val.read_text().replace("bottom:", "botom:", 1))
+    line = line_of(train_val, "botom:")
+    assert f"{train_val}:{line}: error: Message type" in tool("describe", copy, "--check", fails=1).stdout
+
+
+def test_upstreams_own_files_are_sound():
+    files = sorted([*SOURCE.glob("models/**/*.prototxt"), *SOURCE.glob("examples/**/*.prototxt")])
+    if not files:
+        pytest.skip("Caffe's source is in the build folder, which is not here")
+    wrong = {file.name for file in files if errors_of(soundness.check(file))}
+    assert wrong == {"lenet_auto_solver.prototxt"}  # its nets are written by a notebook
