@@ -1,3 +1,4 @@
+import dataclasses
 import fcntl
 import json
 import shutil
@@ -12,8 +13,8 @@ import lmdb
 import numpy as np
 import pytest
 
-from conftest import interruptible, write_tiny_net
-from tiny_imagenet import datum, lmdb_reader, nets, train
+from conftest import ROOT, interruptible, write_tiny_net
+from tiny_imagenet import datum, generate, lmdb_reader, nets, train, zoo
 from tiny_imagenet.errors import DatasetError, NetError, RunError
 from tiny_imagenet.runs import Run
 from tiny_imagenet.train import Options, Plateau
@@ -194,6 +195,37 @@ def test_the_net_that_the_solver_names_is_trained(tiny_solver, data, tmp_path):
     tiny_solver.write_text(tiny_solver.read_text().replace("train_val.prototxt", "other/train_val.prototxt"))
     train.train(str(tiny_solver), Options(data=data, run=tmp_path / "run", max_iter=1))
     assert Run(tmp_path / "run").info["model"] == "other"
+
+
+def test_a_copied_folder_trains_its_own_net(tiny_solver, data, tmp_path, monkeypatch):
+    """Also where the name in its solver leads to the original from the working folder."""
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_solver.parent, copy)
+    for path in copy.iterdir():
+        text = path.read_text().replace('"tiny"', '"copied"')
+        path.write_text(text.replace('"train_val.prototxt"', '"net/train_val.prototxt"'))
+    monkeypatch.chdir(tiny_solver.parent.parent)
+    train.train(str(copy / "solver.prototxt"), Options(data=data, run=tmp_path / "run", max_iter=1))
+    assert Run(tmp_path / "run").info["model"] == "copied"
+
+
+def test_the_solver_of_a_model_stands_for_the_model(data, tmp_path):
+    """Its outputs are fitted to the data set, as with the model's name; those of a copy elsewhere are not."""
+    prototxt = tmp_path / "prototxt"
+    row = zoo.MODELS["model1"].replace(convs="3-4 | 3-4 | 3-4 |", hidden=(8,), batch=10)
+    generate.write([row], prototxt, ROOT / "tools")
+    solver = prototxt / "model1" / "solver.prototxt"
+    options = Options(data=data, run=tmp_path / "run", max_iter=1, prototxt=prototxt)
+    train.train(str(solver), options)
+    assert "outputs of fc3: 10 (the file says 200)" in Run(tmp_path / "run").info["changes"]
+    elsewhere = dataclasses.replace(options, run=tmp_path / "other", prototxt=tmp_path)
+    with pytest.raises(NetError, match="200 outputs, the data set 10 classes"):
+        train.train(str(solver), elsewhere)
+
+
+def test_a_variant_that_was_not_generated_says_how(data, tmp_path):
+    with pytest.raises(NetError, match=r"make it with tools/generate\.py model4_conv5"):
+        train.train("model4_conv5", Options(data=data, run=tmp_path / "run", prototxt=ROOT / "prototxt"))
 
 
 def test_a_solver_that_asks_for_hdf5_snapshots(tiny_solver, data, tmp_path):

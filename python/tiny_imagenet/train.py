@@ -227,10 +227,13 @@ def train(source: str, options: Options, argv: list[str] | None = None) -> dict[
 def _model(source: str, prototxt: Path) -> zoo.Model | None:
     """The model of the zoo that `source` names, itself or by its solver's path; None for another solver."""
     if not source.endswith(".prototxt") and os.sep not in source:
-        return zoo.get(source)
+        model = zoo.get(source)
+        if not (prototxt / model.name).is_dir():
+            raise NetError(f"{prototxt / model.name} is not there: make it with tools/generate.py {model.name}")
+        return model
     path = Path(source).resolve()
     own = path.name == "solver.prototxt" and path.parent.parent == prototxt.resolve()
-    return zoo.MODELS.get(path.parent.name) if own else None
+    return {**zoo.MODELS, **zoo.VARIANTS}.get(path.parent.name) if own else None
 
 
 def _loop(trainer: Trainer, info: dict[str, Any]) -> dict[str, Any]:
