@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Draw a figure of runs or of predictions."""
+"""Draw a figure of runs, of predictions or of screening."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, figures, predictions, report
+from tiny_imagenet import cli, dataset, figures, predictions, report, screening_figure
 
 
 class Command(cli.Parser):
@@ -25,6 +27,34 @@ def curves(options: argparse.Namespace) -> None:
 def confusion(options: argparse.Namespace) -> None:
     loaded = predictions.load(options.predictions)
     figures.save(figures.confusion(loaded, report.class_names(loaded)), options.out)
+
+
+def screening(options: argparse.Namespace) -> None:
+    given = options.dataset, options.crop, options.min_visible, options.rows, options.seed
+    figures.save(screening_figure.draw(*given), options.out)
+
+
+def at_most(limit: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from 1 to `limit`."""
+
+    def whole(text: str) -> int:
+        value = cli.positive_int(text)
+        if value > limit:
+            raise argparse.ArgumentTypeError(f"{text!r} is too large: at most {limit}")
+        return value
+
+    return whole
+
+
+def share(text: str) -> Fraction:
+    """An argparse type: a share from 0 to 1, as a fraction or a decimal."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(-1)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1, such as 1/4 or 0.25")
+    return value
 
 
 def main() -> None:
@@ -50,6 +80,35 @@ def main() -> None:
         "predictions", metavar="PRED.npz", help="a file that tools/evaluate.py or tools/ensemble.py wrote"
     )
     kind.set_defaults(draw=confusion)
+
+    kind = kinds.add_parser(
+        "screening",
+        help="training images that screening drops or just keeps",
+        description="Draw training images that screening drops and some that it just keeps, with box and worst crop.",
+        example="tools/visualize.py screening tiny-imagenet-200 --out screening.png",
+    )
+    kind.add_argument("dataset", metavar="DATASET", help="the folder with wnids.txt, train/, val/ and test/")
+    kind.add_argument(
+        "--crop", type=at_most(dataset.SIZE), default=screening_figure.CROP, metavar="N", help="pixels (default: 56)"
+    )
+    kind.add_argument(
+        "--min-visible",
+        type=share,
+        default=Fraction(1, 4),
+        metavar="SHARE",
+        help="what each crop must show of the box (default: 1/4)",
+    )
+    kind.add_argument(
+        "--rows",
+        type=at_most(screening_figure.MOST_ROWS),
+        default=screening_figure.ROWS,
+        metavar="N",
+        help=f"of each kind, at most {screening_figure.MOST_ROWS} (default: {screening_figure.ROWS})",
+    )
+    kind.add_argument(
+        "--seed", type=cli.count, default=0, metavar="S", help="decides among images of equal share (default: 0)"
+    )
+    kind.set_defaults(draw=screening)
 
     for kind in kinds.choices.values():
         kind.add_argument("--out", required=True, metavar="FILE", help="where to: a name that ends in .png or .svg")

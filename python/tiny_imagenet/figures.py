@@ -34,7 +34,7 @@ ENDINGS = (".png", ".svg")
 POINTS = 400  # a longer training curve is drawn as this many means
 NAMED_CLASSES = 30  # with more classes neither names nor counts can be read
 
-_STYLE = {
+STYLE = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.8,
@@ -71,7 +71,7 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], panels: Sequence[str
     if not any(len(line[0]) for lines in series.values() for line in lines.values()):
         names = ", ".join(runs) or "no run was given"
         raise TinyImageNetError(f"no {' or '.join(panels)} record to draw ({names}): train first with tools/train.py")
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.3 * len(panels), 3.0), layout="constrained")
         for axes, panel in zip(np.ravel(figure.subplots(1, len(panels))), panels):
             for index, (name, (iterations, values)) in enumerate(series[panel].items()):
@@ -82,7 +82,7 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], panels: Sequence[str
                 axes.plot(
                     iterations,
                     values,
-                    label=_plain(name),
+                    label=plain(name),
                     color=PALETTE[index % len(PALETTE)],
                     linestyle=DASHES[index // len(PALETTE) % len(DASHES)],
                     linewidth=1.4,
@@ -118,7 +118,7 @@ def confusion(predictions: Predictions, class_names: Sequence[str] | None = None
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     few = classes <= NAMED_CLASSES
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         side = min(8.0, 2.0 + 0.3 * classes) if few else 5.6
         figure = Figure(figsize=(side, side), layout="constrained")
         axes = figure.subplots()
@@ -128,7 +128,7 @@ def confusion(predictions: Predictions, class_names: Sequence[str] | None = None
         axes.spines[:].set_visible(True)
         axes.spines[:].set_alpha(0.4)
         if few:
-            names = [_plain(_short(name)) for name in class_names or range(classes)]
+            names = [plain(short(name)) for name in class_names or range(classes)]
             turned = any(len(name) > 3 for name in names)
             axes.set_xticks(range(classes), names, rotation=90 if turned else 0)
             axes.set_yticks(range(classes), names)
@@ -168,7 +168,7 @@ def svg(figure: Figure) -> str:
 def _write(figure: Figure, stream: io.BufferedIOBase, ending: str, **options: Any) -> None:
     FigureCanvasAgg(figure)
     metadata = {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
-    with rc_context(_STYLE), warnings.catch_warnings():
+    with rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script the font lacks
         figure.savefig(
             stream, format=ending, dpi=200, bbox_inches="tight", pad_inches=0.05, metadata=metadata, **options
@@ -201,12 +201,13 @@ def _write_counts(axes: Any, counts: np.ndarray, shares: np.ndarray) -> None:
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=size)
 
 
-def _short(name: object) -> str:
+def short(name: object) -> str:
+    """The first of a class's words, cut where it is long."""
     text = str(name).split(",")[0]
     return text if len(text) <= 18 else text[:17] + "…"
 
 
-def _plain(name: object) -> str:
+def plain(name: object) -> str:
     """Keep matplotlib from reading a name as mathematics or, by a leading underscore, as one to hide."""
     text = str(name).replace("$", r"\$")
     return " " + text if text.startswith("_") else text
