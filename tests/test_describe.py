@@ -279,12 +279,131 @@ def test_the_stock_export_is_written_whole(tool, tmp_path):
         describe.load(str(tmp_path / "nothing"), PROTOTXT)
 
 
+def test_graphviz_that_fails_is_one_line(tool, tmp_path, monkeypatch):
+    (tmp_path / "dot").write_text("#!/bin/sh\necho went wrong >&2\nexit 3\n")
+    (tmp_path / "dot").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = tool("describe", "model1", "--draw", tmp_path / "x.svg", fails=1)
+    assert done.stdout == "" and done.stderr.endswith("graphviz's program dot failed: went wrong\n")
+    assert not (tmp_path / "x.svg").exists()
+
+
+def test_odd_names_are_drawn_and_listed(tool, tmp_path):
+    name = 'b\\\\ \\n \\001 \\" ' + "x" * 200
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        f'name: "{name}" layer {{ name: "{name}" type: "Input" top: "{name}" top: "b" '
+        "input_param { shape { dim: 1 dim: 2 } } }\n"
+        f'layer {{ name: "s" type: "Silence" bottom: "{name}" bottom: "b" }}\n'
+    )
+    for ending in ("svg", "png"):
+        tool("describe", path, "--draw", tmp_path / f"x.{ending}")
+    ET.parse(tmp_path / "x.svg")
+    table = tool("describe", path).stdout
+    assert "x" * 200 in table
+    assert len([line for line in table.splitlines() if " Input " in line]) == 1
+
+
+def test_shapes_are_for_data_layers_and_of_a_size(tool):
+    deploy = PROTOTXT / "model1" / "deploy.prototxt"
+    tool("describe", deploy, "--shape", "data=99999999999999999999,3,3,3", fails=2)
+    tool("describe", deploy, "--shape", "conv1_1=1,2,3,4", fails=1)
+    assert "its shape would be" in tool("describe", deploy, "--shape", "data=9999999,3,56,56").stdout
+
+
+def test_old_formats_are_described_without_a_word_of_caffes(tool, tmp_path):
+    path = tmp_path / "old.prototxt"
+    path.write_text(OLD["V0"])
+    assert tool("describe", path).stderr == ""
+
+
+def test_batch_normalized_residual_nets_take_what_is_said(data):
+    code = (
+        "import caffe, numpy\n"
+        "from caffe import NetSpec, layers as L\n"
+        "from caffe.proto import caffe_pb2\n"
+        "from tiny_imagenet import outline\n"
+        "def resident():\n"
+        "    return 1024 * int(open('/proc/self/status').read().split('VmRSS:')[1].split()[0])\n"
+        "n = NetSpec()\n"
+        "n.x, n.y = L.DummyData(ntop=2, shape=[dict(dim=[16, 32, 56, 56]), dict(dim=[16])])\n"
+        "conv = dict(num_output=32, kernel_size=3, pad=1, weight_filler=dict(type='xavier'))\n"
+        "top = n.x\n"
+        "for i in range(3):\n"
+        "    c = L.Convolution(top, convolution_param=conv)\n"
+        "    c = L.Scale(L.BatchNorm(c, in_place=True), in_place=True, scale_param=dict(bias_term=True))\n"
+        "    c = L.ReLU(c, in_place=True)\n"
+        "    top = n['sum%d' % i] = L.Eltwise(top, c)\n"
+        "n.norm = L.LRN(top)\n"
+        "n.fc = L.InnerProduct(n.norm, num_output=5, weight_filler=dict(type='xavier'))\n"
+        "n.loss = L.SoftmaxWithLoss(n.fc, n.y)\n"
+        "solver = caffe_pb2.SolverParameter(base_lr=1e-9, lr_policy='fixed', momentum=0.9, max_iter=9)\n"
+        "solver.snapshot_after_train = False\n"
+        "solver.net_param.CopyFrom(n.to_proto())\n"
+        "said = outline.outline(solver.net_param, 'TRAIN').training_bytes()\n"
+        "numpy.dot(*numpy.ones((2, 999, 999), numpy.float32))  # OpenBLAS's own buffers\n"
+        "before = resident()\n"
+        "built = caffe.get_solver(solver)\n"
+        "built.step(2)\n"
+        "print(said, resident() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said, measured = map(int, done.stdout.split())
+    assert said > 150e6
+    assert abs(said - measured) < 0.1 * measured
+
+
+def test_layers_of_one_name_and_two_phases_are_told_apart_in_differences():
+    base = nets.build(zoo.MODELS["model8"])
+    without = caffe_pb2.NetParameter()
+    without.CopyFrom(base)
+    del without.layer[1]
+    assert net_diff.nets(base, without) == ["layer data in TEST (CropData) removed"]
+    assert net_diff.nets(without, base) == ["layer data in TEST (CropData) added after data"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('type: "BatchNorm"', 'type: "BatchNorm" param { lr_mult: 0 } param { lr_mult: 0 } param { lr_mult: 0 }'),
+        (
+            'type: "SoftmaxWithLoss" top: "a" top: "b"',
+            'type: "SoftmaxWithLoss" top: "a" top: "b" loss_weight: 1 loss_weight: 0',
+        ),
+        ('type: "ReLU"', 'type: "ReLU" loss_weight: 0'),
+        ('type: "Eltwise"', 'type: "Eltwise" eltwise_param { coeff: 1 coeff: 1 }'),
+        (
+            'type: "DummyData" dummy_data_param { shape { dim: 1 dim: 2 dim: 3 dim: 4 } }',
+            'type: "DummyData" dummy_data_param { num: 1 channels: 2 height: 3 width: 4 }',
+        ),
+        (
+            'type: "Input" top: "a" top: "b" input_param { shape { dim: 1 } }',
+            'type: "Input" top: "a" top: "b" input_param { shape { dim: 1 } shape { dim: 1 } }',
+        ),
+        ('type: "Power" power_param { scale: nan }', 'type: "Power" power_param { scale: nan }'),
+    ],
+)
+def test_what_caffe_builds_alike_is_no_difference(one, other):
+    pair = [text_format.Parse(f'layer {{ name: "x" {text} }}', caffe_pb2.NetParameter()) for text in (one, other)]
+    assert net_diff.nets(*pair) == []
+    changed = [
+        text_format.Parse(f"layer {{ name: 'x' type: 'Power' power_param {{ scale: {s} }} }}", caffe_pb2.NetParameter())
+        for s in ("0.01", "0.010000001")
+    ]
+    assert net_diff.nets(*changed) == ["layer x: power_param.scale 0.00999999978 -> 0.0100000007"]
+
+
 def test_the_export_does_not_write_over_its_source(tool, tmp_path):
     path = tmp_path / "deploy.prototxt"
     path.write_text((PROTOTXT / "model6" / "deploy.prototxt").read_text())
     before = path.read_text()
     tool("describe", path, "--export-stock", tmp_path / "." / "deploy.prototxt", fails=1)
-    assert path.read_text() == before
+    other = tmp_path / "train_val.prototxt"
+    other.write_text("mine")
+    tool("describe", path, "--export-stock", other, fails=1)
+    assert path.read_text() == before and other.read_text() == "mine"
+    for _ in range(2):  # an earlier export is written anew
+        tool("describe", path, "--export-stock", tmp_path / "stock.prototxt")
 
 
 def test_a_solver_without_its_net_is_not_drawn_exported_or_compared(tool, tmp_path):

@@ -121,7 +121,6 @@ def errors_of(findings):
         ('type: "SGD"', 'regularization_type: "L3"', "it must be L1 or L2"),
         ("test_iter: 100", "test_iter: 100 test_iter: 0", "each test_iter must be at least 1"),
         ("test_iter: 100", "test_iter: 100 test_state {} test_state {}", "2 test_state for 1 test_iter"),
-        ("test_iter: 100", "", "test_interval without test_iter"),
         ("test_interval: 500", "test_interval: -1", "test_interval is -1"),
         ("test_interval: 500", "test_interval: 5 test_net: 'no.prototxt'", "names the test net no.prototxt"),
         ("max_iter: 50000", "max_iter: 50000 iter_size: 0", "iter_size is 0"),
@@ -275,3 +274,154 @@ def test_upstreams_own_files_are_sound():
         pytest.skip("Caffe's source is in the build folder, which is not here")
     wrong = {file.name for file in files if errors_of(soundness.check(file))}
     assert wrong == {"lenet_auto_solver.prototxt"}  # its nets are written by a notebook
+
+
+LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "y" top: "loss" }\n'
+FC = """layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc"
+        inner_product_param { num_output: %d weight_filler { type: "xavier" } } }\n"""
+
+
+def data_layer(extra="", param="batch_size: 4"):
+    return f"""layer {{ name: "data" type: "CropData" top: "x" top: "y" {extra}
+        transform_param {{ crop_size: 8 }} crop_data_param {{ source: "none" {param} }} }}\n"""
+
+
+SOLVER = 'base_lr: 0.01 lr_policy: "fixed" max_iter: 9\n'
+
+
+def solver_with(folder, text, **nets):
+    """A solver's file, and the nets that it names."""
+    for name, net in nets.items():
+        (folder / f"{name}.prototxt").write_text(net)
+    (folder / "solver.prototxt").write_text(SOLVER + text)
+    return soundness.check(folder / "solver.prototxt")
+
+
+def test_nets_inside_a_solver_are_checked_with_their_lines(tmp_path):
+    good, bad = data_layer() + FC % 5 + LOSS, data_layer() + FC % 5 + LOSS.replace('"fc"', '"nofc"')
+    assert solver_with(tmp_path, f"net_param {{\n{good}}}\n") == []
+    found = solver_with(tmp_path, f"net_param {{\n{bad}}}\n")
+    assert errors_of(found) == ["layer loss (SoftmaxWithLoss): there is no blob 'nofc' before it, did you mean 'fc'?"]
+    assert found[0].line == line_of(tmp_path / "solver.prototxt", "nofc")
+    tests = f"train_net_param {{\n{good}}}\ntest_iter: 1 test_interval: 5 test_net_param {{\n{bad}}}\n"
+    found = solver_with(tmp_path, tests)
+    assert found[0].error and found[0].line == line_of(tmp_path / "solver.prototxt", "nofc")
+
+
+def test_a_net_that_is_only_trained_needs_no_data_to_test_with(tmp_path):
+    train = data_layer("include { phase: TRAIN }") + FC % 5 + LOSS
+    assert solver_with(tmp_path, 'train_net: "a.prototxt"', a=train) == []
+    assert solver_with(tmp_path, 'net: "a.prototxt"', a=train) == []
+    found = solver_with(tmp_path, 'net: "a.prototxt" test_iter: 1 test_interval: 5', a=train)
+    assert any("there is no blob 'x' before it" in text for text in errors_of(found))
+
+
+def test_a_test_net_takes_the_weights_of_the_trained_one(tmp_path):
+    text = 'train_net: "a.prototxt" test_net: "b.prototxt" test_iter: 1 test_interval: 5'
+    train = data_layer() + FC % 5 + LOSS
+    assert solver_with(tmp_path, text, a=train, b=train.replace('weight_filler { type: "xavier" }', "")) == []
+    found = solver_with(tmp_path, text, a=train, b=data_layer() + FC % 6 + LOSS)
+    assert errors_of(found) == ["layer fc has weights of 6x192, 6 in phase TEST, of 5x192, 5 in TRAIN"]
+    other = train.replace('name: "fc"', 'name: "fcx"')
+    found = solver_with(tmp_path, text, a=train, b=other)
+    assert "layer fcx has weights in phase TEST, and none learn them in TRAIN" in found[0].text
+
+
+def test_stages_and_levels_of_the_solver_are_asked_for(tmp_path):
+    net = data_layer('include { stage: "a" stage: "b" min_level: 1 }') + FC % 5 + LOSS
+    text = 'net: "a.prototxt" train_state { stage: "a" stage: "b" level: 1 }'
+    assert solver_with(tmp_path, text, a=net) == []
+    found = solver_with(tmp_path, text.replace('stage: "b"', ""), a=net)
+    assert any("no blob 'x'" in text for text in errors_of(found))
+
+
+def test_a_net_that_needs_a_stage_is_sound(tmp_path):
+    (tmp_path / "net.prototxt").write_text(data_layer('include { stage: "a" stage: "b" }') + FC % 5 + LOSS)
+    assert soundness.check(tmp_path / "net.prototxt") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('net: "a.prototxt" train_net: "a.prototxt"', "net and train_net exclude each other"),
+        ('net: "a.prototxt" type: "Adam" solver_type: SGD', "type and solver_type exclude each other"),
+        ("", "names no net"),
+    ],
+)
+def test_what_excludes_each_other_in_a_solver(text, says, tmp_path):
+    assert any(says in found for found in errors_of(solver_with(tmp_path, text, a=data_layer() + FC % 5 + LOSS)))
+
+
+@pytest.mark.parametrize(
+    "text", ['lr_policy: "inv" gamma: 0.1 power: 0', 'lr_policy: "exp" gamma: 0', 'lr_policy: "fixed" test_interval: 9']
+)
+def test_what_caffe_trains_with_is_no_error(text, tmp_path):
+    (tmp_path / "a.prototxt").write_text(data_layer() + FC % 5 + LOSS)
+    (tmp_path / "solver.prototxt").write_text(f'net: "a.prototxt" base_lr: 0.01 max_iter: 9 {text}')
+    assert errors_of(soundness.check(tmp_path / "solver.prototxt")) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        (data_layer() + data_layer(), "another layer makes a blob 'x' already"),
+        (data_layer('bottom: "zz"'), "there is no blob 'zz' before it"),
+        (data_layer(param=""), "it needs a batch_size of at least 1"),
+        (data_layer(param="batch_size: 2000000000"), "its shape would be (2000000000, 3, 8, 8)"),
+        (data_layer('top: "a" top: "b"'), "it has 4 tops, and gives at most 3"),
+        (data_layer().replace("crop_size", 'mean_file: "m" mean_value: 3 crop_size'), "exclude each other"),
+    ],
+)
+def test_a_data_layer_that_is_wrong_is_an_error(layer, says, tmp_path):
+    (tmp_path / "net.prototxt").write_text(layer + FC % 5 + LOSS)
+    assert any(says in text for text in errors_of(soundness.check(tmp_path / "net.prototxt")))
+
+
+RESIDUAL = """
+layer { name: "c1" type: "Convolution" bottom: "x" top: "c1"
+  convolution_param { num_output: 3 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
+layer { name: "bn1" type: "BatchNorm" bottom: "c1" top: "c1" %s }
+layer { name: "sum" type: "Eltwise" bottom: "x" bottom: "c1" top: "sum" }
+layer { name: "fc" type: "InnerProduct" bottom: "sum" top: "fc"
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+"""
+INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: %d dim: %d } } }\n'
+PROB = 'layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" %s }\n'
+
+
+def deployed(folder, deploy):
+    (folder / "train_val.prototxt").write_text(data_layer() + RESIDUAL % "" + LOSS)
+    (folder / "deploy.prototxt").write_text(deploy)
+    return soundness.check(folder / "deploy.prototxt")
+
+
+def test_a_residual_net_in_deploy(tmp_path):
+    net = INPUT % (8, 8) + RESIDUAL % ""
+    assert deployed(tmp_path, net + PROB % "") == []
+    swapped = net.replace('bottom: "x" bottom: "c1" top: "sum"', 'bottom: "c1" bottom: "x" top: "sum"')
+    assert deployed(tmp_path, swapped + PROB % "") == []
+    product = net.replace('top: "sum" }', 'top: "sum" eltwise_param { operation: PROD } }')
+    assert "eltwise_param.operation is PROD, and SUM" in errors_of(deployed(tmp_path, product + PROB % ""))[0]
+    only = net.replace('bottom: "x" bottom: "c1" top: "sum"', 'bottom: "x" bottom: "x" top: "sum"')
+    assert errors_of(deployed(tmp_path, only + PROB % ""))
+    fixed = INPUT % (8, 8) + RESIDUAL % "batch_norm_param { use_global_stats: true }"
+    assert deployed(tmp_path, fixed + PROB % "") == []
+    own = INPUT % (8, 8) + RESIDUAL % "batch_norm_param { use_global_stats: false }"
+    assert "use_global_stats is false" in errors_of(deployed(tmp_path, own + PROB % ""))[0]
+    assert "softmax_param.axis is 0" in errors_of(deployed(tmp_path, net + PROB % "softmax_param { axis: 0 }"))[0]
+
+
+def test_images_of_another_size_are_a_warning(tmp_path):
+    deploy = PROTOTXT / "model1" / "deploy.prototxt"
+    (tmp_path / "deploy.prototxt").write_text(deploy.read_text())
+    train = (PROTOTXT / "model1" / "train_val.prototxt").read_text()
+    (tmp_path / "train_val.prototxt").write_text(train.replace("crop_size: 56", "crop_size: 55"))
+    found = soundness.check(tmp_path / "train_val.prototxt")
+    assert [f.text for f in found] == ["deploy.prototxt takes images of 56x56, train_val.prototxt of 55x55"]
+    assert not found[0].error
+
+
+def test_the_line_is_that_of_the_field(model, tmp_path):
+    found = model("train_val", "dropout_ratio: 0.5", "dropout_ratio: 1.5")
+    line = line_of(tmp_path / "train_val.prototxt", "dropout_ratio: 1.5")
+    assert [f.line for f in found if "dropout_ratio" in f.text] == [line]

@@ -69,6 +69,9 @@ def test_a_variant_is_checked_and_derived_anew():
         ({"dropout": 1}, "dropout is 1, it must be at least 0 and below 1"),
         ({"momentum": 1}, "momentum is 1"),
         ({"base_lr": 0}, "base_lr is 0, it must be above 0"),
+        ({"base_lr": 1e-50}, "base_lr is 1e-50, it must be above 0"),  # which Caffe's float32 makes 0
+        ({"momentum": 1 - 1e-12}, "momentum is 0.999999999999, it must be at least 0 and below 1"),
+        ({"batch": 20_000}, "at batch 20000 a blob would have more than 2147483647 values"),
         ({"base_lr": math.nan}, "base_lr is nan"),
         ({"weight_decay": -1e-4}, "weight_decay is -0.0001"),
         ({"input_scale": 0}, "input_scale is 0"),

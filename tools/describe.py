@@ -3,12 +3,14 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli
 from tiny_imagenet.errors import NetError
 
+EXPORTED = "# Made by tools/describe.py --export-stock"
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
 
@@ -18,7 +20,7 @@ def shape(text):
         sizes = tuple(int(dim) for dim in dims.split(","))
     except ValueError:
         sizes = ()
-    if not name or not sizes or min(sizes) < 0:
+    if not name or not sizes or min(sizes) < 0 or max(sizes) > cli.LARGEST:
         raise argparse.ArgumentTypeError(f"{text!r} is no shape: write a blob and its sizes, as in data=64,3,56,56")
     return name, sizes
 
@@ -68,10 +70,11 @@ def main():
     if args.export_stock:
         return export(args, source)
     phase = args.phase or outline.default_phase(source.net)
-    net = outline.outline(source.net, phase, args.stage or source.stages(phase), shapes)
-    unknown = sorted(set(shapes) - {top for layer in net.layers for top in layer.tops})
+    state = source.state(phase)
+    net = outline.outline(source.net, phase, args.stage or state.stage, shapes, state.level)
+    unknown = sorted(set(shapes) - {top for layer in net.layers if not layer.bottoms for top in layer.tops})
     if unknown:
-        raise NetError(f"--shape {unknown[0]}: the net has no blob of that name in its {phase} phase")
+        raise NetError(f"--shape {unknown[0]}: no data layer of the net makes a blob of that name in phase {phase}")
     if args.draw:
         from tiny_imagenet import drawing
 
@@ -110,10 +113,10 @@ def diff(args, a, b):
     for source in (a, b):
         if source.problem:
             raise NetError(source.problem)
-    lines = net_diff.solvers(a.solver, b.solver) if a.is_solver and b.is_solver else []
-    if a.is_solver != b.is_solver:
-        cli.note(f"{(b if a.is_solver else a).name} is a net: the nets are compared, the solver is left out")
-    inner = a.is_solver and a.net_path == a.path and b.is_solver and b.net_path == b.path
+    lines = net_diff.solvers(a.solver, b.solver) if a.names_solver and b.names_solver else []
+    if a.names_solver != b.names_solver:
+        cli.note(f"{(b if a.names_solver else a).name} is a net: the nets are compared, the solver is left out")
+    inner = a.names_solver and a.net_path == a.path and b.names_solver and b.net_path == b.path
     if not inner:  # nets in their solvers have been compared with them
         lines += net_diff.nets(a.net, b.net)
     print(json.dumps(lines, indent=2) if args.json else "\n".join(lines) or "no difference")
@@ -122,9 +125,11 @@ def diff(args, a, b):
 def export(args, source):
     from tiny_imagenet import files, nets, stock
 
-    if args.export_stock.exists() and args.export_stock.samefile(source.net_path):
-        raise NetError(f"{args.export_stock} is the net itself: write the export to another file")
-    files.write_text(args.export_stock, nets.to_text(stock.export(source.net)))
+    out = args.export_stock
+    if os.path.lexists(out) and not (out.is_file() and out.read_text(errors="replace").startswith(EXPORTED)):
+        raise NetError(f"{out} exists and is no earlier export: name another file")
+    header = f"{EXPORTED} of {files.shown(source.net_path)}: its net in the layer types of upstream's Caffe.\n\n"
+    files.write_text(out, header + nets.to_text(stock.export(source.net)))
     print(args.export_stock)
 
 

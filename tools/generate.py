@@ -28,6 +28,7 @@ def main():
     parser.add_argument(
         "models", metavar="MODEL", nargs="*", help=f"model1 ... model9 (default: all nine), or a variant: {names}"
     )
+    parser.add_argument("--name", metavar="NAME", help="what to call one model that is made otherwise, and its folder")
     parser.add_argument("--out", type=Path, default=PROTOTXT, metavar="DIR", help="where to (default: prototxt)")
     parser.add_argument("--classes", type=cli.positive_int, metavar="N", help="outputs of the last layer (200)")
     parser.add_argument("--crop", type=cli.positive_int, metavar="N", help="side of the input in pixels (56)")
@@ -45,21 +46,29 @@ def main():
     parser.add_argument("--force", action="store_true", help="write over files that were edited by hand")
     args = parser.parse_args()
 
-    changes = {name: value for name, value in (("classes", args.classes), ("crop", args.crop)) if value}
-    arguments = " ".join(f"--{name} {value}" for name, value in changes.items())
+    if args.name and len(args.models) != 1:
+        parser.error("--name names one model: give one MODEL")
+    given = (("name", args.name), ("classes", args.classes), ("crop", args.crop))
+    changes = {name: value for name, value in given if value}
+    arguments = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in changes.items())
     for name, value in args.set:
+        if name in changes:
+            parser.error(f"{name} is given twice")
         changes[name] = zoo.parse_field(name, value)
         arguments += f" --set {shlex.quote(f'{name}={value}')}"
+    if args.out.resolve() != PROTOTXT:
+        arguments += f" --out {shlex.quote(args.out.resolve().name)}"
     models = [zoo.get(name).replace(**changes) for name in args.models or zoo.MODELS]
+    origin = args.models[0] if args.name else ""
     if args.check:
-        stale = [path for model in models for path in generate.differing(model, args.out, TOOLS, arguments)]
+        stale = [path for model in models for path in generate.differing(model, args.out, TOOLS, arguments, origin)]
         if stale:
             raise NetError(
                 f"{stale[0]} is not what tools/generate.py makes ({len(stale)} such): run it, or keep the edit"
             )
         print(f"{len(models)} models are what tools/generate.py makes")
         return
-    for path in generate.write(models, args.out, TOOLS, arguments, args.force):
+    for path in generate.write(models, args.out, TOOLS, arguments, origin, args.force):
         print(path)
 
 

@@ -1,4 +1,7 @@
 #!/bin/sh
 # Train model2: prototxt/model2/train.sh --data DIR --run DIR (--help for the rest)
-# digest: 7f16ebe9bfa618aa
-exec "$(dirname "$0")/../../tools/train.py" "$(dirname "$0")/solver.prototxt" "$@"
+# digest: 2f41b62f9fe9c9be
+here=$(dirname "$(readlink -f "$0")")
+train="$here/../../tools/train.py"
+[ -x "$train" ] || { echo "train.sh: error: $train is not there: call tools/train.py of a checkout with $here/solver.prototxt" >&2; exit 1; }
+exec "$train" "$here/solver.prototxt" "$@"

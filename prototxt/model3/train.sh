@@ -1,4 +1,7 @@
 #!/bin/sh
 # Train model3: prototxt/model3/train.sh --data DIR --run DIR (--help for the rest)
-# digest: ab44e0d936c871f8
-exec "$(dirname "$0")/../../tools/train.py" "$(dirname "$0")/solver.prototxt" "$@"
+# digest: af38a96fb4198d27
+here=$(dirname "$(readlink -f "$0")")
+train="$here/../../tools/train.py"
+[ -x "$train" ] || { echo "train.sh: error: $train is not there: call tools/train.py of a checkout with $here/solver.prototxt" >&2; exit 1; }
+exec "$train" "$here/solver.prototxt" "$@"

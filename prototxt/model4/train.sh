@@ -1,4 +1,7 @@
 #!/bin/sh
 # Train model4: prototxt/model4/train.sh --data DIR --run DIR (--help for the rest)
-# digest: 6674fdd4590a2c6a
-exec "$(dirname "$0")/../../tools/train.py" "$(dirname "$0")/solver.prototxt" "$@"
+# digest: c9836703429e4c92
+here=$(dirname "$(readlink -f "$0")")
+train="$here/../../tools/train.py"
+[ -x "$train" ] || { echo "train.sh: error: $train is not there: call tools/train.py of a checkout with $here/solver.prototxt" >&2; exit 1; }
+exec "$train" "$here/solver.prototxt" "$@"

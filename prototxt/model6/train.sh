@@ -1,4 +1,7 @@
 #!/bin/sh
 # Train model6: prototxt/model6/train.sh --data DIR --run DIR (--help for the rest)
-# digest: 7ffe16e5080fd1a8
-exec "$(dirname "$0")/../../tools/train.py" "$(dirname "$0")/solver.prototxt" "$@"
+# digest: 03b7e13071a66c3a
+here=$(dirname "$(readlink -f "$0")")
+train="$here/../../tools/train.py"
+[ -x "$train" ] || { echo "train.sh: error: $train is not there: call tools/train.py of a checkout with $here/solver.prototxt" >&2; exit 1; }
+exec "$train" "$here/solver.prototxt" "$@"

@@ -1,4 +1,7 @@
 #!/bin/sh
 # Train model7: prototxt/model7/train.sh --data DIR --run DIR (--help for the rest)
-# digest: ef87d8bab157ceb6
-exec "$(dirname "$0")/../../tools/train.py" "$(dirname "$0")/solver.prototxt" "$@"
+# digest: b474a6ba5c7f8b00
+here=$(dirname "$(readlink -f "$0")")
+train="$here/../../tools/train.py"
+[ -x "$train" ] || { echo "train.sh: error: $train is not there: call tools/train.py of a checkout with $here/solver.prototxt" >&2; exit 1; }
+exec "$train" "$here/solver.prototxt" "$@"

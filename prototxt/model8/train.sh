@@ -1,4 +1,7 @@
 #!/bin/sh
 # Train model8: prototxt/model8/train.sh --data DIR --run DIR (--help for the rest)
-# digest: 79ab63721d1ee1a5
-exec "$(dirname "$0")/../../tools/train.py" "$(dirname "$0")/solver.prototxt" "$@"
+# digest: 23d63bac8cd8cf33
+here=$(dirname "$(readlink -f "$0")")
+train="$here/../../tools/train.py"
+[ -x "$train" ] || { echo "train.sh: error: $train is not there: call tools/train.py of a checkout with $here/solver.prototxt" >&2; exit 1; }
+exec "$train" "$here/solver.prototxt" "$@"

@@ -1,8 +1,9 @@
-"""Whether two nets compute the same with the same weights: train_val and deploy, or the two phases of one file."""
+"""Whether two nets compute the same with the same weights: those of train_val and deploy, trained and tested ones."""
 
 from __future__ import annotations
 
-import re
+import collections
+import itertools
 from collections.abc import Iterator
 
 from caffe.proto import caffe_pb2
@@ -17,23 +18,24 @@ _NOT_COMPUTED_WITH = (
     *("include", "exclude", "param", "bottom", "top", "phase", "loss_weight", "loss_param", "propagate_down"),
     "blobs",
 )
-_WHILE_TRAINING = {"batch_norm_param": ("use_global_stats", "moving_average_fraction")}
 _Source = tuple[int, int]  # number of a layer and of its top
 
 
-def phases(outlines: list[Outline], file: NetFile) -> list[Finding]:
-    """Layers whose weights have one shape in the first phase and another in a later one."""
-    first = {layer.name: layer for layer in outlines[0].layers if layer.parameters}
+def tested(train: Outline, test: Outline, file: NetFile) -> list[Finding]:
+    """Where a net that is tested, in `file`, does not take the weights of the one that is trained as they are."""
+    counts = collections.Counter(layer.name for made in (train, test) for layer in made.layers if layer.parameters)
+    first = {layer.name: layer for layer in train.layers if layer.parameters}
     found = []
-    for made in outlines[1:]:
-        for i, layer in enumerate(made.layers):
-            other = first.get(layer.name)
-            if other and layer.parameters and layer.parameters != other.parameters:
-                text = (
-                    f"layer {layer.name} has weights of {_shapes(layer)} in phase {made.phase}, of {_shapes(other)} in "
-                    f"{outlines[0].phase}"
-                )
-                found.append(file.finding(made, i, text))
+    for i, layer in enumerate(test.layers):
+        if not layer.parameters or counts[layer.name] > 2:  # of layers of one name, none is the other's
+            continue
+        other = first.get(layer.name)
+        if not other:
+            text = f"layer {layer.name} has weights in phase {test.phase}, and none learn them in {train.phase}"
+            found.append(file.finding(test, i, text, error=False))
+        elif layer.parameters != other.parameters:
+            text = f"layer {layer.name} has weights of {_shapes(layer)} in phase {test.phase}"
+            found.append(file.finding(test, i, f"{text}, of {_shapes(other)} in {train.phase}"))
     return found
 
 
@@ -66,9 +68,29 @@ class _Comparison:
             else:
                 yield from self._settings(i, j)
             yield from self._inputs(i, j)
-        ends = self.deploy.of_type("Softmax"), self.train.of_type("Softmax", "SoftmaxWithLoss")
-        if len(ends[0]) == len(ends[1]) == 1:
-            yield from self._inputs(ends[0][0], ends[1][0], 1)
+        yield from self._ends()
+        yield from self._input_sizes()
+
+    def _ends(self) -> Iterator[Finding]:
+        """Compare each softmax of deploy with that of train_val over the same layer with weights."""
+        theirs = {}
+        for j in self.train.of_type("Softmax", "SoftmaxWithLoss"):
+            theirs.setdefault(next((la.name for la in self.train.way(j, 1)), ""), j)
+        for i in self.deploy.of_type("Softmax"):
+            over = next((la.name for la in self.deploy.way(i, 1)), "")
+            j = theirs.get(over, next(iter(theirs.values())) if len(theirs) == 1 else None)
+            if j is not None:
+                yield from self._inputs(i, j, 1)
+                if self.deploy.params[i].softmax_param.axis != self.train.params[j].softmax_param.axis:
+                    yield from self._settings(i, j)
+
+    def _input_sizes(self) -> Iterator[Finding]:
+        """Images of another size, where the shapes of the weights do not show it."""
+        ours, theirs = self.deploy.image(), self.train.image()
+        if ours and theirs and ours[1] != theirs[1]:
+            sizes = ["x".join(map(str, size)) for size in (ours[1], theirs[1])]
+            text = f"deploy.prototxt takes images of {sizes[0]}, train_val.prototxt of {sizes[1]}"
+            yield self.file.finding(self.deploy.made, ours[0], text, error=False)
 
     def _at(self, i: int, text: str, field: str = "") -> Finding:
         return self.file.finding(self.deploy.made, i, text, field)
@@ -76,9 +98,9 @@ class _Comparison:
     def _settings(self, i: int, j: int) -> Iterator[Finding]:
         changes = net_diff.layers(_computed(self.train.params[j]), _computed(self.deploy.params[i]))
         if changes:
-            match = re.match(r"(\S+) (.*) -> (.*)", changes[0])
-            text = f"{match[1]} is {match[3]}, and {match[2]}" if match else changes[0]
-            field = match[1] if match else ""
+            field, _, values = changes[0].partition(" ")
+            theirs, arrow, ours = values.partition(" -> ")
+            text = f"{field} is {ours}, and {theirs}" if arrow else changes[0]
             yield self._at(i, f"layer {self.deploy.params[i].name}: {text} in train_val.prototxt", field)
 
     def _inputs(self, i: int, j: int, most: int | None = None) -> Iterator[Finding]:
@@ -93,7 +115,28 @@ class _Comparison:
                 return
             if not self.deploy.is_end(ours[0]):
                 yield from self._settings(ours[0], theirs[0])
-                pairs += zip(self.deploy.sources[ours[0]], self.train.sources[theirs[0]])
+                pairs += self._paired(ours[0], theirs[0])
+
+    def _paired(self, i: int, j: int) -> list[tuple[_Source | None, _Source | None]]:
+        """The inputs of two layers of one type, in the order in which they fit where order does not matter."""
+        ours, theirs = self.deploy.sources[i], self.train.sources[j]
+        param = self.deploy.params[i].eltwise_param
+        if self.deploy.params[i].type == "Eltwise" and len(set(param.coeff)) < 2:
+            for order in itertools.islice(itertools.permutations(theirs), 720):
+                if all(self._same(a, b) for a, b in zip(ours, order)):
+                    theirs = order
+                    break
+        return list(zip(ours, theirs))
+
+    def _same(self, ours: _Source | None, theirs: _Source | None) -> bool:
+        """Whether two inputs are computed alike, back to layers with weights."""
+        if ours is None or theirs is None:
+            return ours is theirs
+        if not self._alike(ours, theirs):
+            return False
+        if self.deploy.is_end(ours[0]):
+            return True
+        return all(self._same(a, b) for a, b in zip(self.deploy.sources[ours[0]], self.train.sources[theirs[0]]))
 
     def _alike(self, ours: _Source, theirs: _Source) -> bool:
         (i, top), (j, other_top) = ours, theirs
@@ -142,6 +185,13 @@ class _Graph:
         """Whether a layer's output is taken as it is: data, or what has weights."""
         return self.has_weights(i) or not self.sources[i]
 
+    def image(self) -> tuple[int, tuple[int, ...]] | None:
+        """The first layer that makes images, and their height and width."""
+        for i, layer in enumerate(self.made.layers):
+            if not layer.bottoms and layer.shapes and len(layer.shapes[0]) == 4:
+                return i, layer.shapes[0][2:]
+        return None
+
     def of_type(self, *types: str) -> list[int]:
         return [i for i, layer in enumerate(self.params) if layer.type in types]
 
@@ -158,14 +208,13 @@ class _Graph:
 def _computed(layer: caffe_pb2.LayerParameter) -> caffe_pb2.LayerParameter:
     """What a layer computes with when testing, given its weights."""
     same = canonical.layer(layer)
-    if same.type == "LReLU":
-        same.type = "ReLU"
+    same.type = {"LReLU": "ReLU", "SoftmaxWithLoss": "Softmax"}.get(same.type, same.type)
     for field in (*_NOT_COMPUTED_WITH, *canonical.idle(same)):
         same.ClearField(field)
-    for param, fields in _WHILE_TRAINING.items():
-        if same.HasField(param):
-            for field in fields:
-                getattr(same, param).ClearField(field)
+    if same.type == "BatchNorm":
+        own = same.batch_norm_param
+        own.use_global_stats = own.use_global_stats or not own.HasField("use_global_stats")  # so it is when testing
+        own.ClearField("moving_average_fraction")
     for field, value in same.ListFields():
         if isinstance(value, Message):
             for inner in field.message_type.fields:

@@ -45,8 +45,9 @@ def layer(given: caffe_pb2.LayerParameter) -> caffe_pb2.LayerParameter:
     """A copy of a layer of today's format in which each thing is said in one way.
 
     What may be written in several ways: kernels, strides, pads and dilations (one number, one an axis, _h and _w,
-    nothing for the default), LReLU's slope and a loss's weight of 1 where they are left out, and `param` messages that
-    say the defaults. Fields that hold their default stay as they are: reading them gives the same.
+    nothing for the default), shapes of Input and DummyData, LReLU's slope, a loss's weight of 1 where it is left out
+    and weights of 0, Eltwise's coefficients of 1, BatchNorm's rates of 0, and `param` messages that say the defaults.
+    Fields that hold their default stay as they are: reading them gives the same.
     """
     result = caffe_pb2.LayerParameter()
     result.CopyFrom(given)
@@ -56,12 +57,35 @@ def layer(given: caffe_pb2.LayerParameter) -> caffe_pb2.LayerParameter:
         _pool(result.pooling_param)
     if result.type == "LReLU" and not result.relu_param.HasField("negative_slope"):
         result.relu_param.negative_slope = LRELU_SLOPE
+    if result.HasField("eltwise_param") and set(result.eltwise_param.coeff) == {1}:
+        result.eltwise_param.ClearField("coeff")
     if "Loss" in result.type and not result.loss_weight:
         result.loss_weight.append(1)
+    while result.loss_weight and not result.loss_weight[-1]:
+        del result.loss_weight[-1]
+    for name in ("input_param", "dummy_data_param"):
+        if result.HasField(name):
+            _shapes(getattr(result, name))
+    if result.type == "BatchNorm" and all(spec.HasField("lr_mult") and not spec.lr_mult for spec in result.param):
+        result.ClearField("param")  # it learns nothing, whatever it says
     default = caffe_pb2.ParamSpec()
     while result.param and _same(result.param[-1], default):
         del result.param[-1]
     return result
+
+
+def _shapes(param) -> None:
+    """Shapes as one message a top; as one for all where they are the same. DummyData's old fields become such."""
+    if param.DESCRIPTOR.name == "DummyDataParameter" and param.num:
+        old = [getattr(param, name) for name in ("num", "channels", "height", "width")]
+        count = max(map(len, old))
+        shapes = [[sizes[i] if len(sizes) > 1 else sizes[0] for sizes in old if sizes] for i in range(count)]
+        for name in ("num", "channels", "height", "width"):
+            param.ClearField(name)
+        for shape in shapes:
+            param.shape.add(dim=shape)
+    if len(param.shape) > 1 and all(shape == param.shape[0] for shape in param.shape):
+        del param.shape[1:]
 
 
 def _same(spec, other) -> bool:

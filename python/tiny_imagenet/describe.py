@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import caffe
 from caffe.proto import caffe_pb2
 from google.protobuf import json_format
 
@@ -46,7 +47,7 @@ class Source:
     problem: str = ""
 
     @property
-    def is_solver(self) -> bool:
+    def names_solver(self) -> bool:
         """Whether a solver was named, rather than a net that has one beside it."""
         return self.solver is not None and self.path == self.solver_path
 
@@ -55,10 +56,12 @@ class Source:
         """Values that training keeps for each parameter beside the parameter and its gradient."""
         return HISTORY.get(self.solver.type, 1) if self.solver else 1
 
-    def stages(self, phase: str) -> list[str]:
-        """The stages that the solver asks for."""
-        states = {"TRAIN": [self.solver.train_state], "TEST": self.solver.test_state}[phase] if self.solver else []
-        return [stage for state in list(states)[:1] for stage in state.stage]
+    def state(self, phase: str) -> caffe_pb2.NetState:
+        """The level and stages that the solver asks for."""
+        states = []
+        if self.solver:
+            states = {"TRAIN": [self.solver.train_state], "TEST": list(self.solver.test_state)}[phase]
+        return states[0] if states else caffe_pb2.NetState()
 
 
 def is_solver(text: str) -> bool:
@@ -82,6 +85,8 @@ def find(what: str, models: Path) -> Path:
         path = models / what
     if path.is_dir():
         path = path / "solver.prototxt"
+        if not path.exists():
+            raise NetError(f"{what} is a folder without solver.prototxt: name a file in it")
     if not path.exists():
         known = sorted(p.parent.name for p in models.glob("*/solver.prototxt"))
         close = difflib.get_close_matches(what, known, n=1)
@@ -96,6 +101,7 @@ def load(what: str, models: Path) -> Source:
     Raises:
         NetError: neither a model nor a file, or one that does not parse.
     """
+    caffe.log_level("error")  # of old formats it has something to say for each
     path = find(what, models)
     folder = path.resolve().parent
     model = folder.name if folder.parent == models.resolve() else None
@@ -217,11 +223,11 @@ def to_text(source: Source, net: Outline, as_printed: bool = True) -> str:
     for layer, param in zip(net.layers, net.net.layer):
         kind = f"{layer.type} {setting(param)}".strip()
         if layer.shapes is None:
-            table.add_row(layer.name, kind, "?", "", "", "")
+            table.add_row(_one_line(layer.name), kind, "?", "", "", "")
             continue
         shape = ", ".join("x".join(map(str, s)) or "1" for s in layer.shapes)
         table.add_row(
-            layer.name,
+            _one_line(layer.name),
             kind,
             f"{shape} in place" if layer.in_place else shape,
             f"{layer.parameter_count:,}" if layer.parameter_count else "",
@@ -229,11 +235,15 @@ def to_text(source: Source, net: Outline, as_printed: bool = True) -> str:
             f"{layer.activation_bytes // net.batch:,}" if layer.activation_bytes else "",
         )
     out = io.StringIO()
-    console = Console(file=out, width=200, highlight=False, markup=False, emoji=False)
+    console = Console(file=out, width=10_000, highlight=False, markup=False, emoji=False)
     console.print(table)
     lines = [line.rstrip() for line in out.getvalue().rstrip().splitlines()]
     column = _paper(source) if as_printed else None
     return "\n".join([*lines, "", *_files(source), *_totals(source, net, column)]) + "\n"
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else repr(text)
 
 
 def _files(source: Source) -> list[str]:
@@ -260,7 +270,7 @@ def _totals(source: Source, net: Outline, column: paper.Model | None) -> list[st
     if net.phase == "TRAIN":
         kind = f" with {source.solver.type}" if source.solver else ""
         memory = size(net.training_bytes(source.history))
-        lines.append(f"training at batch {net.batch}{kind}: about {memory} of memory on the CPU")
+        lines.append(f"training at batch {net.batch}{kind}: about {memory} of memory on the CPU, tests apart")
     lines += _solver(source)
     if column:
         lines.append(

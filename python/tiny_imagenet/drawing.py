@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 import shutil
+import subprocess
 from pathlib import Path
 
 from tiny_imagenet import describe, files
 from tiny_imagenet.errors import NetError
 from tiny_imagenet.outline import Outline
-from tiny_imagenet.stand_in import DATA_TYPES
+from tiny_imagenet.stand_in import SOURCE_TYPES
 
 FORMATS = (".svg", ".png", ".pdf")
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -27,7 +28,7 @@ _COLORS = {
 
 def kind(layer_type: str) -> str:
     """Which color a type of layer has."""
-    if layer_type in DATA_TYPES or layer_type in ("Input", "DummyData"):
+    if layer_type in SOURCE_TYPES or layer_type in ("Input", "DummyData"):
         return "data"
     if layer_type in ("Convolution", "Deconvolution", "Im2col"):
         return "convolution"
@@ -51,7 +52,11 @@ def draw(net: Outline, path: Path) -> None:
     if shutil.which("dot") is None:
         raise NetError("drawing needs graphviz's program dot, which is not installed: apt-get install graphviz")
     with files.atomic_file(path) as temporary:
-        graph(net).write(str(temporary), format=path.suffix[1:].lower())
+        command = ["dot", f"-T{path.suffix[1:].lower()}", "-o", str(temporary)]
+        done = subprocess.run(command, input=graph(net).to_string(), capture_output=True, text=True)
+        if done.returncode:
+            said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+            raise NetError(f"cannot draw {path}: graphviz's program dot failed: {said[:300]}")
 
 
 def graph(net: Outline):
@@ -64,7 +69,7 @@ def graph(net: Outline):
     dot.set_graph_defaults(fontname="Helvetica", fontsize="15", fontcolor=_INK, labelloc="t", dpi="110")
     title = f"{net.name or 'net'} ({net.phase.lower()})"
     if net.whole:
-        title += f"\\n{net.parameter_count:,} parameters, {net.multiply_adds / 1e6:,.1f} M multiply-adds an image"
+        title += f"\n{net.parameter_count:,} parameters, {net.multiply_adds / 1e6:,.1f} M multiply-adds an image"
     dot.set_label(_quoted(title))
     dot.set_node_defaults(shape="plain", fontname="Helvetica", fontsize="12", fontcolor=_INK)
     dot.set_edge_defaults(color=_EDGE, arrowsize="0.7", fontname="Helvetica", fontsize="10", fontcolor=_EDGE)
@@ -114,8 +119,13 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(text, quote=False)
+    return html.escape(_printable(text), quote=False)
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace('"', r"\"") + '"'
+    lines = [_printable(line).replace("\\", r"\\").replace('"', r"\"") for line in text.split("\n")]
+    return '"' + r"\n".join(lines) + '"'
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -35,10 +35,14 @@ class Finding:
 class NetFile:
     """A net's prototxt: makes findings at the lines of its layers and of their fields."""
 
-    def __init__(self, path: Path, net: caffe_pb2.NetParameter, lines: dict[str, int]):
-        """`net` is the file's as it stands, upgradable; `lines` are those of its fields (`prototxt.parse`)."""
+    def __init__(self, path: Path, net: caffe_pb2.NetParameter, lines: dict[str, int], inside: str = ""):
+        """`net` is the file's as it stands, upgradable; `lines` are those of its fields (`prototxt.parse`).
+
+        `inside` is the solver's field that the net stands in, where it does.
+        """
         self.path = path
-        self._lines = lines
+        prefix = f"{inside}." if inside else ""
+        self._lines = {field[len(prefix) :]: line for field, line in lines.items() if field.startswith(prefix)}
         self._upgraded = list(_caffe._inspect.upgrade(net).layer)
         field = "layer" if net.layer else "layers"
         own = [f"{field}[{i}]" for i in range(len(getattr(net, field)))]

@@ -51,6 +51,11 @@ class Plan:
         return len(self.manifest["classes"])
 
     @property
+    def validation(self) -> Path:
+        """The LMDB of the validation split."""
+        return self.data / "val.lmdb"
+
+    @property
     def mean(self) -> Path:
         """The data folder's mean image."""
         return self.data / self.manifest["mean"]
@@ -81,10 +86,10 @@ def fit_data(plan: Plan, batch: int | None = None) -> None:
         NetError: there is no data layer for training, or its crop is not that of the deploy net.
         DatasetError: an LMDB is not in the folder, is empty, or has a record that does not fit the data set.
     """
-    layers = [layer for layer in plan.train_val.layer if layer.type in nets.DATA_TYPES]
+    layers = [layer for layer in plan.train_val.layer if layer.type in nets.LMDB_TYPES]
     training = [layer for layer in layers if not any(rule.phase == caffe_pb2.TEST for rule in layer.include)]
     if len(training) != 1:
-        kinds = " or ".join(nets.DATA_TYPES)
+        kinds = " or ".join(nets.LMDB_TYPES)
         raise NetError(f"net {plan.train_val.name!r} needs one {kinds} layer for training, it has {len(training)}")
     for layer in layers:
         param = nets.data_param(layer)

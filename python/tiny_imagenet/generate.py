@@ -6,6 +6,8 @@ digest no longer fits was edited by hand, be it in a comment: it is left alone u
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import os
 import shlex
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from tiny_imagenet import files, nets, solvers
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.zoo import MODELS, Model, open_points
+from tiny_imagenet.zoo import MODELS, SCHEDULE, Model, open_points
 
 _DIGEST = "# digest: "
 _FORMS = {
@@ -25,7 +27,7 @@ _FORMS = {
 TRAIN_SCRIPT = "train.sh"
 
 
-def texts(model: Model, folder: Path, tools: Path, arguments: str = "") -> dict[str, str]:
+def texts(model: Model, folder: Path, tools: Path, arguments: str = "", origin: str = "") -> dict[str, str]:
     """The generated files of a model by their paths in its folder.
 
     Args:
@@ -33,6 +35,7 @@ def texts(model: Model, folder: Path, tools: Path, arguments: str = "") -> dict[
         folder: that holds the model's, such as prototxt.
         tools: with train.py, which the train script calls: from its own place where both are in one checkout.
         arguments: what tools/generate.py was given beside the model's name.
+        origin: the row that the model was made from, where it has another name.
     """
     result = {}
     top = folder.resolve().name
@@ -44,17 +47,21 @@ def texts(model: Model, folder: Path, tools: Path, arguments: str = "") -> dict[
             "solver.prototxt": solvers.to_text(solvers.build(stage, f"{top}/{model.name}/{place}".rstrip("/"))),
         }
         for name, body in bodies.items():
-            header = _header(model, stage, number, name, arguments)
+            header = _header(model, stage, number, name, arguments, origin or model.name)
             result[place + name] = _sealed("".join(f"# {line}\n" for line in header), f"\n{body}")
     result[TRAIN_SCRIPT] = _train_script(model, folder.resolve(), tools.resolve())
     return result
 
 
-def _header(model: Model, stage: Model, number: int, name: str, arguments: str) -> list[str]:
-    base, _, variant = model.name.partition("_")
+def _header(model: Model, stage: Model, number: int, name: str, arguments: str, origin: str) -> list[str]:
+    base, _, variant = origin.partition("_")
+    variant = variant if origin == model.name else model.name
     title = base.replace("model", "Model ", 1) + (f" ({variant})" if variant else "")
-    column = f", column {base.removeprefix('model')} of Table 1" if base in MODELS else ""
-    command = " ".join(f"tools/generate.py {model.name} {arguments}".split())
+    same = base in MODELS and model.replace(name=base) == MODELS[base]
+    column = (
+        f", {'column' if same else 'after column'} {base.removeprefix('model')} of Table 1" if base in MODELS else ""
+    )
+    command = " ".join(f"tools/generate.py {origin} {arguments}".split())
     lines = [
         f"{title} of Tiny ImageNet Visual Recognition Challenge (Le and Yang){column}, {_FORMS[name]}.",
         f"{stage.depth} layers with weights, {stage.activation}, {stage.parameters:,} parameters, "
@@ -65,23 +72,30 @@ def _header(model: Model, stage: Model, number: int, name: str, arguments: str) 
     elif model.shallow:
         lines.append(f"Trained in stages: after stages/{number - 1}, from its weights.")
     lines += [
-        f"Points that the paper leaves open, see prototxt/README.md: {', '.join(open_points(model))}.",
+        f"Points that the paper leaves open, see prototxt/README.md: {', '.join(open_points(model, base))}.",
         f"Made by {command}. Edit it as you like: training reads it as it stands.",
     ]
     return lines
 
 
 def _train_script(model: Model, folder: Path, tools: Path) -> str:
-    inside = tools.parent in folder.parents
-    here = '"$(dirname "$0")'
-    train = (
-        f'{here}/{os.path.relpath(tools, folder / model.name)}/train.py"'
-        if inside
-        else shlex.quote(f"{tools}/train.py")
-    )
+    train = shlex.quote(str(tools / "train.py"))
+    if tools.parent in folder.parents:
+        train = f'"$here/{os.path.relpath(tools, folder / model.name)}/train.py"'
+    # What a solver's prototxt cannot say; a flag that is given comes later and counts.
+    default = {field.name: field.default for field in dataclasses.fields(Model)}
+    own = {name: getattr(model, name) for name in SCHEDULE if getattr(model, name) != default[name]}
+    flags = "".join(f" --{name.replace('_', '-')} {value}" for name, value in own.items())
     name = f"{folder.name}/{model.name}/{TRAIN_SCRIPT}"
     header = f"#!/bin/sh\n# Train {model.name}: {name} --data DIR --run DIR (--help for the rest)\n"
-    return _sealed(header, f'exec {train} {here}/solver.prototxt" "$@"\n')
+    return _sealed(
+        header,
+        'here=$(dirname "$(readlink -f "$0")")\n'
+        f"train={train}\n"
+        '[ -x "$train" ] || { echo "train.sh: error: $train is not there: call tools/train.py of a checkout with'
+        ' $here/solver.prototxt" >&2; exit 1; }\n'
+        f'exec "$train" "$here/solver.prototxt"{flags} "$@"\n',
+    )
 
 
 def _sealed(header: str, rest: str) -> str:
@@ -102,39 +116,55 @@ def is_edited(text: str) -> bool:
     return digest != f"{_DIGEST}{_digest(''.join(lines))}\n"
 
 
-def write(models: Iterable[Model], folder: Path, tools: Path, arguments: str = "", force: bool = False) -> list[Path]:
+def write(
+    models: Iterable[Model], folder: Path, tools: Path, arguments: str = "", origin: str = "", force: bool = False
+) -> list[Path]:
     """Write the files of `models` into `folder`/<model> and return those that changed; the rest as `texts`.
 
     Raises:
         NetError: a file of one of them was edited by hand and `force` is not given; nothing at all is written then.
     """
-    changed: dict[Path, str] = {}
+    if not folder.resolve().name.isprintable():
+        raise NetError(f"{str(folder)!r}: the name of a folder for prototxt files must be printable")
+    changed: dict[Path, str | None] = {}
     for model in models:
-        changed.update(_stale(model, folder, tools, arguments))
-    edited = [path for path in changed if path.exists() and is_edited(_read(path))]
+        changed.update(_stale(model, folder, tools, arguments, origin))
+    edited = [path for path in changed if os.path.lexists(path) and is_edited(_read(path))]
     if edited and not force:
         more = f" ({len(edited)} such files)" if len(edited) > 1 else ""
         raise NetError(f"{edited[0]} was edited by hand{more}: keep it, or add --force to write over it")
     for path, text in changed.items():
-        files.write_text(path, text)
-        path.chmod(0o755 if path.name == TRAIN_SCRIPT else 0o644)
+        if text is None:
+            path.unlink()
+            continue
+        target = path.resolve()  # a link stays one
+        files.write_text(target, text)
+        target.chmod(0o755 if path.name == TRAIN_SCRIPT else 0o644)
+    for folder_of_stage in {path.parent for path, text in changed.items() if text is None}:
+        with contextlib.suppress(OSError):  # not empty: what else is there is somebody's
+            folder_of_stage.rmdir()
+            folder_of_stage.parent.rmdir()
     return list(changed)
 
 
-def differing(model: Model, folder: Path, tools: Path, arguments: str = "") -> list[Path]:
+def differing(model: Model, folder: Path, tools: Path, arguments: str = "", origin: str = "") -> list[Path]:
     """The files of `folder`/<model> that are missing or not what `write` would make."""
-    return list(_stale(model, folder, tools, arguments))
+    return list(_stale(model, folder, tools, arguments, origin))
 
 
-def _stale(model: Model, folder: Path, tools: Path, arguments: str) -> dict[Path, str]:
-    """The files that are missing or have another text, with the text that `write` would give them."""
-    new = {folder / model.name / name: text for name, text in texts(model, folder, tools, arguments).items()}
-    return {path: text for path, text in new.items() if not path.exists() or _read(path) != text}
+def _stale(model: Model, folder: Path, tools: Path, arguments: str, origin: str) -> dict[Path, str | None]:
+    """The files that are missing or have another text, with the text that `write` would give them; None: it goes."""
+    new = {folder / model.name / name: text for name, text in texts(model, folder, tools, arguments, origin).items()}
+    stale: dict[Path, str | None] = {
+        path: text for path, text in new.items() if not path.exists() or _read(path) != text
+    }
+    stages = (folder / model.name).glob("stages/[0-9]*/*.prototxt")
+    return {**stale, **dict.fromkeys(sorted(path for path in stages if path not in new))}
 
 
 def _read(path: Path) -> str:
-    """The text of a file; of one that is not UTF-8, which nothing here wrote, "": edited, and unlike any other."""
+    """The text of a file; of one that nothing here wrote (no UTF-8, a link to nowhere), "": edited, like no other."""
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
+        return path.read_bytes().decode()
+    except (UnicodeDecodeError, OSError):
         return ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +24,7 @@ def nets(a: caffe_pb2.NetParameter, b: caffe_pb2.NetParameter) -> list[str]:
     """
     a, b = _caffe._inspect.upgrade(a), _caffe._inspect.upgrade(b)
     lines = [f"net: {change}" for change in _changes(a, b, skip={_LAYERS})]
-    old, new = _by_name(a), _by_name(b)
+    old, new = _by_name(a, b)
     lines += [f"layer {_said(key)} ({layer.type}) removed" for key, layer in old.items() if key not in new]
     before = ""
     for key, layer in new.items():
@@ -53,18 +55,20 @@ def solvers(a: caffe_pb2.SolverParameter, b: caffe_pb2.SolverParameter) -> list[
     return lines
 
 
-def _by_name(net: caffe_pb2.NetParameter) -> dict[tuple[str, str], caffe_pb2.LayerParameter]:
-    """Layers by name and phase: a net may have one of a name for training and one for testing."""
-    found: dict[tuple[str, str], caffe_pb2.LayerParameter] = {}
-    for layer in net.layer:
-        phases = [caffe_pb2.Phase.Name(rule.phase) for rule in layer.include if rule.HasField("phase")]
-        key = (layer.name, "+".join(phases))
-        while key in found:
-            key = (key[0], key[1] + "'")
-        found[key] = layer
-    names = [name for name, _ in found]
-    # the phase tells layers of one name apart; else it is a field as any other
-    return {(name, phase if names.count(name) > 1 else ""): layer for (name, phase), layer in found.items()}
+def _by_name(*nets: caffe_pb2.NetParameter) -> list[dict[tuple[str, str], caffe_pb2.LayerParameter]]:
+    """The layers of each net by name and phase: a net may have one of a name for training and one for testing."""
+    found: list[dict[tuple[str, str], caffe_pb2.LayerParameter]] = []
+    for net in nets:
+        layers: dict[tuple[str, str], caffe_pb2.LayerParameter] = {}
+        for layer in net.layer:
+            key = (layer.name, "+".join(caffe_pb2.Phase.Name(r.phase) for r in layer.include if r.HasField("phase")))
+            while key in layers:
+                key = (key[0], key[1] + "'")
+            layers[key] = layer
+        found.append(layers)
+    # The phase tells layers of one name apart, where a net has several; else it is a field as any other.
+    several = {name for layers in found for name, count in Counter(n for n, _ in layers).items() if count > 1}
+    return [{(n, phase if n in several else ""): la for (n, phase), la in layers.items()} for layers in found]
 
 
 def _said(key: tuple[str, str]) -> str:
@@ -85,8 +89,8 @@ def _changes(a: Message, b: Message, path: str = "", skip: frozenset[str] | set[
                 yield from _changes(getattr(a, field.name), getattr(b, field.name), f"{name}.")
         else:
             old, new = getattr(a, field.name), getattr(b, field.name)
-            if old != new:
-                yield f"{name} {_value(old, field)} -> {_value(new, field)}"
+            if old != new and not (old != old and new != new):  # a NaN is like another
+                yield f"{name} {_pair(old, new, field)}"
 
 
 def _repeated(old: list, new: list, name: str, field) -> Iterator[str]:
@@ -102,6 +106,12 @@ def _repeated(old: list, new: list, name: str, field) -> Iterator[str]:
             yield f"{name} {what}: {' '.join(str(item).split())}"
 
 
+def _pair(old: Any, new: Any, field) -> str:
+    if isinstance(old, float) and f"{old:.7g}" == f"{new:.7g}":
+        return f"{old:.9g} -> {new:.9g}"
+    return f"{_value(old, field)} -> {_value(new, field)}"
+
+
 def _values(values: list, field) -> str:
     if not values:
         return "(none)"
@@ -115,4 +125,4 @@ def _value(value: Any, field) -> str:
         return f"{value:.7g}"
     if isinstance(value, bool):
         return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)

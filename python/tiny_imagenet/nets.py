@@ -16,7 +16,7 @@ from tiny_imagenet import prototxt
 from tiny_imagenet.errors import NetError
 from tiny_imagenet.zoo import Model
 
-DATA_TYPES = ("Data", "CropData")  # the layers that read an LMDB
+LMDB_TYPES = ("Data", "CropData")  # the layers that read an LMDB
 DATA_FOLDER = "data"  # stands in the generated files; training puts its --data in its place
 TEST_BATCH = 100
 
@@ -142,7 +142,7 @@ def to_text(what) -> str:
 
 
 def data_param(layer: caffe_pb2.LayerParameter):
-    """The parameters of a data layer (one of DATA_TYPES) that name its source and batch_size."""
+    """The parameters of a data layer (one of LMDB_TYPES) that name its source and batch_size."""
     return layer.crop_data_param if layer.type == "CropData" else layer.data_param
 
 

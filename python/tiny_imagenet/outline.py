@@ -6,6 +6,7 @@ written in Python, or it is wrong), it and what follows from it have no shapes, 
 
 from __future__ import annotations
 
+import collections
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from caffe.proto import caffe_pb2
 
 from tiny_imagenet import stand_in
 from tiny_imagenet.errors import NetError, from_caffe
-from tiny_imagenet.stand_in import Shape
+from tiny_imagenet.stand_in import Problem, Shape
 
 FLOAT = 4  # bytes
 RECURRENT = ("LSTM", "RNN")
@@ -37,6 +38,8 @@ class Layer:
         multiply_adds: of its weights, for the whole batch; None where shapes are not known.
         working_bytes: what it keeps for itself while training, for the whole batch.
         problem: why it has no shapes; "" where it has, or where a layer before it is the reason.
+        problem_field: of its message, where the problem is one field's.
+        certain: whether the problem is that it is wrong, and not only that its data is not here.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Layer:
     multiply_adds: int | None = None
     working_bytes: int = 0
     problem: str = ""
+    problem_field: str = ""
+    certain: bool = True
 
     @property
     def parameter_count(self) -> int:
@@ -109,9 +114,23 @@ class Outline:
         Args:
             history: values that the solver keeps for each parameter.
         """
-        blobs = sum(layer.activation_bytes * (2 if layer.bottoms else 1) for layer in self.layers)  # data has no gradient
+        blobs = sum(
+            layer.activation_bytes * (2 if layer.bottoms else 1) for layer in self.layers
+        )  # data has no gradient
         working = sum(layer.working_bytes for layer in self.layers)
-        return blobs + working + (2 + history) * FLOAT * self.parameter_count
+        return blobs + working + self._splits() + (2 + history) * FLOAT * self.parameter_count
+
+    def _splits(self) -> int:
+        """Of the gradients that Caffe keeps for each reader of a blob with several."""
+        readers: collections.Counter[tuple[int, str]] = collections.Counter()
+        sizes, newest = {}, {}
+        for i, layer in enumerate(self.layers):
+            for bottom in layer.bottoms:
+                readers[newest.get(bottom, (-1, bottom))] += 1
+            for top, shape in zip(layer.tops, layer.shapes or ()):
+                newest[top] = (i, top)
+                sizes[i, top] = FLOAT * math.prod(shape) if any(b for b in layer.bottoms) else 0
+        return sum(count * sizes.get(blob, 0) for blob, count in readers.items() if count > 1)
 
 
 def default_phase(net: caffe_pb2.NetParameter) -> str:
@@ -135,6 +154,7 @@ def outline(
     phase: str | None = None,
     stages: Iterable[str] = (),
     inputs: Mapping[str, Shape] | None = None,
+    level: int = 0,
 ) -> Outline:
     """The layers of a net with their shapes. Relative paths in it start at the working folder, as Caffe's do.
 
@@ -143,23 +163,24 @@ def outline(
         phase: "TRAIN" or "TEST" (default: what `default_phase` says).
         stages: what include and exclude rules ask for.
         inputs: shapes of blobs that data layers make, by blob, in place of those that can be told.
+        level: what min_level and max_level of rules ask for.
 
     Raises:
-        NetError: the net as a whole cannot be read by Caffe.
+        NetError: the net as a whole cannot be read by Caffe, or `inputs` names a blob that no data layer makes.
     """
     phase = phase or default_phase(net)
     try:
-        resolved = _caffe._inspect.resolve(net, getattr(caffe, phase), 0, list(stages))
+        resolved = _caffe._inspect.resolve(net, getattr(caffe, phase), level, list(stages))
     except caffe.CaffeError as error:
         raise NetError(from_caffe(str(error))) from error
     sources = stand_in.Sources(dict(inputs or {}))
-    problems: dict[int, str] = {}
+    problems: dict[int, Problem] = {}
     unknown: set[str] = set()
     made: set[str] = set()
     kept: list[tuple[int, caffe_pb2.LayerParameter]] = []
     for i, layer in enumerate(resolved.layer):
         other = stand_in.stand_in(layer, made, unknown, sources)
-        if isinstance(other, str):
+        if isinstance(other, Problem):
             problems[i] = other
             unknown.update(layer.top)
         else:
@@ -183,14 +204,15 @@ def _build(resolved, kept, problems):
             if not named:
                 raise NetError(from_caffe(text)) from error
             number, layer = kept[named[0]]
-            problems[number] = from_caffe(text.removeprefix(f"layer {layer.name} ({layer.type}): "))
+            said = from_caffe(text.removeprefix(f"layer {layer.name} ({layer.type}): "))
+            problems[number] = Problem(said, said.split(" is ")[0].split(": ")[0] if " is " in said else "")
             lost = set(layer.top)
             del kept[named[0]]
             for k, (later, after) in list(enumerate(kept)):
                 if later > number and lost & set(after.bottom):
                     lost.update(after.top)
                     kept[k] = None
-                    problems.setdefault(later, "")
+                    problems.setdefault(later, Problem(""))
             kept[:] = [item for item in kept if item is not None]
     return None
 
@@ -203,7 +225,9 @@ def _rows(resolved, kept, problems, built):
     for i, layer in enumerate(resolved.layer):
         names = {"bottoms": tuple(layer.bottom), "tops": tuple(layer.top)}
         if i not in index:
-            yield Layer(layer.name, layer.type, **names, problem=problems.get(i, ""))
+            problem = problems.get(i, Problem(""))
+            reason = {"problem": problem.text, "problem_field": problem.field, "certain": problem.certain}
+            yield Layer(layer.name, layer.type, **names, **reason)
             continue
         shapes = tuple(tuple(blobs[top].shape) for top in layer.top)
         parameters = tuple(tuple(blob.shape) for blob in layers[i].blobs)
@@ -263,7 +287,10 @@ def _working_bytes(layer, blobs, shapes, parameters) -> int:
     values = sum(map(math.prod, shapes))
     if layer.type in ("Dropout", "SoftmaxWithLoss"):  # the mask; the probabilities
         return FLOAT * math.prod(blobs[layer.bottom[0]].shape)
-    if layer.type == "PReLU" and list(layer.top) == list(layer.bottom):  # its input, for the gradient
+    in_place = list(layer.top) == list(layer.bottom)
+    if layer.type == "BatchNorm":
+        return (3 if in_place else 2) * FLOAT * values
+    if layer.type == "LRN" or (in_place and layer.type in ("PReLU", "Scale")):  # what the gradient needs beside the top
         return FLOAT * values
     if layer.type == "Pooling" and layer.pooling_param.pool == layer.pooling_param.MAX:
         return FLOAT * values  # where each maximum was

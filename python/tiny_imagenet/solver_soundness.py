@@ -48,6 +48,12 @@ def check(solver: caffe_pb2.SolverParameter, lines: dict[str, int], path: Path) 
     def add(field, what, error=True):
         found.append(Finding(str(path), lines.get(field, lines.get(f"{field}[0]", 0)), what, error))
 
+    if solver.HasField("type") and solver.HasField("solver_type"):
+        add("solver_type", "type and solver_type exclude each other: leave solver_type out")
+    solver = solvers.upgraded(solver)
+    trained = [name for name in ("net", "net_param", "train_net", "train_net_param") if solver.HasField(name)]
+    if len(trained) > 1:
+        add(trained[1], f"{trained[0]} and {trained[1]} exclude each other: only one net is trained")
     for field, value in solver.ListFields():
         if isinstance(value, float) and not math.isfinite(value):
             add(field.name, f"{field.name} is {value}: it must be a finite number")
@@ -82,7 +88,7 @@ def _learning(solver, add) -> None:
         said = f'lr_policy is "{solver.lr_policy}"' if solver.HasField("lr_policy") else "there is no lr_policy"
         add("lr_policy", f"{said}: it must be one of {', '.join(_NEEDS)}")
     for field in _NEEDS.get(solver.lr_policy, ()):
-        if not getattr(solver, field):
+        if not (solver.stepvalue if field == "stepvalue" else solver.HasField(field)):
             add("lr_policy", f'lr_policy "{solver.lr_policy}" needs {field}')
     if list(solver.stepvalue) != sorted(solver.stepvalue):
         add("stepvalue", "the values of stepvalue must rise", False)
@@ -98,7 +104,7 @@ def _length(solver, add) -> None:
     if solver.test_interval < 0 or (solver.test_iter and not solver.test_interval):
         add("test_interval", f"test_interval is {solver.test_interval}: between tests must be at least 1 iteration")
     elif solver.test_interval and not solver.test_iter:
-        add("test_interval", "test_interval without test_iter: say how many batches a test has")
+        add("test_interval", "test_interval without test_iter: nothing is tested", False)
     if solver.HasField("net") or solver.HasField("net_param"):
         if 0 < len(solver.test_iter) < tests:
             add("test_iter", f"{len(solver.test_iter)} test_iter for {tests} test nets: give one for each")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import caffe
@@ -14,7 +15,7 @@ from tiny_imagenet import agreement, canonical, describe, files, outline, protot
 from tiny_imagenet.errors import NetError
 from tiny_imagenet.findings import Finding, NetFile
 from tiny_imagenet.outline import Outline
-from tiny_imagenet.stand_in import DATA_TYPES, Shape
+from tiny_imagenet.stand_in import Shape
 
 _WEIGHTS = {"Convolution": "convolution_param", "InnerProduct": "inner_product_param"}
 _SOURCES = {
@@ -26,6 +27,19 @@ _SOURCES = {
 }
 _PARTNER = {"train_val.prototxt": "deploy.prototxt", "deploy.prototxt": "train_val.prototxt"}
 Inputs = Mapping[str, Shape]
+State = tuple[str, tuple[str, ...], int]  # phase, stages, level
+
+
+@dataclass
+class _Net:
+    """A net as it stands in a file, and what it is in each of the states it was looked at."""
+
+    file: NetFile
+    net: caffe_pb2.NetParameter
+    outlines: list[Outline]
+
+    def of(self, phase: str) -> Outline | None:
+        return next((made for made in self.outlines if made.phase == phase), None)
 
 
 def check(path: str | os.PathLike[str], inputs: Inputs | None = None) -> list[Finding]:
@@ -41,58 +55,170 @@ def check(path: str | os.PathLike[str], inputs: Inputs | None = None) -> list[Fi
         NetError: the file cannot be opened.
     """
     path = Path(path)
-    text = prototxt.read_text(path)
-    findings = _solver(path, text, inputs or {}) if describe.is_solver(text) else _net_and_partner(path, inputs or {})
-    return sorted(set(findings), key=lambda f: (f.path != str(path), f.path, f.line, not f.error, f.text))
+    checking = _Checking(dict(inputs or {}))
+    if describe.is_solver(prototxt.read_text(path)):
+        checking.solver(path)
+    else:
+        checking.with_partner(path, None)
+    return sorted(set(checking.found), key=lambda f: (f.path != str(path), f.path, f.line, not f.error, f.text))
 
 
-def _solver(path: Path, text: str, inputs: Inputs) -> list[Finding]:
-    solver = caffe_pb2.SolverParameter()
-    try:
-        lines = prototxt.parse(solver, text, path)
-    except NetError as error:
-        return [_unparsed(path, error)]
-    solver = solvers.upgraded(solver)
-    found = solver_soundness.check(solver, lines, path)
-    try:
-        file = solvers.net_path(solver, path)
-    except NetError as error:
-        line = lines.get("net", lines.get("train_net", 0))
-        return [*found, Finding(str(path), line, str(error).removeprefix(f"{path} "))]
-    if file is None:
-        return found
-    file = Path(files.shown(file))
-    field = "net" if solver.net else "train_net"
-    named = getattr(solver, field)
-    rest = solvers.places(named, path)[2:]
-    if not (path.parent / named).is_file() and any(p.is_file() and not p.samefile(file) for p in rest):
-        text = f'names {named}, and the {file.name} beside it is taken: write {field}: "{file.name}" to say so'
-        found.append(Finding(str(path), lines.get(field, 0), text, error=False))
-    found += _net_and_partner(file, inputs)
-    tests = [
-        place for place in (solvers.find(name, path) for name in solver.test_net) if place and not place.samefile(file)
-    ]
-    for test in tests:
-        found += _net_and_partner(Path(files.shown(test)), inputs)
-    if not any(f.error for f in found):
-        found += _learns(solver, path, lines, file, inputs)
-    return found
+class _Checking:
+    """The findings so far."""
+
+    def __init__(self, inputs: Inputs):
+        self.inputs = inputs
+        self.found: list[Finding] = []
+
+    @property
+    def failed(self) -> bool:
+        return any(finding.error for finding in self.found)
+
+    # --- solvers ---
+
+    def solver(self, path: Path) -> None:
+        solver = caffe_pb2.SolverParameter()
+        try:
+            lines = prototxt.parse(solver, prototxt.read_text(path), path)
+        except NetError as error:
+            self.found.append(_unparsed(path, error))
+            return
+        self.found += solver_soundness.check(solver, lines, path)
+        trained, tested = _states_of(solver)
+        nets: dict[str, _Net | None] = {}
+        for field, states in (trained, *tested.items()):
+            if tested and field == trained[0]:
+                states = [*states, *tested.get(field, [])]
+            if field and field not in nets:
+                nets[field] = self._net_of(solver, field, states, path, lines)
+        train = nets.get(trained[0])
+        if not trained[0]:
+            self.found.append(Finding(str(path), 0, 'names no net: add a line such as net: "train_val.prototxt"'))
+        if not train or self.failed:
+            return
+        made = train.of("TRAIN")
+        for field in tested:
+            net = nets[field]
+            for test in net.outlines if net else ():
+                if test.phase == "TEST" and net is not train:  # of one file it is done
+                    self.found += agreement.tested(made, test, net.file)
+                self.found += _outputs(test, path, lines)
+        if not any(any(canonical.layer(layer).loss_weight) for layer in made.net.layer):
+            text = f"the net {train.file.path.name} has no loss in phase TRAIN: nothing is learned"
+            self.found.append(Finding(str(path), lines.get(trained[0], 0), text))
+
+    def _net_of(self, solver, field: str, states: list[State], path: Path, lines: dict[str, int]) -> _Net | None:
+        """Check a net of a solver, which `field` names or holds."""
+        name, _, index = field.partition("[")
+        value = getattr(solver, name)
+        value = value[int(index[:-1])] if index else value
+        if not isinstance(value, str):
+            return self._net(NetFile(path, value, lines, field), value, states)
+        file = solvers.find(value, path)
+        line = lines.get(field, lines.get(name, 0))
+        if not file:
+            kind = "test net" if name == "test_net" else "net"
+            text = f"names the {kind} {value}, which is neither there nor beside the solver"
+            self.found.append(Finding(str(path), line, text))
+            return None
+        other = next((place for place in solvers.places(value, path)[2:] if place.is_file()), file)
+        if not (path.parent / value).is_file() and not other.samefile(file):
+            text = f'names {value}, and the {file.name} beside it is taken: write {name}: "{file.name}" to say so'
+            self.found.append(Finding(str(path), line, text, error=False))
+        return self.with_partner(Path(files.shown(file)), states)
+
+    # --- nets ---
+
+    def with_partner(self, path: Path, states: list[State] | None) -> _Net | None:
+        """Check a net's file, and the other of train_val and deploy where it is beside it."""
+        own = self._file(path, states)
+        partner = path.with_name(_PARTNER.get(path.name, path.name))
+        if partner == path or not partner.is_file() or not own:
+            return own
+        other = self._file(partner, None)
+        if other and own.outlines and other.outlines and not self.failed:
+            train, deploy = (own, other) if path.name == "train_val.prototxt" else (other, own)
+            self.found += agreement.deployed(train.outlines[-1], deploy.outlines[0], deploy.file)
+        return own
+
+    def _file(self, path: Path, states: list[State] | None) -> _Net | None:
+        net = caffe_pb2.NetParameter()
+        try:
+            lines = prototxt.parse(net, prototxt.read_text(path), path)
+        except NetError as error:
+            self.found.append(_unparsed(path, error))
+            return None
+        if not net.layer and not net.layers:
+            self.found.append(Finding(str(path), 0, "there are no layers in it"))
+            return None
+        try:
+            file = NetFile(path, net, lines)
+        except caffe.CaffeError as error:
+            self.found.append(Finding(str(path), 0, str(error)))
+            return None
+        return self._net(file, net, states)
+
+    def _net(self, file: NetFile, net: caffe_pb2.NetParameter, states: list[State] | None) -> _Net:
+        outlines = []
+        wrong: dict[State, list[Finding]] = {}
+        for state in states or _states_in(net):
+            wrong[state] = []
+            try:
+                made = outline.outline(net, state[0], state[1], self.inputs, state[2])
+            except NetError as error:
+                named = re.search(r"layer '([^']+)'|[Bb]lob '([^']+)'", str(error))
+                wrong[state].append(file.named(named[1] or named[2] if named else "", str(error)))
+                continue
+            outlines.append(made)
+            wrong[state] = _problems(made, file)
+        for (phase, stages, _), findings in wrong.items():
+            # A net may need a stage: without one it is wrong then, and that is not meant.
+            staged = [found for (p, s, _), found in wrong.items() if p == phase and s]
+            if states or stages or not any(not any(f.error for f in found) for found in staged):
+                self.found += findings
+            elif any(f.error for f in findings):
+                outlines = [made for made in outlines if made.phase != phase or made.net.state.stage]
+        self.found += _in_the_file(file)
+        if outlines and outlines[0].phase == "TRAIN":
+            self.found += _unfilled(outlines[0], file)
+            for test in outlines[1:]:
+                if test.phase == "TEST":
+                    self.found += agreement.tested(outlines[0], test, file)
+        return _Net(file, net, outlines)
 
 
-def _learns(solver, path: Path, lines, file: Path, inputs: Inputs) -> Iterable[Finding]:
-    """Whether the solver's net has a loss, and something to test where tests are asked for."""
-    net = prototxt.read(caffe_pb2.NetParameter(), file)
-    made = outline.outline(net, "TRAIN", solver.train_state.stage, inputs)
-    line = lines.get("net", lines.get("train_net", 0))
-    if not any(canonical.layer(layer).loss_weight for layer in made.net.layer):
-        yield Finding(str(path), line, f"the net {file.name} has no loss in phase TRAIN: nothing is learned")
-    if solver.test_iter and not (solver.test_net or solver.test_net_param):
-        stages = [stage for state in solver.test_state for stage in state.stage]
-        tested = outline.outline(net, "TEST", stages, inputs)
-        read = {bottom for layer in tested.layers for bottom in layer.bottoms}
-        if all(top in read for layer in tested.layers for top in layer.tops):
-            text = f"the net {file.name} has no output in phase TEST: there is nothing to test"
-            yield Finding(str(path), lines.get("test_iter[0]", 0), text, error=False)
+def _states_of(solver) -> tuple[tuple[str, list[State]], dict[str, list[State]]]:
+    """The field with the net that a solver trains, and those with the nets it tests; each with its states."""
+    given = (name for name in ("net", "net_param", "train_net", "train_net_param") if solver.HasField(name))
+    train = next(given, "")
+    trained = (train, [_state("TRAIN", solver.train_state)])
+    names = [f"test_net_param[{i}]" for i in range(len(solver.test_net_param))]
+    names += [f"test_net[{i}]" for i in range(len(solver.test_net))]
+    generic = max(len(solver.test_iter) - len(names), 0) if train in ("net", "net_param") else 0
+    tested: dict[str, list[State]] = {}
+    for i, name in enumerate([*names, *([train] * generic)]):
+        state = solver.test_state[i] if i < len(solver.test_state) else caffe_pb2.NetState()
+        tested.setdefault(name, []).append(_state("TEST", state))
+    return trained, tested
+
+
+def _state(phase: str, state: caffe_pb2.NetState) -> State:
+    return phase, tuple(state.stage), state.level
+
+
+def _states_in(net) -> list[State]:
+    """The states that a net is made for, as far as it says: its phases, and in each the stages that rules name."""
+    layers = [*net.layer, *net.layers]
+    first = outline.default_phase(net)
+    named = {rule.phase for layer in layers for rule in layer.include if rule.HasField("phase")}
+    phases = [first, "TEST"] if first == "TRAIN" and (caffe_pb2.TEST in named or not named) else [first]
+    states: list[State] = []
+    for phase in phases:
+        rules = [rule for layer in layers for rule in layer.include]
+        rules = [rule for rule in rules if not rule.HasField("phase") or caffe_pb2.Phase.Name(rule.phase) == phase]
+        stages = sorted({tuple(rule.stage) for rule in rules if rule.stage})
+        states += [(phase, stage, 0) for stage in [(), *stages]]
+    return states
 
 
 def _unparsed(path: Path, error: NetError) -> Finding:
@@ -101,76 +227,21 @@ def _unparsed(path: Path, error: NetError) -> Finding:
     return Finding(str(path), int(match[1]) if match else 0, match[2] if match else str(error))
 
 
-def _net_and_partner(path: Path, inputs: Inputs) -> list[Finding]:
-    found, nets, file = _net(path, inputs)
-    partner = path.with_name(_PARTNER.get(path.name, path.name))
-    if partner == path or not partner.is_file() or not nets:
-        return found
-    more, others, other_file = _net(partner, inputs)
-    found += more
-    if others and not any(f.error for f in found):
-        train, deploy = (nets, others) if path.name == "train_val.prototxt" else (others, nets)
-        found += agreement.deployed(train[-1], deploy[0], other_file if path.name == "train_val.prototxt" else file)
-    return found
-
-
-def _net(path: Path, inputs: Inputs) -> tuple[list[Finding], list[Outline], NetFile | None]:
-    """The findings in one file, its nets, one a phase, and where their layers stand in it."""
-    net, text = caffe_pb2.NetParameter(), prototxt.read_text(path)
-    try:
-        lines = prototxt.parse(net, text, path)
-    except NetError as error:
-        return [_unparsed(path, error)], [], None
-    if not net.layer and not net.layers:
-        return [Finding(str(path), 0, "there are no layers in it")], [], None
-    try:
-        file = NetFile(path, net, lines)
-    except caffe.CaffeError as error:
-        return [Finding(str(path), 0, str(error))], [], None
-    found: list[Finding] = []
-    outlines = []
-    for phase, stages in _states(net, outline.default_phase(net)):
-        try:
-            made = outline.outline(net, phase, stages, inputs=inputs)
-        except NetError as error:
-            named = re.search(r"layer '?([^' ]+)'?", str(error))
-            found.append(file.named(named[1] if named else "", str(error)))
-            continue
-        outlines.append(made)
-        found += _problems(made, file)
-    found += _in_the_file(file)
-    if outlines:
-        found += agreement.phases(outlines, file)
-        if outlines[0].phase == "TRAIN":
-            found += _unfilled(outlines[0], file)
-    return found, outlines, file
-
-
-def _states(net, first: str) -> list[tuple[str, list[str]]]:
-    """The phases, and where rules name stages each of them: a net may have a data layer for one stage alone."""
-    states = []
-    for phase in (first, "TEST") if first == "TRAIN" else (first,):
-        rules = [rule for la in (*net.layer, *net.layers) for rule in la.include]
-        rules = [rule for rule in rules if not rule.HasField("phase") or caffe_pb2.Phase.Name(rule.phase) == phase]
-        stages = sorted({stage for rule in rules for stage in rule.stage})
-        states += [(phase, [stage]) for stage in stages] or [(phase, [])]
-    return states
-
-
 def _problems(made: Outline, file: NetFile) -> list[Finding]:
     """What keeps layers from having shapes."""
-    found = []
-    for i, layer in enumerate(made.layers):
-        if not layer.problem:
-            continue
-        missing = re.search(r"no blob '([^']*)'", layer.problem)
-        field = "type" if "layer type" in layer.problem else ""
-        if missing and missing[1] in layer.bottoms:
-            field = f"bottom[{layer.bottoms.index(missing[1])}]"
-        data = layer.type in (*DATA_TYPES, "Python")
-        text = f"layer {layer.name} ({layer.type}): {layer.problem}"
-        found.append(file.finding(made, i, text, field, error=not data))
-    return found
+    return [
+        file.finding(made, i, f"layer {la.name} ({la.type}): {la.problem}", la.problem_field, error=la.certain)
+        for i, la in enumerate(made.layers)
+        if la.problem
+    ]
+
+
+def _outputs(test: Outline, path: Path, lines: dict[str, int]) -> Iterator[Finding]:
+    """Whether there is something to see of a test."""
+    read = {bottom for layer in test.layers for bottom in layer.bottoms}
+    if all(top in read for layer in test.layers for top in layer.tops) and "Loss" not in test.layers[-1].type:
+        text = "the net has no output in phase TEST: there is nothing to test"
+        yield Finding(str(path), lines.get("test_iter[0]", 0), text, error=False)
 
 
 def _in_the_file(file: NetFile) -> list[Finding]:
@@ -197,7 +268,8 @@ def _unfilled(made: Outline, file: NetFile) -> list[Finding]:
     for i, layer in enumerate(made.net.layer):
         param = _WEIGHTS.get(layer.type)
         fixed = bool(layer.param) and all(p.HasField("lr_mult") and p.lr_mult == 0 for p in layer.param)
-        if param and not getattr(layer, param).HasField("weight_filler") and not fixed:
+        taken = any(made.layers[i].shared)  # from the layer that fills them
+        if param and not getattr(layer, param).HasField("weight_filler") and not fixed and not taken:
             text = f"layer {layer.name}: without a weight_filler its weights start at 0, all alike"
             found.append(file.finding(made, i, text, error=False))
     return found

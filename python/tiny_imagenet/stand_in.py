@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import caffe
@@ -12,8 +13,32 @@ from google.protobuf import message
 
 Shape = tuple[int, ...]
 
-DATA_TYPES = ("Data", "CropData", "ImageData", "WindowData", "MemoryData", "HDF5Data")
+SOURCE_TYPES = ("Data", "CropData", "ImageData", "WindowData", "MemoryData", "HDF5Data")
 FILE_TYPES = ("HDF5Output",)  # would open their files
+LARGEST = 2**31 - 1  # values in a blob
+_MOST_TOPS = {"CropData": 3, "Data": 2, "ImageData": 2, "MemoryData": 2, "WindowData": 2}
+_PARAMS = {
+    "CropData": "crop_data_param",
+    "Data": "data_param",
+    "ImageData": "image_data_param",
+    "MemoryData": "memory_data_param",
+    "WindowData": "window_data_param",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a layer has no shapes.
+
+    Attributes:
+        text: what is wrong, or missing; "" where a layer before it is the reason.
+        field: of the layer's message, where it is one field's.
+        certain: whether the layer is wrong; else only its data, or its code, is not here.
+    """
+
+    text: str
+    field: str = ""
+    certain: bool = True
 
 
 class Sources:
@@ -22,8 +47,11 @@ class Sources:
     def __init__(self, inputs: dict[str, Shape]):
         self.inputs = inputs
 
-    def shapes(self, layer: caffe_pb2.LayerParameter) -> list[Shape] | str:
-        """Of the tops of a data layer, or why they cannot be told."""
+    def shapes(self, layer: caffe_pb2.LayerParameter) -> list[Shape] | Problem:
+        """Of the tops of a data layer, or why there are none."""
+        wrong = self._wrong(layer)
+        if wrong:
+            return wrong
         given = [self.inputs.get(top) for top in layer.top]
         if given and given[0] and len(given) == 2 and not given[1]:
             given[1] = (given[0][0],)  # a label an image
@@ -31,9 +59,24 @@ class Sources:
             return given
         images = getattr(self, f"_{layer.type.lower()}")(layer)
         if isinstance(images, str):
-            return f"{images}: give it, as in --shape {layer.top[0]}=64,3,56,56"
+            return Problem(f"{images}: give it, as in --shape {layer.top[0]}=64,3,56,56", certain=False)
         shapes = [images, *([(images[0],)] * (len(layer.top) - 1))]
         return [self.inputs.get(top, shape) for top, shape in zip(layer.top, shapes)]
+
+    def _wrong(self, layer) -> Problem | None:
+        """What Caffe has against a data layer before it looks at its data."""
+        param = _PARAMS.get(layer.type, "")
+        if layer.bottom:
+            return Problem("it has a bottom, and takes none", "bottom[0]")
+        if not layer.top:
+            return Problem("it has no top")
+        if len(layer.top) > _MOST_TOPS.get(layer.type, LARGEST):
+            return Problem(f"it has {len(layer.top)} tops, and gives at most {_MOST_TOPS[layer.type]}")
+        if param and not getattr(layer, param).batch_size:
+            return Problem("it needs a batch_size of at least 1", param)
+        if layer.transform_param.mean_file and layer.transform_param.mean_value:
+            return Problem("mean_file and mean_value exclude each other", "transform_param")
+        return None
 
     def _data(self, layer, param=None):
         param = param or layer.data_param
@@ -88,29 +131,25 @@ class Sources:
 
 
 def stand_in(layer, made, unknown, sources):
-    """What is built in place of a layer; where nothing can be, the reason ("": a layer before it)."""
+    """What is built in place of a layer; where nothing can be, the Problem."""
     if layer.type not in caffe.layer_type_list():
-        return f"there is no layer type {layer.type!r}{_close(layer.type)}"
-    for bottom in layer.bottom:
+        return Problem(f"there is no layer type {layer.type!r}{_close(layer.type)}", "type")
+    for i, bottom in enumerate(layer.bottom):
         if bottom not in made:
-            return f"there is no blob {bottom!r} before it{_close(bottom, made)}"
-    for top in layer.top:
+            return Problem(f"there is no blob {bottom!r} before it{_close(bottom, made)}", f"bottom[{i}]")
+    for i, top in enumerate(layer.top):
         if top in made and top not in layer.bottom:
-            return f"another layer makes a blob {top!r} already"
+            return Problem(f"another layer makes a blob {top!r} already", f"top[{i}]")
     if len(set(layer.top)) < len(layer.top):
-        return "two of its tops have one name"
-    if layer.type in DATA_TYPES or (layer.type == "Python" and all(top in sources.inputs for top in layer.top)):
+        return Problem("two of its tops have one name", "top[1]")
+    if layer.type in SOURCE_TYPES or (layer.type == "Python" and all(top in sources.inputs for top in layer.top)):
         shapes = sources.shapes(layer)
-        if isinstance(shapes, str):
-            return shapes
-        bad = next((s for s in shapes if min(s, default=1) < 0 or math.prod(s) > 2**31 - 1), None)
-        if bad:
-            return f"its shape would be {bad}"
-        return _input(layer, shapes)
+        return shapes if isinstance(shapes, Problem) else _input(layer, shapes)
     if layer.type == "Python":
-        return f"{sources._python(layer)}: give its tops' shapes, as in --shape {''.join(layer.top[:1])}=64,10"
+        what = f"{sources._python(layer)}: give its tops' shapes, as in --shape {''.join(layer.top[:1])}=64,10"
+        return Problem(what, certain=False)
     if any(bottom in unknown for bottom in layer.bottom):
-        return ""
+        return Problem("")
     if layer.type == "Input" and any(top in sources.inputs for top in layer.top):
         dims = [tuple(shape.dim) for shape in layer.input_param.shape]
         dims = dims * len(layer.top) if len(dims) == 1 else dims
@@ -128,6 +167,9 @@ def stand_in(layer, made, unknown, sources):
 
 
 def _input(layer, shapes):
+    bad = next((shape for shape in shapes if min(shape, default=1) < 0 or math.prod(shape) > LARGEST), None)
+    if bad:
+        return Problem(f"its shape would be {bad}: at most {LARGEST} values are in a blob")
     stand_in = caffe_pb2.LayerParameter(name=layer.name, type="Input", top=layer.top)
     for shape in shapes:
         stand_in.input_param.shape.add(dim=shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from caffe.proto import caffe_pb2
 
+from tiny_imagenet.canonical import LRELU_SLOPE
 from tiny_imagenet.errors import NetError
 
 OURS = {"LReLU", "CropData"}
@@ -24,7 +25,7 @@ def export(net: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
         if layer.type == "LReLU":
             layer.type = "ReLU"
             if not layer.relu_param.HasField("negative_slope"):
-                layer.relu_param.negative_slope = 0.01
+                layer.relu_param.negative_slope = LRELU_SLOPE
             if layer.relu_param.negative_slope < 0 and list(layer.bottom) == list(layer.top):
                 raise NetError(f"layer {layer.name}: ReLU cannot compute in place with a negative slope")
         elif layer.type == "CropData":

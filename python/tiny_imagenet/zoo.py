@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import math
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -128,14 +129,19 @@ class Model:
             raise NetError(f"{self.name}: a crop of {self.crop} is nothing after {self.pools} pools, use a larger one")
         if any(inputs * outputs > _MOST for inputs, outputs in self._matrices()):
             raise NetError(f"{self.name}: a layer has more than {_MOST} weights, which no blob of Caffe's holds")
+        if max(self._blobs()) > _MOST:
+            raise NetError(
+                f"{self.name}: at batch {self.batch} a blob would have more than {_MOST} values, Caffe's most"
+            )
         for convs in self.shallow:
             self._check_shallow(self.replace(convs=convs, shallow=(), drop_after_stage=0))
 
     def _check_range(self, name: str) -> None:
         """Raises NetError unless the number is one that a net can be made and trained with."""
         value, (low, high) = getattr(self, name), _RANGES[name]
-        above = value > low if name in _ABOVE else value >= low  # both are false of NaN
-        below = value < high if name in _BELOW else value <= high
+        stored = value if isinstance(value, int) else struct.unpack("f", struct.pack("f", value))[0]  # as Caffe has it
+        above = stored > low if name in _ABOVE else stored >= low  # both are false of NaN
+        below = stored < high if name in _BELOW else stored <= high
         if not (above and below):
             least = f"above {low}" if name in _ABOVE else f"at least {low}"
             most = f"below {high}" if name in _BELOW else f"at most {high}"
@@ -221,6 +227,17 @@ class Model:
             yield inputs, outputs
             inputs = outputs
 
+    def _blobs(self) -> Iterator[int]:
+        """Values in the output of each convolution for a batch, and in what one image is unfolded to before it."""
+        channels, side = 3, self.crop
+        for s, stage in enumerate(self.stages, 1):
+            for conv in stage:
+                yield self.batch * conv.outputs * side**2
+                yield conv.kernel**2 * channels * side**2
+                channels = conv.outputs
+            side = math.ceil(side / 2) if s <= self.pools else side
+        yield self.batch * max(outputs for _, outputs in self.fully_connected)
+
     def replace(self, **changes) -> Model:
         """A variant with some fields changed."""
         unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(self) if f.init})
@@ -274,6 +291,8 @@ _VARIANTS = (
     ("k", MODELS["model8"].replace(name="model8_staged", shallow=("3-128 | 3-256 | 3-512 3-512 |",))),
     ("k", MODELS["model9"].replace(name="model9_unstaged", shallow=())),
 )
+# What the training loop is told beside the solver's prototxt, which has no fields for it.
+SCHEDULE = ("lr_factor", "patience", "lr_drops")
 VARIANTS: dict[str, Model] = {model.name: model for _, model in _VARIANTS}
 
 
@@ -301,9 +320,12 @@ def parse_field(name: str, text: str):
     return value
 
 
-def open_points(model: Model) -> tuple[str, ...]:
-    """The letters of the points that the paper leaves open and that touch this model (prototxt/README.md)."""
-    base = model.name.split("_")[0]
+def open_points(model: Model, base: str = "") -> tuple[str, ...]:
+    """The letters of the points that the paper leaves open and that touch this model (prototxt/README.md).
+
+    `base` is the row that it was made from, where its name does not say that.
+    """
+    base = base or model.name.split("_")[0]
     own = {"model4": "a", "model5": "b", "model7": "d", "model8": "dk", "model9": "cjk"}.get(base, "")
     if base in MODELS and base not in ("model8", "model9"):
         own += "e"
