@@ -45,12 +45,21 @@ MAY_IMPORT = {
         *("agreement", "canonical", "describe", "findings", "outline", "prototxt", "solver_soundness", "solvers"),
         "stand_in",
     },
-    "stock": set(),
+    "stock": {"canonical"},
     "generate": {"nets", "solvers", "zoo"},
     "fit": {"datum", "lmdb_reader", "nets", "solvers"},
     "predict": {"datum", "lmdb_reader", "nets", "predictions"},
     "evaluate": {"lmdb_reader", "metrics", "nets", "predict", "predictions", "runs"},
-    "train": {"fit", "metrics", "nets", "predict", "runs", "zoo"},
+    "schedule": set(),
+    "stop": set(),
+    "console": set(),
+    "events": set(),
+    "snapshots": set(),
+    "provenance": set(),
+    "trainer": {"console", "events", "fit", "metrics", "predict", "runs", "schedule", "snapshots", "stop"},
+    "train": {
+        *("console", "fit", "nets", "outline", "predict", "provenance", "runs", "schedule", "stop", "trainer", "zoo"),
+    },
     "figures": {"metrics", "predictions"},
     "screening_figure": {"dataset", "figures", "screening"},
     "report": {"figures", "metrics", "paper", "predictions", "runs"},
@@ -75,12 +84,13 @@ THIRD_PARTY = {
     "tensorboardX",
     "torch",  # in torch_layers alone, which another Python runs
 }
-STANDARD_ALONE = {"zoo", "paper", "runs"}
+STANDARD_ALONE = {"zoo", "paper", "runs", "schedule", "stop"}
 NUMPY_ALONE = {"metrics", "ensemble", "screening", "predictions"}
 WITH_CAFFE = {
     *("data_timing", "nets", "solvers", "fit", "train", "predict", "generate"),
     *("prototxt", "stand_in", "outline", "describe", "canonical", "net_diff", "stock"),
     *("findings", "agreement", "solver_soundness", "soundness"),
+    *("provenance", "snapshots", "trainer"),
 }
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Train a model of the paper, or a net of your own, on a converted data folder."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -12,10 +13,17 @@ PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
 def main():
     parser = cli.Parser(__doc__, "tools/train.py model1 --data data/lmdb --run runs/model1 --epochs 10")
-    parser.add_argument("source", metavar="MODEL|SOLVER", help="model1 ... model9, or a solver prototxt")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="what tools/convert.py wrote")
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run folder to make")
-    parser.add_argument("--seed", type=cli.count, default=1, metavar="S", help="of weights, crops and dropout (1)")
+    parser.add_argument(
+        "source", metavar="MODEL|SOLVER", nargs="?", help="model1 ... model9, or a solver prototxt; --resume needs none"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="what tools/convert.py wrote; --resume needs none")
+    parser.add_argument(
+        "--run", type=Path, required=True, metavar="DIR", help="the run folder to make, or to go on with"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run where it ended; begin it if there is none yet"
+    )
+    parser.add_argument("--seed", type=cli.count, metavar="S", help="of weights, order, crops and dropout (1)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=cli.positive_int, metavar="N", help="how many times through the data")
     length.add_argument("--max-iter", type=cli.positive_int, metavar="N", help="how many iterations")
@@ -23,20 +31,40 @@ def main():
     parser.add_argument(
         "--base-lr", type=cli.positive_float, metavar="RATE", help="learning rate to begin with (the file's)"
     )
+    row = "(the model's row)"
+    parser.add_argument("--patience", type=cli.count, metavar="N", help=f"epochs without a better top-1 {row}; 0: any")
+    parser.add_argument("--lr-factor", type=share, metavar="F", help=f"what the rate is then multiplied by {row}")
+    parser.add_argument("--lr-drops", type=cli.positive_int, metavar="N", help=f"at so many such times it ends {row}")
     parser.add_argument(
-        "--init", type=Path, metavar="WEIGHTS", help="a caffemodel: layers of the same name take its weights"
+        "--init", type=Path, metavar="WEIGHTS", help="a caffemodel: layers of the same name take its weights; no stages"
     )
+    parser.add_argument("--no-stages", action="store_true", help="do not train the nets in stages/ before this one")
     parser.add_argument("--keep", type=cli.positive_int, default=2, metavar="N", help="newest checkpoints to keep (2)")
+    parser.add_argument(
+        "--save-every", type=cli.positive_float, default=15, metavar="MINUTES", help="also within an epoch (15)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="say nothing on the way; train.log has it all")
     args = parser.parse_args()
+    if not args.resume and (args.source is None or args.data is None):
+        parser.error("a MODEL or SOLVER and --data are needed, or --resume to go on with a run")
 
     from tiny_imagenet.train import Options, train  # after the arguments: Caffe takes a moment to load
 
-    options = {name: value for name, value in vars(args).items() if name != "source"}
-    result = train(args.source, Options(prototxt=PROTOTXT, **options), ["tools/train.py", *sys.argv[1:]])
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    options = {name: value for name, value in given.items() if name not in ("source", "data", "no_stages")}
+    options |= {"data": args.data, "staged": not args.no_stages, "prototxt": PROTOTXT}
+    result = train(args.source, Options(**options), ["tools/train.py", *sys.argv[1:]])
     print(
-        f"{result['run']}: best top-1 {100 * result['top1']:.2f} %, {result['iterations']} iterations "
-        f"({result['epochs']:.2f} epochs), {result['seconds']:.0f} s"
+        f"{result['run']}: best top-1 {100 * result['top1']:.2f} % at iteration {result['best']}, "
+        f"{result['iterations']} iterations ({result['epochs']:.2f} epochs), {result['seconds']:.0f} s"
     )
+
+
+def share(text):
+    value = cli.positive_float(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and below 1")
+    return value
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         main()
         sys.stdout.flush()
     except TinyImageNetError as error:
-        sys.exit(_fail(prog, error, 1))
+        sys.exit(_fail(prog, error, getattr(error, "status", 1)))
     except BrokenPipeError:  # the reader of our output (head, say) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

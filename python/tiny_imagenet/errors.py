@@ -23,6 +23,18 @@ class RunError(TinyImageNetError):
     """A run folder that is in use, not empty, incomplete or made by something else."""
 
 
+class Stopped(TinyImageNetError):  # noqa: N818 (nothing is wrong)
+    """A training that ended early because it was asked to: by Ctrl-C or SIGTERM.
+
+    Attributes:
+        status: what a shell calls such an end: 128 and the signal's number.
+    """
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.status = 128 + signal_number
+
+
 class PredictionsError(TinyImageNetError):
     """A predictions file that cannot be read, or that does not fit the others given with it."""
 
@@ -36,7 +48,7 @@ def from_caffe(text: str) -> str:
     text = " ".join(text.split())
     compared = re.fullmatch(r"(.*?)Check failed: (.*?) \((\S+) vs\. (\S+)\)(?: (.*))?", text)
     if not compared:
-        return text.replace("Check failed: ", "Caffe requires ")
+        return text.replace("Check failed: false ", "").replace("Check failed: ", "Caffe requires ")
     before, condition, a, b, words = compared.groups()
     if words:
         return f"{before}{words.rstrip('.')} ({condition}, here {a} and {b})"

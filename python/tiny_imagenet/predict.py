@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import caffe
@@ -74,8 +74,19 @@ class Predictor:
         return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 
-def predict(predictor: Predictor, lmdb: str | os.PathLike[str], meta: dict | None = None) -> Predictions:
+def predict(
+    predictor: Predictor,
+    lmdb: str | os.PathLike[str],
+    meta: dict | None = None,
+    between: Callable[[], None] | None = None,
+) -> Predictions:
     """Probabilities of every record of an LMDB, in its order.
+
+    Args:
+        predictor: the net.
+        lmdb: the LMDB's folder.
+        meta: of the predictions.
+        between: called after each batch, in place of showing how far it is; what it raises ends the prediction.
 
     Raises:
         DatasetError: it cannot be read.
@@ -83,11 +94,15 @@ def predict(predictor: Predictor, lmdb: str | os.PathLike[str], meta: dict | Non
     count = lmdb_reader.count(lmdb)
     keys, labels, parts = [], [], []
     records = _fitting(lmdb_reader.records(lmdb), predictor.mean.shape, lmdb)
-    total = -(-count // predictor.batch)
-    for batch in cli.track(_batches(records, predictor.batch), total, f"predict {Path(lmdb).name}"):
+    batches = _batches(records, predictor.batch)
+    if between is None:
+        batches = cli.track(batches, -(-count // predictor.batch), f"predict {Path(lmdb).name}")
+    for batch in batches:
         keys += [key for key, _, _ in batch]
         labels += [label for _, label, _ in batch]
         parts.append(predictor(np.stack([image for _, _, image in batch])))
+        if between:
+            between()
     if not keys:
         raise DatasetError(f"{lmdb} has no records")
     return Predictions(np.array(keys), np.array(labels, np.int64), np.concatenate(parts), meta or {})

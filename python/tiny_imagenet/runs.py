@@ -5,7 +5,9 @@ run.json            arguments, seed, versions, commit, machine
 mean.binaryproto    the mean image that is subtracted
 metrics.jsonl       one object a record
 events/             the same for TensorBoard
+train.log           what people were told
 checkpoints/<iteration>/{weights.caffemodel,solver.solverstate,state.json}, links best and last
+stages/<number>/    the nets that were trained before, each a run folder of its own
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from tiny_imagenet import files
 from tiny_imagenet.errors import RunError
 
 LINKS = ("best", "last")
+CHECKPOINT = ("weights.caffemodel", "solver.solverstate", "state.json")
 _LOCK = ".lock"
 
 
@@ -41,6 +44,7 @@ class Run:
     solver = property(lambda self: self.path / "solver.prototxt")
     mean = property(lambda self: self.path / "mean.binaryproto")
     events = property(lambda self: self.path / "events")
+    log_file = property(lambda self: self.path / "train.log")
     predictions = property(lambda self: self.path / "predictions.npz")
     evaluation = property(lambda self: self.path / "evaluation.json")
     _checkpoints = property(lambda self: self.path / "checkpoints")
@@ -73,14 +77,44 @@ class Run:
             return {}
         return _read_object(self.evaluation, f"write it again with tools/evaluate.py {self.path}")
 
+    @property
+    def started(self) -> bool:
+        """Whether there is a run in the folder."""
+        return self._info.is_file()
+
+    def stage(self, number: int) -> Run:
+        """The run of a training stage, counted from 1."""
+        return Run(self.path / "stages" / str(number))
+
     def start(self, info: dict[str, Any]) -> None:
         """Write run.json: from here on the folder is a run and stays."""
         files.write_json(self._info, info)
 
+    def discard(self) -> None:
+        """Take run.json away: the folder is no run any more."""
+        self._info.unlink(missing_ok=True)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write into run.json that the run is whole."""
+        files.write_json(self._info, {**self.info, "finished": result})
+
     def log(self, record: dict[str, Any]) -> None:
-        """Add a record to metrics.jsonl."""
-        with open(self._metrics, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+        """Add a record to metrics.jsonl.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        try:
+            with open(self._metrics, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {self._metrics}: {error.strerror}") from error
+
+    def rewind(self, iteration: int) -> None:
+        """Drop what metrics.jsonl has of later iterations, and half a line at its end."""
+        records = [record for record in self.metrics() if record.get("iteration", 0) <= iteration]
+        if self._metrics.is_file():
+            files.write_text(self._metrics, "".join(json.dumps(record) + "\n" for record in records))
 
     def metrics(self) -> list[dict[str, Any]]:
         """All records of metrics.jsonl, in the order written; empty where there is none.
@@ -108,7 +142,7 @@ class Run:
         """Yield a folder to write a checkpoint into; it becomes checkpoints/<iteration> and `last` when it is whole."""
         final = self._checkpoints / str(iteration)
         if final.exists():
-            shutil.rmtree(final)
+            self._remove(iteration)
         with files.atomic_folder(final) as temporary:
             yield temporary
         self.link("last", iteration)
@@ -125,13 +159,41 @@ class Run:
         linked = {os.readlink(self._checkpoints / name) for name in LINKS if (self._checkpoints / name).is_symlink()}
         for iteration in self.iterations()[:-keep]:
             if str(iteration) not in linked:
-                shutil.rmtree(self._checkpoints / str(iteration))
+                self._remove(iteration)
+
+    def _remove(self, iteration: int) -> None:
+        gone = self._checkpoints / f".{iteration}.gone.tmp"
+        os.replace(self._checkpoints / str(iteration), gone)
+        shutil.rmtree(gone)
+
+    def tidy(self) -> None:
+        """Remove what a killed process left half written or half removed."""
+        for path in [*self.path.glob(".*"), *self._checkpoints.glob(".*")]:
+            if _is_temporary(path):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def iterations(self) -> list[int]:
         """The iterations there are checkpoints of, ascending."""
         if not self._checkpoints.is_dir():
             return []
         return sorted(int(path.name) for path in self._checkpoints.iterdir() if path.name.isdigit())
+
+    def resume_from(self, iteration: int | None = None) -> Path | None:
+        """The folder of the newest checkpoint, or of that of an iteration; None where there is none yet."""
+        found = [n for n in self.iterations() if all((self._folder(str(n)) / name).is_file() for name in CHECKPOINT)]
+        if iteration is None:
+            return self._folder(str(found[-1])) if found else None
+        if iteration not in found:
+            raise RunError(f"{self.path} has no checkpoint {iteration}: it has {', '.join(map(str, found)) or 'none'}")
+        return self._folder(str(iteration))
+
+    def state(self, checkpoint: Path) -> dict[str, Any]:
+        """What the state.json of a checkpoint's folder says.
+
+        Raises:
+            RunError: it is not JSON.
+        """
+        return _read_object(checkpoint / "state.json", f"remove {checkpoint} and go on from an earlier checkpoint")
 
     def weights(self, checkpoint: str = "best") -> Path:
         """The weights file of a checkpoint: best, last or an iteration.
@@ -147,14 +209,17 @@ class Run:
         return path.resolve()
 
     def _weights(self, checkpoint: str) -> Path:
-        return self._checkpoints / checkpoint / "weights.caffemodel"
+        return self._folder(checkpoint) / "weights.caffemodel"
+
+    def _folder(self, checkpoint: str) -> Path:
+        return self._checkpoints / checkpoint
 
 
 @contextlib.contextmanager
 def create(path: str | os.PathLike[str]) -> Iterator[Run]:
     """Make a run folder and hold its lock for the block.
 
-    An error before `Run.start` takes the folder away again.
+    An error before `Run.start` takes the folder away again. What a process left that was killed before that is cleared.
 
     Raises:
         RunError: the folder is in use by another training, or is not empty.
@@ -163,26 +228,80 @@ def create(path: str | os.PathLike[str]) -> Iterator[Run]:
     existed = run.path.is_dir()
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        lock = open(run.path / _LOCK, "a")  # noqa: SIM115 (held beyond this block)
     except OSError as error:
         raise RunError(f"cannot make the run folder {path}: {error.strerror}") from error
+    with _locked(run):
+        ours = False
+        try:
+            if run.started:
+                raise RunError(
+                    f"{path} is not empty: it has a run; --resume goes on with it, or name another folder for this one"
+                )
+            if not all(entry.name in _BEFORE_START or _is_temporary(entry) for entry in run.path.iterdir()):
+                raise RunError(f"{path} is not empty: name another folder for this run, or remove it first")
+            ours = True
+            _clear(run)
+            yield run
+        finally:
+            if not run.started:
+                if ours:
+                    _clear(run)
+                (run.path / _LOCK).unlink(missing_ok=True)
+                if not existed:
+                    run.path.rmdir()
+
+
+@contextlib.contextmanager
+def reopen(path: str | os.PathLike[str]) -> Iterator[Run]:
+    """Hold the lock of a run folder that has a run, and tidy it.
+
+    Raises:
+        RunError: there is no run in it, or it is in use by another training.
+    """
+    run = Run(path)
+    _ = run.info
+    with _locked(run):
+        run.tidy()
+        yield run
+
+
+# What is in a run folder before there is a run in it.
+_BEFORE_START = frozenset(
+    (
+        _LOCK,
+        "train_val.prototxt",
+        "deploy.prototxt",
+        "solver.prototxt",
+        "mean.binaryproto",
+        "events",
+        "train.log",
+        "stages",
+    )
+)
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+@contextlib.contextmanager
+def _locked(run: Run) -> Iterator[None]:
+    try:
+        lock = open(run.path / _LOCK, "a")  # noqa: SIM115 (held beyond this block)
+    except OSError as error:
+        raise RunError(f"cannot write into the run folder {run.path}: {error.strerror}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RunError(f"{path} is in use by another training: wait for it or name another folder") from error
-        ours = not any(entry.name != _LOCK for entry in run.path.iterdir())
-        try:
-            if not ours:
-                raise RunError(f"{path} is not empty: name another folder for this run, or remove it first")
-            yield run
-        finally:
-            (run.path / _LOCK).unlink(missing_ok=True)
-            if ours and not run._info.exists():
-                for entry in run.path.iterdir():
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-                if not existed:
-                    run.path.rmdir()
+            raise RunError(f"{run.path} is in use by another training: wait for it or name another folder") from error
+        yield
+
+
+def _clear(run: Run) -> None:
+    for entry in run.path.iterdir():
+        if entry.name != _LOCK:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _read_object(path: Path, advice: str) -> dict[str, Any]:

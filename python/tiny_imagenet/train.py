@@ -1,31 +1,25 @@
-"""The training loop: solver steps, validation after each epoch, a rate that drops on plateaus, checkpoints."""
+"""Trains a model of the zoo or a solver of one's own, its stages one after the other, and goes on where it ended."""
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
-import platform
-import subprocess
 import sys
-import time
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import caffe
-import numpy as np
-from caffe.proto import caffe_pb2
-from tensorboardX import SummaryWriter
 
-import tiny_imagenet
-from tiny_imagenet import cli, files, fit, metrics, nets, runs, zoo
-from tiny_imagenet.errors import NetError, RunError
-from tiny_imagenet.predict import Predictor, predict
+from tiny_imagenet import files, fit, nets, outline, provenance, runs, zoo
+from tiny_imagenet.console import Console
+from tiny_imagenet.errors import DatasetError, NetError, RunError
+from tiny_imagenet.predict import Predictor
 from tiny_imagenet.runs import Run
-
-DISPLAY = 20  # iterations from one record of the training loss to the next
+from tiny_imagenet.schedule import Plateau
+from tiny_imagenet.stop import StopRequest
+from tiny_imagenet.trainer import Trainer
+from tiny_imagenet.zoo import SCHEDULE
 
 
 @dataclass(frozen=True)
@@ -33,17 +27,22 @@ class Options:
     """How a net is trained beside what its files say.
 
     Attributes:
-        data: the converted data folder.
-        run: the run folder to make.
+        data: the converted data folder; None when a run goes on with its own.
+        run: the run folder to make, or to go on with.
         seed: of weights, order, crops and dropout.
         epochs, max_iter: how long; at most one of them, None for the solver's max_iter.
         batch, base_lr: None for the files' own.
-        init: a .caffemodel whose layers of the same name give their weights.
+        init: a .caffemodel whose layers of the same name give their weights; there are no stages then.
+        staged: whether the nets in stages/ beside the solver are trained before it, where there are any.
+        lr_factor, patience, lr_drops: of the rate's schedule (`schedule.Plateau`); None for those of the model's row.
         keep: how many of the newest checkpoints to keep, beside the best.
+        save_every: minutes after which a checkpoint is due within an epoch.
+        resume: go on with the run in the folder; if there is none yet, it begins.
+        quiet: say nothing but warnings.
         prototxt: the folder with model1 ... model9.
     """
 
-    data: Path
+    data: Path | None
     run: Path
     seed: int = 1
     epochs: int | None = None
@@ -51,177 +50,206 @@ class Options:
     batch: int | None = None
     base_lr: float | None = None
     init: Path | None = None
+    staged: bool = True
+    lr_factor: float | None = None
+    patience: int | None = None
+    lr_drops: int | None = None
     keep: int = 2
+    save_every: float = 15
+    resume: bool = False
+    quiet: bool = False
     prototxt: Path = Path("prototxt")
 
 
 @dataclass
-class Plateau:
-    """Divides the rate when validation top-1 has not improved for `patience` epochs; ends after `drops` such times.
-
-    Section 5.2.1; open points e and l.
-    """
-
-    factor: float
-    patience: int
-    drops: int
-    best: float = -math.inf
-    waited: int = 0
-    dropped: int = 0
-
-    def update(self, top1: float) -> str:
-        """Take the top-1 of an epoch; what to do now: "best", "wait", "drop" or "stop"."""
-        if top1 > self.best:
-            self.best, self.waited = top1, 0
-            return "best"
-        self.waited += 1
-        if self.waited < self.patience:
-            return "wait"
-        self.waited = 0
-        self.dropped += 1
-        return "stop" if self.dropped >= self.drops else "drop"
-
-
-@dataclass
-class Trainer:
-    """One training under way: its net, where it is written, how far it is."""
+class _Job:
+    """One net to train: a stage of a training, or in the end the whole net."""
 
     run: Run
     plan: fit.Plan
-    solver: Any
-    predictor: Predictor
     plateau: Plateau
-    options: Options
-    events: SummaryWriter
-    losses: list[float] = field(default_factory=list)
-    started: float = field(default_factory=time.monotonic)
-    clock: float = field(default_factory=time.monotonic)
-    clock_iteration: int = 0
-
-    @property
-    def iteration(self) -> int:
-        """Iterations done."""
-        return self.solver.iter
-
-    def step(self) -> None:
-        """One iteration; a loss that is not finite ends the training."""
-        caffe.set_random_seed(_seed(self.options.seed, self.iteration))
-        try:
-            self.solver.step(1)
-        except caffe.CaffeError as error:
-            raise RunError(f"iteration {self.iteration}: {error}") from error
-        loss = sum(float(np.sum(blob.data)) * weight for blob, weight in _losses(self.solver.net))
-        self.check_finite(loss, "loss")
-        self.losses.append(loss)
-
-    def check_finite(self, loss: float, what: str) -> None:
-        """End the training where it has diverged; what was written before stays."""
-        if math.isfinite(loss):
-            return
-        good = f"; the last good checkpoint is {self.run.iterations()[-1]}" if self.run.iterations() else ""
-        rate = f"--base-lr below {_decimal(self.solver.lr):g}"
-        raise RunError(f"the {what} is {loss} at iteration {self.iteration}: train anew with a {rate}{good}")
-
-    def record(self, **values: Any) -> dict[str, Any]:
-        """Write a record of now to metrics.jsonl and the events."""
-        now = time.monotonic()
-        images = (self.iteration - self.clock_iteration) * self.plan.batch
-        record = {
-            "iteration": self.iteration,
-            "epoch": round(self.iteration / self.plan.epoch, 4),
-            "learning_rate": _decimal(self.solver.lr),
-            "train_loss": float(np.mean(self.losses)) if self.losses else None,
-            "images_per_second": round(images / (now - self.clock), 2) if images else None,
-            **values,
-        }
-        self.losses.clear()
-        self.run.log(record)
-        for name, value in record.items():
-            if name not in ("iteration", "epoch") and value is not None:
-                self.events.add_scalar(name, value, self.iteration)
-        self.restart_clock()
-        return record
-
-    def restart_clock(self) -> None:
-        """Count images a second from here: validation and checkpoints are not training."""
-        self.clock, self.clock_iteration = time.monotonic(), self.iteration
-
-    def validate(self) -> str:
-        """Validate, write a checkpoint, and say what the plateau rule makes of it."""
-        given = predict(self.predictor, self.plan.data / "val.lmdb")
-        self.check_finite(float(given.probabilities.sum()), "sum of the validation probabilities")
-        summary = metrics.summary(given)
-        verdict = self.plateau.update(summary["top1"])
-        if verdict in ("drop", "stop") and self.plan.solver.lr_policy != "fixed":
-            verdict = "wait"  # another lr_policy has its own schedule and ends at max_iter
-        record = self.record(validation_loss=summary["loss"], top1=summary["top1"], top5=summary["top5"])
-        if verdict == "drop":
-            self.solver.param.base_lr *= self.plateau.factor
-        self.checkpoint({**record, "best": self.plateau.best})
-        if verdict == "best":
-            self.run.link("best", self.iteration)
-        self.run.prune(self.options.keep)
-        loss = "" if record["train_loss"] is None else f"training loss {record['train_loss']:.4f}, "
-        speed = f", {record['images_per_second']:.1f} images a second" if record["images_per_second"] else ""
-        cli.note(
-            f"iteration {self.iteration} (epoch {record['epoch']:g}): {loss}validation loss {summary['loss']:.4f}, "
-            f"top-1 {100 * summary['top1']:.2f} %{' (best)' if verdict == 'best' else ''}{speed}"
-        )
-        if verdict == "drop":
-            cli.note(
-                f"no better for {self.plateau.patience} epochs: learning rate {self.solver.param.base_lr:g} from here"
-            )
-        self.restart_clock()
-        return verdict
-
-    def checkpoint(self, state: dict[str, Any]) -> None:
-        """Write weights, solver state and `state` as one checkpoint."""
-        with self.run.checkpoint(self.iteration) as folder:
-            self.solver.param.snapshot_prefix = str(folder / "snapshot")
-            self.solver.snapshot()
-            weights = folder / "weights.caffemodel"
-            next(folder.glob("snapshot*.caffemodel")).rename(weights)
-            snapshot = next(folder.glob("snapshot*.solverstate"))
-            message = caffe_pb2.SolverState.FromString(snapshot.read_bytes())
-            message.learned_net = weights.name
-            (folder / "solver.solverstate").write_bytes(message.SerializeToString())
-            snapshot.unlink()
-            files.write_json(folder / "state.json", state)
+    info: dict[str, Any]
 
 
-def train(source: str, options: Options, argv: list[str] | None = None) -> dict[str, Any]:
-    """Train a model of the zoo or a solver file.
+def train(source: str | None, options: Options, argv: list[str] | None = None) -> dict[str, Any]:
+    """Train a model of the zoo or a solver file, or go on with a run.
 
     Args:
         source: model1 ... model9 (its files in `options.prototxt` are read as they stand) or a solver prototxt; the
-            solver of such a model means the model.
+            solver of such a model means the model. None when a run goes on.
         options: where and how.
         argv: the command to keep in run.json.
 
     Returns:
-        {"iterations", "epochs", "top1" (the best), "seconds", "run"}.
+        {"iterations", "epochs", "top1" (the best), "best" (its iteration), "seconds", "run"}.
 
     Raises:
         NetError: a file is missing, does not parse, does not build or does not fit the data.
-        DatasetError: the data folder is missing or incomplete.
-        RunError: the run folder is in use or not empty, or the loss is no longer finite.
+        DatasetError: the data folder is missing, incomplete, or another than the run was begun with.
+        RunError: the run folder is in use or not empty, there is nothing to go on with, or a loss is no longer finite.
+        Stopped: Ctrl-C or SIGTERM ended it; there is a checkpoint.
     """
+    with StopRequest() as stop:
+        if options.resume and Run(options.run).started:
+            with runs.reopen(options.run) as run:
+                return _train_all(_jobs_of(run, source, options), options, stop, lambda: None)
+        if source is None or options.data is None:
+            raise RunError(f"{options.run} has no run to go on with: name a model or solver and --data to begin one")
+        with runs.create(options.run) as run:
+            jobs = _new_jobs(run, source, options, argv)
+            worked: list[int] = []
+            try:
+                for job in jobs:
+                    _write_files(job)
+                    job.run.start(job.info)
+                return _train_all(jobs, options, stop, lambda: worked.append(1))
+            finally:
+                if not worked:  # what fails before the first iteration has worked leaves no run folder behind
+                    run.discard()
+
+
+def _new_jobs(run: Run, source: str, options: Options, argv: list[str] | None) -> list[_Job]:
     model = _model(source, options.prototxt)
-    solver_file = options.prototxt / model.name / "solver.prototxt" if model else Path(source)
-    plan = fit.load(solver_file, options.data)
-    fit.fit_data(plan, options.batch)
-    fit.fit_classes(plan, adapt=model is not None)
-    max_iter = options.epochs * plan.epoch if options.epochs else options.max_iter
-    fit.fit_solver(plan, options.run, options.seed, max_iter, options.base_lr)
+    solver = options.prototxt / model.name / "solver.prototxt" if model else Path(source)
     row = model or zoo.MODELS["model1"]
-    with runs.create(options.run) as run:
-        trainer = _prepare(run, plan, options, Plateau(row.lr_factor, row.patience, row.lr_drops))
-        cli.note(f"{plan.train_val.name}: {fit.describe_data(plan)}, {plan.epoch} iterations of {plan.batch} an epoch")
-        cli.note(f"  net: {plan.path}")
+    schedule = {
+        name: getattr(row, name) if getattr(options, name) is None else getattr(options, name) for name in SCHEDULE
+    }
+    stages = _stages(solver) if options.staged and not options.init else []
+    jobs = []
+    for number, file in enumerate([*stages, solver], 1):
+        own = run if file == solver else run.stage(number)
+        plan = fit.load(file, options.data)
+        fit.fit_data(plan, options.batch)
+        fit.fit_classes(plan, adapt=model is not None)
+        max_iter = options.epochs * plan.epoch if options.epochs else options.max_iter
+        fit.fit_solver(plan, own.path, options.seed, max_iter, options.base_lr)
+        plateau = Plateau(schedule["lr_factor"], schedule["patience"], schedule["lr_drops"])
+        info = {
+            "model": plan.train_val.name or source,
+            "source": _named(source, options.prototxt),
+            "argv": argv or sys.argv,
+            "stages": len(stages) if own is run else 0,
+            "init": options.init and os.path.abspath(options.init),
+            **_about(plan, options),
+            "schedule": schedule,
+            **provenance.made_by(options.prototxt),
+        }
+        jobs.append(_Job(own, plan, plateau, info))
+    return jobs
+
+
+def _jobs_of(run: Run, source: str | None, options: Options) -> list[_Job]:
+    """The jobs of a run that goes on, from the files in its folder."""
+    info = run.info
+    if source is not None and _named(source, options.prototxt) != info["source"]:
+        raise RunError(f"{run.path} is a run of {info['source']}, not of {source}: name another run folder")
+    jobs = []
+    for own in (*(run.stage(number) for number in range(1, info["stages"] + 1)), run):
+        info = own.info
+        plan = fit.load(own.solver, options.data or info["data"])
+        if plan.manifest["lmdbs"] != info["lmdbs"]:
+            raise DatasetError(
+                f"{plan.data} is not the data that {run.path} was begun with: convert with the same seed"
+            )
+        fit.fit_data(plan)
+        fit.fit_classes(plan, adapt=False)
+        max_iter = options.epochs * plan.epoch if options.epochs else options.max_iter
+        fit.fit_solver(plan, own.path, info["seed"], max_iter if own is run else None, None)
+        schedule = info["schedule"]
+        plateau = Plateau(schedule["lr_factor"], schedule["patience"], schedule["lr_drops"])
+        jobs.append(_Job(own, plan, plateau, info))
+    return jobs
+
+
+def _train_all(
+    jobs: list[_Job], options: Options, stop: StopRequest, worked: Callable[[], None] = bool
+) -> dict[str, Any]:
+    """Train what is not done: the stages, each from the weights of the one before it, and then the net itself."""
+    before: Run | None = None
+    for job in jobs:
+        finished = job.run.info.get("finished")
+        if not finished or (finished["verdict"] != "stop" and finished["iterations"] < job.plan.solver.max_iter):
+            init = before.weights("best") if before else job.info["init"] and Path(job.info["init"])
+            finished = _train(job, init, options, stop, worked)
+        before = job.run
+    return {**finished, "run": str(jobs[-1].run.path)}
+
+
+def _train(
+    job: _Job, init: Path | None, options: Options, stop: StopRequest, worked: Callable[[], None]
+) -> dict[str, Any]:
+    run, plan = job.run, job.plan
+    _write_files(job)
+    with Console(run.log_file, run.info["model"], plan.solver.max_iter, options.quiet) as console:
+        console.say(
+            f"{plan.train_val.name}: {fit.describe_data(plan)}, {plan.epoch} iterations of {plan.batch} an epoch"
+        )
+        console.say(f"  net: {files.shown(plan.path)}")
         for change in plan.changes:
-            cli.note(f"  {change}")
-        with trainer.events:
-            return _loop(trainer, _info(source if model else str(solver_file), trainer, argv))
+            console.say(f"  {change}")
+        solver = _solver(plan, run)
+        checkpoint = run.resume_from()
+        if init and not checkpoint:
+            _carry(solver.net, init, console)
+        trainer = Trainer(
+            run=run,
+            plan=plan,
+            solver=solver,
+            predictor=_predictor(plan, run, solver.net),
+            plateau=job.plateau,
+            seed=job.info["seed"],
+            keep=options.keep,
+            save_every=60 * options.save_every,
+            console=console,
+            stop=stop,
+        )
+        if checkpoint:
+            trainer.go_on(checkpoint)
+            console.say(f"going on from iteration {trainer.iteration} of {trainer.last} ({files.shown(checkpoint)})")
+        result = trainer.train(worked)
+        run.finish(result)
+        return result
+
+
+def _carry(net: caffe.Net, weights: Path, console: Console) -> None:
+    """Let the layers take the weights that a caffemodel has under their names, and say which did."""
+    carried = nets.copy_weights(net, weights)
+    filled = [name for name in net.params if name not in carried]
+    console.say(f"weights from {files.shown(weights)}: {', '.join(carried)}")
+    console.say(f"filled at random: {', '.join(filled) or 'no layer'}")
+
+
+def _solver(plan: fit.Plan, run: Run) -> Any:
+    caffe.set_mode_cpu()
+    try:
+        solver = caffe.get_solver(str(run.solver))
+        float(solver.lr)  # an lr_policy that does not hold together shows here
+    except caffe.CaffeError as error:
+        raise NetError(f"{plan.path} with its solver does not build: {error}") from error
+    return solver
+
+
+def _predictor(plan: fit.Plan, run: Run, net: caffe.Net) -> Predictor:
+    try:
+        return Predictor(run.deploy, run.mean, net)
+    except NetError as error:
+        raise NetError(str(error).replace(str(run.deploy), str(plan.path.with_name("deploy.prototxt")))) from error
+
+
+def _write_files(job: _Job) -> None:
+    run, plan = job.run, job.plan
+    files.write_text(run.train_val, nets.to_text(plan.train_val))
+    files.write_text(run.deploy, nets.to_text(plan.deploy))
+    files.write_text(run.solver, nets.to_text(plan.solver))
+    with files.atomic_file(run.mean) as temporary:
+        temporary.write_bytes(plan.mean.read_bytes())
+
+
+def _stages(solver: Path) -> list[Path]:
+    """The solvers of the nets that are trained before, in stages/1, stages/2 and so on beside the solver."""
+    folders = [folder for folder in solver.parent.glob("stages/*") if folder.name.isdigit()]
+    return [folder / "solver.prototxt" for folder in sorted(folders, key=lambda folder: int(folder.name))]
 
 
 def _model(source: str, prototxt: Path) -> zoo.Model | None:
@@ -236,108 +264,27 @@ def _model(source: str, prototxt: Path) -> zoo.Model | None:
     return {**zoo.MODELS, **zoo.VARIANTS}.get(path.parent.name) if own else None
 
 
-def _loop(trainer: Trainer, info: dict[str, Any]) -> dict[str, Any]:
-    run, plan, verdict = trainer.run, trainer.plan, ""
-    iterations = range(plan.solver.max_iter)
-    try:
-        for iteration in cli.track(iterations, len(iterations), f"train {plan.train_val.name}"):
-            trainer.step()
-            if iteration == 0:  # it works: what fails before leaves no run folder behind
-                run.start(info)
-            done = iteration + 1
-            if done % plan.epoch == 0 or done == len(iterations):
-                verdict = trainer.validate()
-            elif done % DISPLAY == 0:
-                trainer.record()
-            if verdict == "stop":
-                break
-    except KeyboardInterrupt:
-        if trainer.iteration:
-            if trainer.iteration not in run.iterations():
-                trainer.checkpoint({"iteration": trainer.iteration, "interrupted": True})
-            cli.note(f"checkpoint {trainer.iteration} is in {run.path}/checkpoints")
-        raise
+def _named(source: str, prototxt: Path) -> str:
+    """What `source` is called in run.json: a model's name, or the whole path of a solver."""
+    model = _model(source, prototxt)
+    return model.name if model else os.path.abspath(source)
+
+
+def _about(plan: fit.Plan, options: Options) -> dict[str, Any]:
+    """The part of run.json that says what is trained on what."""
     return {
-        "iterations": trainer.iteration,
-        "epochs": trainer.iteration / plan.epoch,
-        "top1": trainer.plateau.best,
-        "seconds": time.monotonic() - trainer.started,
-        "run": str(trainer.run.path),
-    }
-
-
-def _prepare(run: Run, plan: fit.Plan, options: Options, plateau: Plateau) -> Trainer:
-    files.write_text(run.train_val, nets.to_text(plan.train_val))
-    files.write_text(run.deploy, nets.to_text(plan.deploy))
-    files.write_text(run.solver, nets.to_text(plan.solver))
-    with files.atomic_file(run.mean) as temporary:
-        temporary.write_bytes(plan.mean.read_bytes())
-    caffe.set_mode_cpu()
-    try:
-        solver = caffe.get_solver(str(run.solver))
-        float(solver.lr)  # an lr_policy that does not hold together shows here
-    except caffe.CaffeError as error:
-        raise NetError(f"{plan.path} with its solver does not build: {error}") from error
-    if options.init:
-        taken = nets.copy_weights(solver.net, options.init)
-        plan.changes.append(f"weights of {', '.join(taken)}: from {options.init} (the file fills them at random)")
-    try:
-        predictor = Predictor(run.deploy, run.mean, solver.net)
-    except NetError as error:
-        raise NetError(str(error).replace(str(run.deploy), str(plan.path.with_name("deploy.prototxt")))) from error
-    events = SummaryWriter(str(run.events))
-    return Trainer(run, plan, solver, predictor, plateau, options, events)
-
-
-def _decimal(value: float) -> float:
-    """The number a person wrote where the message holds its float32."""
-    return float(f"{value:.7g}")
-
-
-def _losses(net) -> list[tuple[Any, float]]:
-    weights = zip(net.blobs.values(), net._blob_loss_weights)
-    return [(blob, weight) for blob, weight in weights if weight]
-
-
-def _seed(seed: int, iteration: int) -> int:
-    digest = hashlib.blake2b(f"{seed}/{iteration}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def _info(source: str, trainer: Trainer, argv: list[str] | None) -> dict[str, Any]:
-    plan, options = trainer.plan, trainer.options
-    return {
-        "model": plan.train_val.name or source,
-        "source": source,
-        "argv": argv or sys.argv,
         "seed": options.seed,
         "batch": plan.batch,
         "max_iter": plan.solver.max_iter,
-        "base_lr": _decimal(plan.solver.base_lr),
-        "weight_decay": _decimal(plan.solver.weight_decay),
-        "data": str(options.data.resolve()),
+        "base_lr": round(plan.solver.base_lr, 10),
+        "weight_decay": round(plan.solver.weight_decay, 10),
+        "data": str(plan.data.resolve()),
+        "lmdbs": plan.manifest["lmdbs"],
         "classes": plan.classes,
         "wnids": [entry["wnid"] for entry in plan.manifest["classes"]],
         "train_images": plan.train_images,
         "changes": plan.changes,
         "nonlinearity": nets.nonlinearity(plan.train_val),
         "screened": any("screened" in nets.data_param(layer).source for layer in plan.train_val.layer),
-        "parameters": sum(blob.count for blobs in trainer.solver.net.params.values() for blob in blobs),
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "caffe": caffe.__version__,
-            "tiny_imagenet": tiny_imagenet.__version__,
-        },
-        "commit": _commit(options.prototxt),
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "parameters": outline.outline(plan.deploy, "TEST").parameter_count,
     }
-
-
-def _commit(folder: Path) -> str | None:
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -1,0 +1,43 @@
+"""What made a run: versions, commit, machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import caffe
+import numpy as np
+
+import tiny_imagenet
+
+
+def made_by(checkout: Path) -> dict[str, Any]:
+    """The part of run.json that says with what, from which commit of `checkout`, on which machine and when."""
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "caffe": caffe.__version__,
+            "tiny_imagenet": tiny_imagenet.__version__,
+        },
+        "commit": _commit(checkout),
+        "machine": {
+            "name": platform.node(),
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _commit(folder: Path) -> str | None:
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM as a wish that the training loop asks for, between two iterations."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+
+from tiny_imagenet import cli
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """While it is entered, the first Ctrl-C or SIGTERM is noted, and the second Ctrl-C ends the process at once.
+
+    At once means also in the midst of an iteration, in which Python itself does not look at signals: a thread of its
+    own does. Outside of the main thread, where Python takes no signals, it does nothing.
+
+    Attributes:
+        signal: the name of the first signal, "" while there is none.
+    """
+
+    def __init__(self):
+        self.signal = ""
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._ours, self._pythons = socket.socketpair()
+        self._pythons.setblocking(False)
+        self._fd = signal.set_wakeup_fd(self._pythons.fileno(), warn_on_full_buffer=False)
+        # Python writes to the socket for signals that have a handler; this one has nothing to add.
+        self._before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._before:
+            return
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        signal.set_wakeup_fd(self._fd)
+        self._pythons.close()  # ends the thread
+        self._thread.join()
+        self._ours.close()
+
+    def _watch(self) -> None:
+        while received := self._ours.recv(1):
+            number = received[0]
+            if number not in SIGNALS:
+                continue
+            if self.signal and number == signal.SIGINT:
+                os._exit(128 + number)
+            if not self.signal:
+                self.signal = signal.Signals(number).name
+                cli.note(f"{self.signal}: ending after this iteration with a checkpoint; Ctrl-C again ends at once")
