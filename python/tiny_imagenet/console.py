@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from datetime import datetime
@@ -45,9 +46,10 @@ class Console:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._progress:
             self._progress.stop()
-        if error is not None:
-            self._write(f"ended by {type(error).__name__}: {error}")
-        self._log.close()
+        with contextlib.suppress(OSError):  # what cannot be written has been said, or is the error
+            if error is not None:
+                self._write(f"ended by {type(error).__name__}: {error}")
+            self._log.close()
 
     def say(self, text: str, warning: bool = False) -> None:
         """A line that stays."""

@@ -149,9 +149,7 @@ def _jobs_of(run: Run, source: str | None, options: Options) -> list[_Job]:
         info = own.info
         plan = fit.load(own.solver, options.data or info["data"])
         if plan.manifest["lmdbs"] != info["lmdbs"]:
-            raise DatasetError(
-                f"{plan.data} is not the data that {run.path} was begun with: convert with the same seed"
-            )
+            raise DatasetError(f"{plan.data} has not the records that {run.path} was begun with: name that data folder")
         fit.fit_data(plan)
         fit.fit_classes(plan, adapt=False)
         max_iter = options.epochs * plan.epoch if options.epochs else options.max_iter
@@ -162,16 +160,17 @@ def _jobs_of(run: Run, source: str | None, options: Options) -> list[_Job]:
     return jobs
 
 
-def _train_all(
-    jobs: list[_Job], options: Options, stop: StopRequest, worked: Callable[[], None] = bool
-) -> dict[str, Any]:
+def _train_all(jobs: list[_Job], options: Options, stop: StopRequest, worked: Callable[[], None]) -> dict[str, Any]:
     """Train what is not done: the stages, each from the weights of the one before it, and then the net itself."""
     before: Run | None = None
     for job in jobs:
         finished = job.run.info.get("finished")
         if not finished or (finished["verdict"] != "stop" and finished["iterations"] < job.plan.solver.max_iter):
             init = before.weights("best") if before else job.info["init"] and Path(job.info["init"])
-            finished = _train(job, init, options, stop, worked)
+            try:
+                finished = _train(job, init, options, stop, worked)
+            except OSError as error:
+                raise RunError(f"cannot write into {job.run.path}: {error.strerror or error}") from error
         before = job.run
     return {**finished, "run": str(jobs[-1].run.path)}
 

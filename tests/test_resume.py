@@ -1,0 +1,423 @@
+"""Runs that end before their end, by all means, and go on: nothing is lost, nothing is otherwise."""
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import caffe
+import numpy as np
+import pytest
+
+from conftest import ROOT, interruptible
+from tiny_imagenet import generate, runs, snapshots, train, zoo
+from tiny_imagenet.errors import DatasetError, NetError, RunError, Stopped
+from tiny_imagenet.runs import Run
+from tiny_imagenet.train import Options
+
+# Convolutions, dropout, CropData: what the nine have, in a net that takes a moment.
+ROW = zoo.MODELS["model6"].replace(
+    convs="3-4 3-4 | 3-4 | 3-8 |", hidden=(16,), batch=20, classes=10, screened=False, base_lr=0.02, drop_after_stage=3
+)
+EPOCHS = 6  # of 10 iterations
+
+
+@pytest.fixture(scope="module")
+def solver(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nets")
+    generate.write([ROW], folder, ROOT / "tools")
+    return folder / "model6" / "solver.prototxt"
+
+
+@pytest.fixture(scope="module")
+def whole(solver, data, tmp_path_factory):
+    """A run that nothing has stopped."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    train.train(str(solver), Options(data=data, run=run, epochs=EPOCHS, patience=1))
+    return Run(run)
+
+
+def sha256(run):
+    return hashlib.sha256(Run(run.path).weights("last").read_bytes()).hexdigest()
+
+
+def same(run, whole):
+    """Whether a run has ended as the one that was never stopped: the weights' bytes, and the records but for times."""
+    assert sha256(run) == sha256(whole)
+    for name in ("best", "last"):
+        assert run.weights(name).parent.name == whole.weights(name).parent.name
+
+    def lasting(records):
+        return [{k: v for k, v in record.items() if k != "images_per_second"} for record in records]
+
+    assert lasting(run.metrics()) == lasting(whole.metrics())
+    validated = [record["epoch"] for record in run.metrics() if "top1" in record]
+    assert validated == sorted(set(validated))
+    assert run.info["finished"].keys() == whole.info["finished"].keys()
+    assert run.info["finished"]["top1"] == whole.info["finished"]["top1"]
+    assert not [path for path in run.path.rglob(".*") if path.name != ".lock"]
+    return True
+
+
+def test_the_schedule_has_dropped_the_rate_on_the_way(whole):
+    """Or the runs below would not show that its state is kept."""
+    assert len({record["learning_rate"] for record in whole.metrics()}) > 1
+
+
+class StopAfter:
+    """A StopRequest that comes after so many questions."""
+
+    def __init__(self, questions):
+        self.left = questions
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def signal(self):
+        self.left -= 1
+        return "SIGTERM" if self.left < 0 else ""
+
+
+@pytest.mark.parametrize("every", [1, 7, 13])
+def test_a_run_that_is_stopped_again_and_again(every, solver, whole, data, tmp_path, monkeypatch):
+    """In training and in validation, which asks too."""
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(every))
+    options = Options(data=data, run=tmp_path / "run", epochs=EPOCHS, patience=1, quiet=True)
+    stops = 0
+    with pytest.raises(Stopped, match=r"stopped by SIGTERM at iteration \d+, with a checkpoint") as stopped:
+        train.train(str(solver), options)
+    assert stopped.value.status == 128 + signal.SIGTERM
+    while True:
+        try:
+            result = train.train(None, Options(data=None, run=tmp_path / "run", resume=True, quiet=True))
+            break
+        except Stopped:
+            stops += 1
+    assert stops >= 3
+    assert result["iterations"] == whole.info["finished"]["iterations"]
+    assert same(Run(tmp_path / "run"), whole)
+
+
+def command(solver, data, run, *more):
+    script = [sys.executable, ROOT / "tools" / "train.py", solver, "--data", data, "--run", run]
+    return [*script, "--epochs", EPOCHS, "--patience", 1, "--resume", *more]
+
+
+@pytest.mark.parametrize("save_every", [15, 0.00001])
+def test_a_run_that_is_killed_at_random_moments(save_every, solver, whole, data, tmp_path):
+    """Ten times with checkpoints as they come, ten times with one after each iteration: many die while writing one."""
+    run, rng, kills, within = tmp_path / "run", random.Random(save_every), 0, 0
+    for _ in range(60):
+        with interruptible(command(solver, data, run, "--save-every", save_every), stderr=subprocess.PIPE) as process:
+            if kills < 10:
+                deadline = time.monotonic() + 60
+                seen = Run(run).iterations()[-1:]
+                while process.poll() is None and Run(run).iterations()[-1:] == seen and time.monotonic() < deadline:
+                    if rng.random() < 0.002:
+                        break  # before it has come so far
+                    time.sleep(0.001)
+                time.sleep(rng.random() * 0.02)
+                process.kill()
+            error = process.communicate(timeout=60)[1]
+            if process.returncode == 0:
+                break
+            assert process.returncode == -signal.SIGKILL, error
+            kills += 1
+            within += bool([*run.glob("checkpoints/.*")])
+    assert kills >= 5
+    assert same(Run(run), whole)
+    print(f"{kills} kills, {within} within a checkpoint")
+
+
+def test_a_second_ctrl_c_ends_at_once(solver, data, tmp_path):
+    run = tmp_path / "run"
+    slow = ["--max-iter", "1000000", "--batch", "200"]
+    arguments = [a for a in command(solver, data, run) if a not in ("--epochs", EPOCHS)] + slow
+    with interruptible(arguments, stderr=subprocess.PIPE) as process:
+        while not (run / "metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_any_moment_ends_with_a_checkpoint(number, solver, data, tmp_path):
+    """At ten moments each; some fall into a validation or a checkpoint."""
+    rng = random.Random(number)
+    arguments = ["--max-iter" if a == "--epochs" else a for a in command(solver, data, "RUN")]
+    arguments = ["1000000" if a == EPOCHS else a for a in arguments]
+    for i in range(5):
+        run = tmp_path / str(i)
+        with interruptible([run if a == "RUN" else a for a in arguments], stderr=subprocess.PIPE) as process:
+            while not (run / "metrics.jsonl").exists():
+                assert process.poll() is None
+                time.sleep(0.01)
+            time.sleep(rng.random() * 0.3)
+            process.send_signal(number)
+            error = process.communicate(timeout=60)[1]
+        assert process.returncode == 128 + number
+        last = error.splitlines()[-1]
+        found = re.search(r"train.py: error: stopped by \w+ at iteration (\d+), with a checkpoint: .*--resume", last)
+        assert found, error
+        assert Run(run).iterations()[-1] == int(found[1])
+        assert "Traceback" not in error
+
+
+# --- What a run goes on with ---
+
+
+def test_nothing_to_go_on_with(solver, data, tmp_path, tool):
+    with pytest.raises(RunError, match="has no run to go on with"):
+        train.train(None, Options(data=None, run=tmp_path / "none", resume=True))
+    assert not (tmp_path / "none").exists()
+    tool("train", "--run", tmp_path / "none", fails=2)
+    tool("train", "--run", tmp_path / "none", "--resume", fails=1)
+    result = train.train(str(solver), Options(data=data, run=tmp_path / "new", max_iter=1, resume=True))
+    assert result["iterations"] == 1
+
+
+def test_a_finished_run_says_so_and_can_be_made_longer(whole, solver, data, tmp_path):
+    shutil.copytree(whole.path, tmp_path / "run", symlinks=True)
+    options = Options(data=None, run=tmp_path / "run", resume=True)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    result = train.train(None, options)
+    assert result["iterations"] == whole.info["finished"]["iterations"]
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    short = Options(data=data, run=tmp_path / "short", epochs=2)
+    train.train(str(solver), short)
+    longer = train.train(None, dataclasses.replace(short, data=None, epochs=3, resume=True))
+    assert longer["iterations"] == 30
+    assert [record["epoch"] for record in Run(short.run).metrics() if "top1" in record] == [1, 2, 3]
+
+
+def test_another_model_or_data_set_is_refused(whole, solver, data, dataset, tmp_path):
+    from tiny_imagenet import convert
+
+    shutil.copytree(whole.path, tmp_path / "run", symlinks=True)
+    options = Options(data=None, run=tmp_path / "run", resume=True)
+    with pytest.raises(RunError, match=r"is a run of .*solver\.prototxt, not of model1"):
+        train.train("model1", dataclasses.replace(options, prototxt=ROOT / "prototxt"))
+    convert.convert(dataset, tmp_path / "other", workers=1, seed=2)
+    with pytest.raises(DatasetError, match="has not the records that .* was begun with"):
+        train.train(None, dataclasses.replace(options, data=tmp_path / "other"))
+    shutil.copytree(data, tmp_path / "moved")
+    train.train(str(solver), dataclasses.replace(options, data=tmp_path / "moved"))  # the same records elsewhere
+
+
+def test_a_run_folder_that_was_moved_goes_on(solver, whole, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(25))
+    with pytest.raises(Stopped):
+        train.train(str(solver), Options(data=data, run=tmp_path / "a", epochs=EPOCHS, patience=1))
+    monkeypatch.undo()
+    (tmp_path / "a").rename(tmp_path / "b")
+    train.train(None, Options(data=None, run=tmp_path / "b", resume=True))
+    assert same(Run(tmp_path / "b"), whole)
+
+
+def test_a_damaged_checkpoint_says_what_to_do(solver, data, tmp_path):
+    train.train(str(solver), Options(data=data, run=tmp_path / "run", epochs=2))
+    run = Run(tmp_path / "run")
+    options = Options(data=None, run=run.path, epochs=3, resume=True)
+    newest = run.path / "checkpoints" / "20"
+    state = (newest / "solver.solverstate").read_bytes()
+    (newest / "solver.solverstate").write_bytes(state[: len(state) // 2])
+    with pytest.raises(RunError, match=r"cannot go on from .*checkpoints/20.*: remove it to go on from an earlier one"):
+        train.train(None, options)
+    shutil.rmtree(newest)
+    assert train.train(None, options)["iterations"] == 30
+    assert [record["epoch"] for record in run.metrics() if "top1" in record] == [1, 2, 3]
+
+
+def test_what_a_killed_start_left_is_cleared(solver, data, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (".lock", "train_val.prototxt", ".solver.prototxt.1.tmp"):
+        (run / name).write_text("half")
+    train.train(str(solver), Options(data=data, run=run, max_iter=1))
+    assert "half" not in Run(run).train_val.read_text()
+    assert not (run / ".solver.prototxt.1.tmp").exists()
+
+
+def test_a_snapshot_leads_on_in_stock_caffe_too(whole):
+    """Its state names its weights, from the checkpoint's folder."""
+    folder = whole.weights("last").parent
+    state = caffe.proto.caffe_pb2.SolverState.FromString((folder / "solver.solverstate").read_bytes())
+    assert state.learned_net == "weights.caffemodel"
+    solver = caffe.get_solver(str(whole.solver))
+    snapshots.restore(solver, folder)
+    assert solver.iter == int(folder.name)
+
+
+# --- Disks and numbers ---
+
+
+def test_a_full_disk_ends_in_one_line_and_the_last_checkpoint_is_good(solver, data, tmp_path):
+    """Files may grow to a little more than a checkpoint's largest: train.log and metrics.jsonl reach it."""
+    run = tmp_path / "run"
+    options = Options(data=data, run=run, epochs=2)
+    train.train(str(solver), options)
+    largest = max(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    shutil.rmtree(run)
+    train.train(str(solver), options)
+    good = sha256(Run(run))
+
+    def limited(size):
+        return lambda: (
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+        )
+
+    done = subprocess.run(
+        [str(part) for part in (sys.executable, ROOT / "tools" / "train.py", "--run", run, "--resume", "--epochs", 5)],
+        capture_output=True,
+        text=True,
+        preexec_fn=limited(largest - 100),
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(r"train.py: error: cannot write .*", done.stderr.splitlines()[-1]), done.stderr
+    assert sha256(Run(run)) == good
+    assert not [*run.glob("checkpoints/.*.tmp")]
+    train.train(None, Options(data=None, run=run, epochs=3, resume=True))
+
+
+@pytest.mark.parametrize("file", ["metrics.jsonl", "train.log"])
+def test_a_record_that_cannot_be_written_ends_the_run(file, solver, data, tmp_path, monkeypatch):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full on this system")
+    train.train(str(solver), Options(data=data, run=tmp_path / "run", epochs=1))
+    (tmp_path / "run" / file).unlink()
+    monkeypatch.setattr(runs.Run, "rewind", lambda self, iteration: None)
+    (tmp_path / "run" / file).symlink_to("/dev/full")
+    with pytest.raises(RunError, match=f"cannot write .*{os.strerror(errno.ENOSPC)}"):
+        train.train(None, Options(data=None, run=tmp_path / "run", epochs=2, resume=True))
+    assert Run(tmp_path / "run").iterations() == [10]
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(solver, data, tmp_path):
+    train.train(str(solver), Options(data=data, run=tmp_path / "run", epochs=1))
+    text = (tmp_path / "run" / "checkpoints" / "10" / "state.json").read_text()
+    state = {**json.loads(text), "base_lr": 1e30}
+    (tmp_path / "run" / "checkpoints" / "10" / "state.json").write_text(json.dumps(state))
+    with pytest.raises(RunError, match=r"is \S+ at iteration 1\d: .*the last good checkpoint is .*checkpoints/10"):
+        train.train(None, Options(data=None, run=tmp_path / "run", epochs=3, resume=True))
+    assert Run(tmp_path / "run").iterations() == [10]
+
+
+def test_weights_that_are_not_finite_are_not_written(solver, data, tmp_path, monkeypatch):
+    class Broken(StopAfter):
+        @property
+        def signal(self):
+            found = super().signal
+            if found:
+                solvers[-1].net.params["fc3"][0].data[0, 0] = np.inf
+            return found
+
+    solvers = []
+    get_solver = caffe.get_solver
+    monkeypatch.setattr(caffe, "get_solver", lambda path: solvers.append(get_solver(path)) or solvers[-1])
+    monkeypatch.setattr(train, "StopRequest", lambda: Broken(4))
+    with pytest.raises(RunError, match="weight of layer fc3 is nan at iteration 5"):
+        train.train(str(solver), Options(data=data, run=tmp_path / "run", epochs=2))
+    assert Run(tmp_path / "run").iterations() == []
+
+
+# --- Stages ---
+
+STAGED = ROW.replace(name="deep", convs="3-4 3-4 | 3-4 3-4 | 3-8 |", shallow=("3-4 | 3-4 | 3-8 |",))
+
+
+@pytest.fixture(scope="module")
+def staged_solver(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("staged")
+    generate.write([STAGED], folder, ROOT / "tools")
+    return folder / "deep" / "solver.prototxt"
+
+
+@pytest.fixture(scope="module")
+def staged(staged_solver, data, tmp_path_factory):
+    run = tmp_path_factory.mktemp("staged_run") / "run"
+    train.train(str(staged_solver), Options(data=data, run=run, epochs=2))
+    return Run(run)
+
+
+def test_a_stage_hands_its_weights_on_by_layer_name(staged, data, staged_solver, tmp_path):
+    stage = staged.stage(1)
+    assert stage.info["finished"]["iterations"] == staged.info["finished"]["iterations"] == 20
+    text = staged.log_file.read_text()
+    assert "weights from " in text and "stages/1/checkpoints/" in text
+    carried = "conv1_1, conv2_1, conv3_1, fc1, fc3"
+    assert f": {carried}\n" in text
+    assert "filled at random: conv1_2, conv2_2\n" in text
+    # Layer by layer: with a rate of next to nothing they are after an iteration what they were.
+    options = Options(data=data, run=tmp_path / "run", max_iter=1, base_lr=1e-12, init=stage.weights("best"))
+    train.train(str(staged_solver), options)
+    assert Run(tmp_path / "run").info["stages"] == 0
+    before, after = (
+        caffe.Net(str(run.deploy), caffe.TEST, weights=str(run.weights("best")))
+        for run in (stage, Run(tmp_path / "run"))
+    )
+    for name in after.params:
+        for i in range(2):
+            new = after.params[name][i].data
+            if name in carried.split(", "):
+                np.testing.assert_allclose(new, before.params[name][i].data, rtol=1e-6, atol=1e-10)
+            elif i == 0:
+                assert np.std(new) > 0.01
+
+
+def test_a_staged_run_that_is_stopped_again_and_again(staged, staged_solver, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(9))
+    options = Options(data=data, run=tmp_path / "run", epochs=2, quiet=True)
+    with pytest.raises(Stopped):
+        train.train(str(staged_solver), options)
+    while True:
+        try:
+            train.train(None, Options(data=None, run=tmp_path / "run", resume=True, quiet=True))
+            break
+        except Stopped:
+            pass
+    run = Run(tmp_path / "run")
+    assert sha256(run) == sha256(staged)
+    assert sha256(run.stage(1)) == sha256(staged.stage(1))
+
+
+def test_without_stages(staged_solver, data, tmp_path):
+    train.train(str(staged_solver), Options(data=data, run=tmp_path / "run", max_iter=1, staged=False))
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_weights_of_another_shape_are_refused_with_both(staged, data, tmp_path):
+    other = STAGED.replace(name="other", hidden=(17,), shallow=())
+    generate.write([other], tmp_path, ROOT / "tools")
+    options = Options(data=data, run=tmp_path / "run", init=staged.weights("best"))
+    with pytest.raises(NetError, match=r"(?s)fc1.*16 392.*17 392"):
+        train.train(str(tmp_path / "other" / "solver.prototxt"), options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_that_fails_at_once_leaves_no_folder(staged_solver, data, tmp_path):
+    copy = tmp_path / "deep"
+    shutil.copytree(staged_solver.parent, copy)
+    path = copy / "stages" / "1" / "train_val.prototxt"
+    path.write_text(path.read_text().replace('type: "xavier"', 'type: "xavierr"'))
+    with pytest.raises(NetError, match="xavierr"):
+        train.train(str(copy / "solver.prototxt"), Options(data=data, run=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
