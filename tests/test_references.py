@@ -11,7 +11,7 @@ import pytest
 from caffe.proto import caffe_pb2
 
 from conftest import ROOT
-from tiny_imagenet import nets, stock, zoo
+from tiny_imagenet import nets, solvers, stock, zoo
 
 # The fully connected layers of the large nets take most of the memory and none of the interest.
 NARROW = {"model7": (256, 128), "model8": (256, 128), "model9": (256, 128)}
@@ -103,6 +103,63 @@ def test_training_nets_have_the_loss_and_gradients_of_pytorch(name, torch_python
             # Where two values in a pool, or the sign of a rectifier's input, differ by rounding, so does a gradient.
             off = np.linalg.norm(blob.diff - want) / np.linalg.norm(want)
             assert off < 5e-3, (layer, i)
+
+
+@pytest.mark.parametrize(
+    ("name", "convs", "off"),
+    [
+        ("model1", "5-8 3-8", 1e-4),  # with tanh in place of kinks, to the rounding
+        # where float32 and float64 are on two sides of a kink they part, the more the longer
+        ("model1", "5-64 | 5-64 | 5-128 |", 0.06),
+        ("model5", "3-64 3-64 | 3-128 3-128 | 3-256 3-256 |", 0.06),
+        ("model6", "3-64 3-64 | 3-128 3-128 | 3-256 3-256 |", 0.06),
+    ],
+)
+def test_twenty_iterations_are_those_of_pytorchs_sgd(name, convs, off, torch_python, tmp_path):
+    """Momentum, weight decay, rate, and the multipliers of a parameter's rate and decay; dropout off."""
+    small = {"classes": CLASSES, "batch": 8, "dropout": 0, "crop": 24, "hidden": (32,)}
+    model = STAGED[name].replace(convs=convs, drop_after_stage=0, **small)
+    net = nets.build(model)
+    if "|" not in convs:
+        for layer in net.layer:
+            layer.type = layer.type.replace("ReLU", "TanH")
+    data = caffe_pb2.LayerParameter(name="data", type="Input", top=["data", "label"])
+    data.input_param.shape.add(dim=[model.batch, 3, model.crop, model.crop])
+    data.input_param.shape.add(dim=[model.batch])
+    layers = [la for la in net.layer if la.type != "CropData" and not la.include]
+    multipliers = {"conv1_1": [(1, 1), (2, 0)], "fc3": [(0.5, 3), (1, 0)]}
+    for layer in layers:
+        for rate, decay in multipliers.get(layer.name, ()):
+            layer.param.add(lr_mult=rate, decay_mult=decay)
+    solver = solvers.build(model)
+    for field in ("net", "test_iter", "test_interval", "snapshot", "snapshot_prefix", "display"):
+        solver.ClearField(field)
+    solver.snapshot_after_train = False
+    solver.weight_decay, solver.random_seed = 0.01, 3
+    solver.net_param.layer.extend([data, *layers])
+    built = caffe.get_solver(solver)
+    rng = np.random.default_rng(11)
+    inputs = {
+        "data": rng.normal(scale=50, size=(model.batch, 3, model.crop, model.crop)).astype(np.float32),
+        "label": rng.integers(0, CLASSES, size=model.batch).astype(np.float32),
+    }
+    for blob, values in inputs.items():
+        built.net.blobs[blob].data[...] = values
+    before = {f"{n}/{i}": b.data.copy() for n, blobs in built.net.params.items() for i, b in enumerate(blobs)}
+    groups = {}
+    for key in before:
+        layer, i = key.split("/")
+        rate, decay = multipliers.get(layer, [(1, 1), (1, 1)])[int(i)]
+        groups[key] = {"lr": solver.base_lr * rate, "weight_decay": solver.weight_decay * decay}
+    (tmp_path / "sgd.json").write_text(json.dumps({"steps": 20, "momentum": solver.momentum, "groups": groups}))
+    theirs = in_torch(torch_python, tmp_path, solver.net_param, built.net, inputs)
+    built.step(20)
+    for layer, blobs in built.net.params.items():
+        for i, blob in enumerate(blobs):
+            key = f"{layer}/{i}"
+            moved = np.linalg.norm(theirs[key] - before[key])
+            assert moved > 1e-4
+            assert np.linalg.norm(blob.data - theirs[key]) < off * moved, key
 
 
 @pytest.mark.parametrize("name", STAGED)

@@ -95,10 +95,54 @@ def test_init_takes_weights_by_layer_name(trained, tiny_solver, data, tmp_path):
     np.testing.assert_allclose(net.params["conv1_1"][0].data, new.params["conv1_1"][0].data, rtol=1e-6)
 
 
-def test_plateau_drops_and_stops():
-    plateau = Plateau(factor=0.1, patience=2, drops=2)
-    verdicts = [plateau.update(top1) for top1 in (0.1, 0.3, 0.3, 0.2, 0.4, 0.4, 0.1)]
-    assert verdicts == ["best", "best", "wait", "drop", "best", "wait", "stop"]
+B, W, D, S = "best", "wait", "drop", "stop"
+
+
+@pytest.mark.parametrize(
+    ("patience", "drops", "accuracies", "verdicts"),
+    [
+        (2, 2, (0.1, 0.3, 0.3, 0.2, 0.4, 0.4, 0.1), (B, B, W, D, B, W, S)),
+        (1, 3, (0.5, 0.4, 0.4, 0.4), (B, D, D, S)),  # each epoch without a better one
+        (1, 1, (0.5, 0.5), (B, S)),  # equal is not better
+        (3, 3, (0.1, 0.0, 0.0, 0.1, 0.1, 0.1, 0.1), (B, W, W, D, W, W, D)),  # waits anew after a drop
+        (3, 3, (0.1, 0.0, 0.0, 0.2, 0.1, 0.1, 0.1), (B, W, W, B, W, W, D)),  # and after a better one
+        (2, 2, (0.0, 0.0, 0.0), (B, W, D)),  # even 0 is a best at first
+        (2, 1, (0.1, float("nan"), 0.2, 0.2), (B, W, B, W)),
+        (0, 1, (0.5, 0.4, 0.4, 0.4, 0.4), (B, W, W, W, W)),  # patience 0: never
+        (5, 3, (0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.31), (B, W, W, W, W, D, B)),  # the nine models' own
+    ],
+)
+def test_the_plateau_rule(patience, drops, accuracies, verdicts):
+    plateau = Plateau(factor=0.1, patience=patience, drops=drops)
+    assert tuple(map(plateau.update, accuracies)) == verdicts
+    for split in range(len(accuracies)):  # kept and taken up again at any time, it says the same
+        first = Plateau(factor=0.1, patience=patience, drops=drops)
+        before = [first.update(top1) for top1 in accuracies[:split]]
+        second = Plateau.of(json.loads(json.dumps(first.state())))
+        assert (*before, *(second.update(top1) for top1 in accuracies[split:])) == verdicts
+
+
+def test_memory_does_not_grow_over_five_thousand_iterations(tiny_solver, data, tmp_path):
+    code = (
+        "import sys, pathlib\n"
+        "from tiny_imagenet import train, trainer\n"
+        "sizes = []\n"
+        "step = trainer.Trainer._step\n"
+        "def measured(self):\n"
+        "    step(self)\n"
+        "    if self.iteration in (1000, 6000):\n"
+        "        sizes.append(int(open('/proc/self/statm').read().split()[1]))\n"
+        "trainer.Trainer._step = measured\n"
+        "data, run = map(pathlib.Path, sys.argv[2:])\n"
+        "train.train(sys.argv[1], train.Options(data=data, run=run, max_iter=6000, patience=0, quiet=True))\n"
+        "print((sizes[1] - sizes[0]) * 4096)\n"
+    )
+    text = tiny_solver.read_text()
+    tiny_solver.write_text(text.replace("0.0003", "0.000001"))
+    done = subprocess.run(
+        [sys.executable, "-c", code, tiny_solver, data, tmp_path / "run"], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 3e6  # bytes; a checkpoint and a validation every tenth iteration are in it
 
 
 def test_the_rate_drops_in_a_run(tiny_solver, data, tmp_path, monkeypatch):
@@ -309,7 +353,9 @@ def test_ctrl_c_leaves_a_checkpoint_and_status_130(data, tiny_solver, tmp_path):
         process.send_signal(signal.SIGINT)
         stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert re.search(r"error: stopped by SIGINT at iteration \d+, with a checkpoint: .*--resume", stderr.splitlines()[-1])
+    assert re.search(
+        r"error: stopped by SIGINT at iteration \d+, with a checkpoint: .*--resume", stderr.splitlines()[-1]
+    )
     assert "Traceback" not in stderr
     assert Run(tmp_path / "run").weights("last").is_file()
 

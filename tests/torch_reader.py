@@ -2,10 +2,12 @@
 
     torch_reader.py FOLDER
 
-reads FOLDER/net.json (the layers), FOLDER/in.npz (weights, inputs) and writes FOLDER/out.npz (blobs, gradients).
+reads FOLDER/net.json (the layers), FOLDER/in.npz (weights, inputs) and writes FOLDER/out.npz: the blobs and gradients,
+or, where there is a FOLDER/sgd.json, the parameters after so many steps on the one batch.
 """
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -13,8 +15,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its own name for it)
 
 
-def run(layers, values, dtype):
-    parameters = {key: torch.tensor(v, dtype=dtype, requires_grad=True) for key, v in values.items() if "/" in key}
+def run(layers, values, dtype, parameters=None):
+    if parameters is None:
+        parameters = {key: torch.tensor(v, dtype=dtype, requires_grad=True) for key, v in values.items() if "/" in key}
     blobs = {key: torch.tensor(v, dtype=dtype) for key, v in values.items() if "/" not in key}
     for layer in layers:
         own = [parameters[f"{layer['name']}/{i}"] for i in range(layer["parameters"])]
@@ -30,6 +33,8 @@ def run(layers, values, dtype):
             y = F.linear(x[0].flatten(1), *own)
         elif kind == "ReLU":
             y = F.relu(x[0])
+        elif kind == "TanH":
+            y = torch.tanh(x[0])
         elif kind == "LReLU":
             y = F.leaky_relu(x[0], layer["slope"])
         elif kind == "PReLU":
@@ -48,10 +53,27 @@ def run(layers, values, dtype):
     return blobs, parameters
 
 
+def train(layers, values, sgd):
+    """The parameters after sgd["steps"] steps; sgd["groups"] has what each is learned with."""
+    _, parameters = run(layers, values, torch.float64)
+    groups = [{"params": [parameters[name]], **options} for name, options in sgd["groups"].items()]
+    optimizer = torch.optim.SGD(groups, momentum=sgd["momentum"])
+    for _ in range(sgd["steps"]):
+        optimizer.zero_grad()
+        run(layers, values, torch.float64, parameters)[0]["loss"].backward()
+        optimizer.step()
+    return parameters
+
+
 def main(folder):
     with open(f"{folder}/net.json") as file:
         layers = json.load(file)
     values = dict(np.load(f"{folder}/in.npz"))
+    if os.path.exists(f"{folder}/sgd.json"):
+        with open(f"{folder}/sgd.json") as file:
+            trained = train(layers, values, json.load(file))
+        np.savez(f"{folder}/out.npz", **{name: value.detach().numpy() for name, value in trained.items()})
+        return
     blobs, parameters = run(layers, values, torch.float64)
     result = {name: blob.detach().numpy() for name, blob in blobs.items() if name in ("prob", "loss")}
     if "loss" in blobs:

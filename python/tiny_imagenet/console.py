@@ -46,10 +46,9 @@ class Console:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._progress:
             self._progress.stop()
-        with contextlib.suppress(OSError):  # what cannot be written has been said, or is the error
+        with contextlib.suppress(OSError), self._log:  # what cannot be written has been said, or is the error
             if error is not None:
                 self._write(f"ended by {type(error).__name__}: {error}")
-            self._log.close()
 
     def say(self, text: str, warning: bool = False) -> None:
         """A line that stays."""

@@ -234,9 +234,6 @@ class Trainer:
         if self.verdict == "best":
             self.best = self.iteration
         self._checkpoint(record)
-        if self.verdict == "best":
-            self.run.link("best", self.iteration)
-        self.run.prune(self.keep)
         self._say(record)
         self._restart_clock()
 
@@ -285,6 +282,9 @@ class Trainer:
         with self.run.checkpoint(self.iteration) as folder:
             snapshots.write(self.solver, folder)
             files.write_json(folder / "state.json", state)
+        if self.best == self.iteration:
+            self.run.link("best", self.iteration)
+        self.run.prune(self.keep)
         self._saved = time.monotonic()
 
 
