@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,9 @@ import numpy as np
 import pytest
 
 from conftest import interruptible
-from tiny_imagenet import convert, dataset, datum, lmdb_reader, sample, screening
+from tiny_imagenet import convert, dataset, datum, lmdb_reader, lmdb_writer, sample, screening
 from tiny_imagenet.errors import DatasetError, TinyImageNetError
+from tiny_imagenet.lmdb_writer import LmdbWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,6 +89,9 @@ def test_screened_keeps_the_order_of_train(source, converted):
     assert screened == [name for name in names if name not in dropped]
     sizes = np.array([(r.box[2] - r.box[0] + 1) * (r.box[3] - r.box[1] + 1) for r in train if r.box])
     assert manifest["small_objects"] == (sizes < 64).sum() > 0
+    names = [r.name for r in train if r.box]
+    assert manifest["screening"]["small"] == [name for name, size in zip(names, sizes) if size < 64]
+    assert (manifest["screening"]["crop"], manifest["screening"]["min_visible"]) == (56, "1/4")
 
 
 def test_manifest(source, converted):
@@ -97,7 +102,8 @@ def test_manifest(source, converted):
     assert manifest["seed"] == 7
     assert manifest["image"] == {"channels": 3, "height": 64, "width": 64}
     assert manifest["classes"][3] == {"index": 3, "wnid": "n00000003", "words": "three"}
-    assert manifest["unreadable"] == []
+    for key in ("unreadable", "unlabelled", "mended_boxes", "empty_classes", "resized", "reencoded"):
+        assert manifest[key] == []
     assert list(manifest["lmdbs"]) == ["train", "train_screened", "val", "test"]
     for name, entry in manifest["lmdbs"].items():
         lines = "".join(f"{key} {label}\n" for key, label, _ in lmdb_reader.records(out / f"{name}.lmdb"))
@@ -144,22 +150,44 @@ def test_encoded_keeps_the_files_bytes(source, converted, tmp_path):
     )
 
 
+def test_the_rule_of_screening_is_an_argument(source, tmp_path):
+    manifest = convert.convert(source, tmp_path / "x", workers=1, crop=40, min_visible=Fraction(2, 3))
+    train = [r for r in dataset.read(source).splits["train"] if r.box]
+    kept = screening.keep(np.array([r.box for r in train]), 64, 40, Fraction(2, 3))
+    assert manifest["screening"]["dropped"] == [r.name for r, keep in zip(train, kept) if not keep]
+    assert (manifest["screening"]["crop"], manifest["screening"]["min_visible"]) == (40, "2/3")
+    for wrong in ({"crop": 0}, {"crop": 65}, {"min_visible": -0.1}, {"min_visible": 2}):
+        with pytest.raises(DatasetError, match=next(iter(wrong))):
+            convert.convert(source, tmp_path / "y", **wrong)
+
+
 def test_seed_changes_the_order_of_training_alone(source, converted, tmp_path):
     manifest = convert.convert(source, tmp_path / "x", workers=1, seed=8)
     same = {name for name in convert.LMDBS if manifest["lmdbs"][name] == converted[1]["lmdbs"][name]}
     assert same == {"val", "test"}
 
 
-def test_lmdb_grows(tmp_path):
-    writer = convert._Writer(tmp_path / "x.lmdb")
-    writer._environment.set_mapsize(1 << 20)
-    record = dataset.Record("a.JPEG", "a.JPEG", 2, None)
-    values = [bytes([index % 256]) * 9000 for index in range(2100)]
-    for value in values:
-        writer.add(record, value)
+def written(path, records, parts=1):
+    writer = LmdbWriter(path)
+    for part in range(parts):
+        writer.add(records[part * len(records) // parts : (part + 1) * len(records) // parts])
     writer.finish()
     writer.close()
-    assert [value for _, value in raw(tmp_path / "x.lmdb")] == values
+    return writer
+
+
+def test_lmdb_grows_and_its_bytes_depend_on_the_records_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(lmdb_writer, "_GROUPS_OPEN", 3)
+    rng = np.random.default_rng(0)
+    # More than the first map, in records that stay within a page, take several, and are larger than a group.
+    sizes = [*rng.integers(1, 30000, 6000).tolist(), 20 << 20, 3, 40 << 20]
+    records = [(b"%d.JPEG" % index, index % 5 - 1, bytes([index % 256]) * size) for index, size in enumerate(sizes)]
+    writer = written(tmp_path / "x.lmdb", records)
+    assert raw(tmp_path / "x.lmdb") == [(b"%08d_%b" % (i, name), value) for i, (name, _, value) in enumerate(records)]
+    lines = b"".join(b"%08d_%b %d\n" % (i, name, label) for i, (name, label, _) in enumerate(records))
+    assert (writer.count, writer.sha256) == (len(records), hashlib.sha256(lines).hexdigest())
+    written(tmp_path / "y.lmdb", records, parts=7)
+    assert contents(tmp_path / "x.lmdb") == contents(tmp_path / "y.lmdb")
 
 
 def varint(number):
@@ -301,7 +329,14 @@ def test_script_incomplete_data(tmp_path, change, words):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--workers", "0"], ["--workers", "two"], ["--seed", "-1"], ["--what"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--workers", "0"], ["--workers", "two"], ["--seed", "-1"], ["--what"]),
+        *(["--crop", "0"], ["--crop", "65"], ["--min-visible", "1.5"], ["--min-visible", "1/0"]),
+        ["--verify", "x"],
+    ],
+)
 def test_script_bad_use(source, tmp_path, arguments):
     failed = script(source, tmp_path / "x", *arguments)
     assert failed.returncode == 2
@@ -319,7 +354,7 @@ def test_interruption_leaves_nothing(source, tmp_path):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert stderr == "convert.py: error: interrupted\n"
+    assert stderr == f"convert.py: error: interrupted: {tmp_path / 'x'} is as it was\n"
     assert not list(tmp_path.iterdir())
 
 

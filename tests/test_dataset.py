@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from tiny_imagenet import dataset
+from tiny_imagenet.catalogue import Catalogue
 from tiny_imagenet.errors import DatasetError
 
 WNIDS = ("n02", "n01")  # the file's order counts, not the alphabet's
@@ -89,10 +93,13 @@ def remove(name: str):
     return change
 
 
-def empty(name: str):
+def empty(*names: str):
     def change(root: Path) -> None:
-        shutil.rmtree(root / name)
-        (root / name).mkdir()
+        for name in names:
+            shutil.rmtree(root / name)
+            (root / name).mkdir()
+            for boxes in (root / name).parent.glob("*_boxes.txt"):
+                boxes.write_text("")
 
     return change
 
@@ -113,21 +120,15 @@ NOTES = "val/val_annotations.txt"
         (edit("wnids.txt", "n01\n", "n01\nn03\n"), ["train/n03/images is missing"]),
         (remove("train"), ["train is missing"]),
         (remove("train/n01"), ["train/n01/images is missing"]),
-        (empty("train/n01/images"), ["train/n01/images has no image", ".JPEG"]),
+        (empty("train/n01/images", "train/n02/images"), ["train/n02/images has no image", ".JPEG"]),
         (remove(BOXES), ["n02_boxes.txt is missing"]),
         (remove("train/n02/images/n02_1.JPEG"), ["n02_boxes.txt, line 2", "'n02_1.JPEG'"]),
-        (edit(BOXES, "n02_1.JPEG", "n02_0.JPEG"), ["n02_boxes.txt, line 2", "second line"]),
-        (edit(BOXES, "\t1\t1\t21\t", "\t1\tone\t21\t"), ["n02_boxes.txt, line 2", "1 one 21 63"]),
-        (edit(BOXES, "\t1\t1\t21\t63", "\t1\t1\t21"), ["n02_boxes.txt, line 2", "4 fields, needs 5"]),
-        (edit(BOXES, "\t21\t63", "\t21\t64"), ["n02_boxes.txt, line 2", "x0 <= x1 <= 63"]),
-        (edit(BOXES, "\t1\t1\t21", "\t22\t1\t21"), ["n02_boxes.txt, line 2", "22 1 21 63"]),
-        (edit(BOXES, "\t1\t1\t21", "\t-1\t1\t21"), ["n02_boxes.txt, line 2", "-1 1 21 63"]),
         (remove("val/images"), ["val/images is missing"]),
         (remove(NOTES), ["val_annotations.txt is missing"]),
         (remove("val/images/val_2.JPEG"), ["val_annotations.txt, line 2", "'val_2.JPEG'"]),
         (edit(NOTES, "val_2.JPEG\tn02\t0\t0\t2\t63\n", ""), ["val_2.JPEG has no line in", "val_annotations.txt"]),
         (edit(NOTES, "val_2.JPEG\tn02", "val_2.JPEG\tn09"), ["val_annotations.txt, line 2", "'n09'", "wnids.txt"]),
-        (edit(NOTES, "\t0\t0\t2\t63", ""), ["val_annotations.txt, line 2", "2 fields, needs 6"]),
+        (edit(NOTES, "val_3.JPEG\tn01", "val_2.JPEG\tn01"), ["annotations.txt, line 2", "another class in line 1"]),
         (empty("test/images"), ["test/images has no image"]),
         (remove("test"), ["test/images is missing"]),
     ],
@@ -140,6 +141,97 @@ def test_incomplete_or_malformed(tree, change, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("change", "box"),
+    [
+        (edit(BOXES, "\t1\t1\t21\t63", "\t1\t-5\t21\t70"), (1, 0, 21, 63)),
+        (edit(BOXES, "\t1\t1\t21\t63", "\t21\t63\t1\t1"), (1, 1, 21, 63)),
+        (edit(BOXES, "\t1\t1\t21\t63", "\t64\t1\t80\t63"), None),
+        (edit(BOXES, "\t1\t1\t21\t63", "\t1\t1\t21\t" + "9" * 30), (1, 1, 21, 63)),
+        (edit(BOXES, "\t1\t1\t21\t63", "\t1\tone\t21\t63"), None),
+        (edit(BOXES, "\t1\t1\t21\t63", "\t1\t1\t21"), None),
+        (edit(BOXES, "n02_1.JPEG\t1\t1\t21\t63\n", ""), None),
+        (edit(BOXES, "n02_1.JPEG\t1\t1\t21\t63", "n02_1.JPEG\t1\t1\t21\t63\nn02_1.JPEG\t2\t2\t2\t2"), (1, 1, 21, 63)),
+    ],
+)
+def test_an_odd_box_is_mended(tree, change, box):
+    change(tree)
+    found = {record.name: record.box for record in dataset.read(tree).splits["train"]}
+    assert found["n02_1.JPEG"] == box
+    assert found["n02_0.JPEG"] == (0, 1, 20, 63)
+
+
+def test_a_validation_image_needs_a_class_and_no_box(tree):
+    edit(NOTES, "val_2.JPEG\tn02\t0\t0\t2\t63", "val_2.JPEG\tn02")(tree)
+    assert dataset.read(tree).splits["val"][2][2:] == (0, None)
+
+
+def test_a_file_in_another_form_is_refused(tree):
+    for index in range(20):
+        save(tree / "train" / "n02" / "images" / f"more_{index}.JPEG", picture(index))
+    with open(tree / BOXES, "a") as file:
+        file.writelines(f"more_{index}.JPEG\t1,1,5,5\n" for index in range(20))
+    with pytest.raises(DatasetError, match=r"n02_boxes\.txt, line 3: '1,1,5,5' is not a box.* in most lines"):
+        dataset.read(tree)
+
+
+def test_a_class_without_images_keeps_its_index(tree):
+    empty("train/n02/images")(tree)
+    data = dataset.read(tree)
+    assert {record.label for record in data.splits["train"]} == {1}
+    with Catalogue(tree) as catalogue:
+        assert catalogue.empty == ["n02"]
+
+
+def test_names_need_not_be_text(tree):
+    name = os.fsdecode(b"n02_\xff.JPEG")
+    try:
+        save(tree / "train" / "n02" / "images" / name, picture(1))
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 alone")
+    with open(tree / BOXES, "ab") as file:
+        file.write(b"n02_\xff.JPEG\t1\t2\t3\t\xfe\n")
+    records = dataset.read(tree).splits["train"]
+    assert [record.box for record in records if record.name == name] == [None]
+    with Catalogue(tree) as catalogue:
+        found = {entry.name: entry for entry in catalogue.entries("train")}
+        assert (found[name].line, found[name].malformed) == ("train/n02/n02_boxes.txt:3", "1 2 3 \\udcfe")
+        assert found["n02_1.JPEG"].line == "train/n02/n02_boxes.txt:2"
+
+
+def test_order_is_a_function_of_seed_and_name(tree):
+    def names(seed):
+        with Catalogue(tree, seed=seed) as catalogue:
+            return [entry.name for entry in catalogue.entries("train")]
+
+    orders = {tuple(names(seed)) for seed in range(20)}
+    assert len(orders) > 10
+    before = names(3)
+    (tree / "train" / "n01" / "images" / "n01_1.JPEG").unlink()
+    edit("train/n01/n01_boxes.txt", "n01_1.JPEG\t1\t1\t21\t63\n", "")(tree)
+    assert names(3) == [name for name in before if name != "n01_1.JPEG"]
+    keyed = [(hashlib.blake2b(name.encode(), key=b"3", digest_size=8).digest(), name) for name in before]
+    signed = sorted(keyed, key=lambda entry: (int.from_bytes(entry[0], "big", signed=True), entry[1]))
+    assert before == [name for _, name in signed]
+
+
+def test_a_name_in_two_classes_is_two_images(tree):
+    save(tree / "train" / "n01" / "images" / "n02_0.JPEG", picture(9))
+    twice = [record for record in dataset.read(tree).splits["train"] if record.name == "n02_0.JPEG"]
+    assert [(record.label, record.box) for record in twice] == [(0, (0, 1, 20, 63)), (1, None)]
+
+
+def test_what_is_left_out_when_asked(tree):
+    remove("val/images/val_2.JPEG")(tree)
+    edit(NOTES, "val_1.JPEG\tn01", "val_1.JPEG\tn09")(tree)
+    save(tree / "val" / "images" / "val_9.JPEG", picture(9))
+    with Catalogue(tree, lenient=True) as catalogue:
+        assert catalogue.missing == ["val/images/val_2.JPEG"]
+        assert catalogue.unlabelled == ["val/images/val_1.JPEG", "val/images/val_9.JPEG"]
+        assert catalogue.counts["val"] == 2
+        assert [entry.name for entry in catalogue.entries("val")] == ["val_0.JPEG", "val_3.JPEG"]
 
 
 def test_a_file_in_place_of_a_folder(tree):
@@ -192,6 +284,69 @@ def test_noise_of_image_libraries_is_kept_out(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
     cv2.imread(str(path))
     assert "Corrupt JPEG" in capfd.readouterr().err  # so the case does make noise
+
+
+def references(folder):
+    """Files of kinds that a data set may hold, with what Pillow makes of them."""
+    image = pytest.importorskip("PIL.Image")  # scikit-image brings it
+    colour = image.fromarray(picture(5)[:, :, ::-1])
+    cases = {
+        "cmyk.jpg": (colour.convert("CMYK"), {"quality": 95}),
+        "palette.png": (colour.quantize(32), {}),
+        "transparent.png": (colour.quantize(32), {"transparency": 3}),
+        "alpha.png": (image.merge("RGBA", (*colour.split(), colour.split()[0])), {}),
+        "grey.png": (colour.convert("L"), {}),
+        "grey_alpha.png": (colour.convert("LA"), {}),
+        "bits.png": (colour.convert("1"), {}),
+        "progressive.JPG": (colour, {"quality": 90, "progressive": True}),
+    }
+    for name, (made, options) in cases.items():
+        made.save(folder / name, **options)
+    # Ink as Photoshop stores it (an Adobe marker, inverted, YCCK) is what JPEGs in four channels are, to everyone.
+    known = {name: np.asarray(image.open(folder / name).convert("RGB"))[:, :, ::-1] for name in cases}
+    deep = np.random.default_rng(6).integers(0, 65536, (64, 64, 3), dtype=np.uint16)
+    (folder / "deep.png").write_bytes(cv2.imencode(".png", deep)[1].tobytes())
+    (folder / "deep_grey.png").write_bytes(cv2.imencode(".png", deep[:, :, 0])[1].tobytes())
+    return {**known, "deep.png": deep / 257, "deep_grey.png": np.repeat(deep[:, :, :1], 3, axis=2) / 257}
+
+
+def test_every_kind_of_file_is_what_pillow_reads(tmp_path):
+    for name, expected in references(tmp_path).items():
+        image = dataset.read_image(tmp_path / name)
+        assert (image.shape, image.dtype) == ((64, 64, 3), np.uint8), name
+        error = np.abs(image.astype(float) - expected)
+        # Decoders of JPEG and conversions from CMYK round otherwise; 16 bits are cut to 8 and not rounded.
+        assert error.max() <= {".jpg": 3, ".JPG": 3}.get(Path(name).suffix, 1 if "deep" in name else 0), name
+
+
+def test_cmyk_of_photoshop(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    buffer = io.BytesIO()
+    image.fromarray(picture(7)[:, :, ::-1]).convert("CMYK").save(buffer, "JPEG", quality=95)
+    assert b"Adobe" in buffer.getvalue()[:100]  # so that the ink is stored inverted
+    (tmp_path / "x.jpg").write_bytes(buffer.getvalue())
+    assert np.abs(dataset.read_image(tmp_path / "x.jpg").astype(int) - picture(7)).mean() < 6
+
+
+def test_a_thumbnail_does_not_make_a_cut_off_image_whole(tmp_path):
+    path = tmp_path / "x.jpg"
+    save(path, picture(3))
+    data = path.read_bytes()
+    exif = b"Exif\0\0" + data  # a whole image in front
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2 : len(data) // 2])
+    with pytest.raises(DatasetError, match="cut off"):
+        dataset.read_image(path)
+
+
+@pytest.mark.parametrize("shape", [(80, 100, 3), (20, 64, 3), (1, 1, 3), (64, 63), (63, 200, 3)])
+def test_resizing(tmp_path, shape):
+    path = tmp_path / "x.png"
+    save(path, picture(4, shape))
+    with pytest.raises(DatasetError, match=r"only 64x64 is allowed.*--resize"):
+        dataset.read_image(path)
+    image = dataset.read_image(path, resize=True)
+    how = cv2.INTER_AREA if min(shape[:2]) >= 64 else cv2.INTER_LINEAR
+    np.testing.assert_array_equal(image, cv2.resize(cv2.imread(str(path)), (64, 64), interpolation=how))
 
 
 def test_wrong_size_and_missing_image(tmp_path):

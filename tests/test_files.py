@@ -30,6 +30,70 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         raise AssertionError("entered")
 
 
+def fill(path, text, **options):
+    with files.atomic_folder(path, **options) as temporary:
+        (temporary / "text").write_text(text)
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch, exchange):
+    if not exchange:  # a kernel or a file system that cannot
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    path = tmp_path / "folder"
+    fill(path, "one")
+    asked = []
+    fill(path, "two", may_replace=asked.append)
+    assert asked == [path]
+    assert (path / "text").read_text() == "two"
+
+    def refuse(folder):
+        raise TinyImageNetError("it stays")
+
+    with pytest.raises(TinyImageNetError, match="it stays"):
+        fill(path, "three", may_replace=refuse)
+    with pytest.raises(ZeroDivisionError), files.atomic_folder(path, may_replace=asked.append):
+        raise ZeroDivisionError
+    assert (path / "text").read_text() == "two"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_swap_that_was_cut_off_is_put_right(tmp_path):
+    path, old = tmp_path / "folder", tmp_path / ".folder.tiny-imagenet.old"
+    fill(path, "one")
+    path.rename(old)  # killed between the two renames
+    with pytest.raises(TinyImageNetError, match="not empty"):
+        fill(path, "two")
+    assert (path / "text").read_text() == "one" and not old.exists()
+    old.mkdir()  # killed behind them
+    (old / "text").write_text("zero")
+    fill(path, "two", may_replace=lambda folder: None)
+    assert (path / "text").read_text() == "two"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_a_killed_process_left_is_cleared_away_and_what_another_writes_is_not(tmp_path):
+    path, left = tmp_path / "folder", tmp_path / ".folder.tiny-imagenet.tmp"
+    (left / "deep").mkdir(parents=True)
+    (left / "deep" / "half").write_text("x")
+    (left / "link").symlink_to(tmp_path)
+    with files.atomic_folder(path) as temporary:
+        assert temporary == left and list(temporary.iterdir()) == []
+        (temporary / "text").write_text("first")
+        with pytest.raises(TinyImageNetError, match="another process is writing"):
+            fill(path, "second")
+    assert (path / "text").read_text() == "first"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_in_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fill("below", "x")
+    assert (tmp_path / "here" / "below" / "text").read_text() == "x"
+    with pytest.raises(TinyImageNetError, match="not empty"):
+        fill(".", "x")
+
+
 def test_what_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TinyImageNetError, match="cannot write"):

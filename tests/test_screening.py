@@ -64,3 +64,43 @@ def test_many_boxes_at_once_and_none():
 def test_small_is_an_area_under_64():
     sizes = np.array([(0, 0, 7, 7), (0, 0, 7, 6), (10, 3, 10, 63), (0, 0, 0, 63)])
     assert screening.is_small(sizes).tolist() == [False, True, True, False]
+
+
+@given(st.tuples(*[st.integers(-20, 84)] * 4), st.integers(1, 70), st.integers(1, 70))
+def test_a_mended_box_has_the_pixels_of_the_image_that_the_box_has(box, width, height):
+    x0, y0, x1, y1 = box
+    columns = np.arange(-100, 200)  # a plane far larger than the image
+    inside = lambda low, high: (columns >= min(low, high)) & (columns <= max(low, high))  # noqa: E731
+    plane = inside(y0, y1)[:, None] & inside(x0, x1)[None, :]
+    expected = plane[100 : 100 + height, 100 : 100 + width]
+    mended, wrong = screening.mend(box, width, height)
+    found = np.zeros((height, width), bool)
+    if mended:
+        found[mended[1] : mended[3] + 1, mended[0] : mended[2] + 1] = True
+        assert 0 <= mended[0] <= mended[2] < width and 0 <= mended[1] <= mended[3] < height
+    np.testing.assert_array_equal(found, expected)
+    assert (wrong == "") == (mended == box)
+
+
+@given(st.tuples(*[st.integers(-20, 84)] * 4))
+def test_screening_of_a_mended_box_matches_a_pixel_count(box):
+    mended, _ = screening.mend(box)
+    if mended:
+        visible, area = counted(mended)
+        assert screening.keep(np.array([mended])).tolist() == [4 * visible >= area]
+
+
+@given(boxes(image=40), st.integers(40, 90), st.integers(40, 90))
+def test_a_scaled_box_is_the_pixels_it_touches(box, width, height):
+    x0, y0, x1, y1 = screening.scale(box, width, height, 16)
+    # The pixel i of 16 covers [i / 16, (i + 1) / 16) of a side, the box's columns [x0 / width, (x1 + 1) / width).
+    for low, high, first, last, side in ((x0, x1, box[0], box[2], width), (y0, y1, box[1], box[3], height)):
+        touched = [i for i in range(16) if i * side < (last + 1) * 16 and (i + 1) * side > first * 16]
+        assert [low, high] == [touched[0], touched[-1]]
+
+
+def test_mending_says_what_was_wrong():
+    assert screening.mend((3, 4, 5, 6)) == ((3, 4, 5, 6), "")
+    assert screening.mend((-3, 4, 5, 64)) == ((0, 4, 5, 63), "sticks out")
+    assert screening.mend((5, 4, 3, 66)) == ((3, 4, 5, 63), "inside out")
+    assert screening.mend((64, 4, 70, 6)) == (None, "outside the image")

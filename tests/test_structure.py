@@ -21,12 +21,19 @@ MAY_IMPORT = {
     "predictions": set(),
     "screening": set(),
     "datum": set(),
-    "dataset": set(),
+    "annotations": set(),
+    "catalogue": {"annotations"},
+    "dataset": {"annotations", "catalogue", "screening"},
+    "loading": {"catalogue", "dataset", "datum", "screening"},
+    "lmdb_writer": set(),
+    "verify": {"datum", "lmdb_reader"},
     "safe_zip": set(),
     "download": {"safe_zip"},
     "lmdb_reader": {"datum"},
     "sample": {"dataset", "screening"},
-    "convert": {"dataset", "datum", "lmdb_reader", "screening"},
+    "convert": {
+        *("annotations", "catalogue", "dataset", "datum", "lmdb_reader", "lmdb_writer", "loading", "screening"),
+    },
     "metrics": {"predictions"},
     "ensemble": {"metrics", "predictions"},
     "prototxt": set(),
@@ -60,6 +67,7 @@ MAY_IMPORT = {
     "train": {
         *("console", "fit", "nets", "outline", "predict", "provenance", "runs", "schedule", "stop", "trainer", "zoo"),
     },
+    "reproduce": {"ensemble", "evaluate", "metrics", "paper", "predictions", "runs", "train", "zoo"},
     "figures": {"metrics", "predictions"},
     "screening_figure": {"dataset", "figures", "screening"},
     "report": {"figures", "metrics", "paper", "predictions", "runs"},
@@ -84,7 +92,7 @@ THIRD_PARTY = {
     "tensorboardX",
     "torch",  # in torch_layers alone, which another Python runs
 }
-STANDARD_ALONE = {"zoo", "paper", "runs", "schedule", "stop"}
+STANDARD_ALONE = {"zoo", "paper", "runs", "schedule", "stop", "annotations", "catalogue", "safe_zip", "reproduce"}
 NUMPY_ALONE = {"metrics", "ensemble", "screening", "predictions"}
 WITH_CAFFE = {
     *("data_timing", "nets", "solvers", "fit", "train", "predict", "generate"),

@@ -1,41 +1,99 @@
 #!/usr/bin/env python3
-"""Converts a data set in Tiny ImageNet's layout to LMDBs, a mean image and a manifest."""
+"""Converts a data set in Tiny ImageNet's layout to LMDBs, a mean image and a manifest; or checks such an output."""
 
+from __future__ import annotations
+
+import os
+import signal
+import sys
 import time
+from fractions import Fraction
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, convert
+from tiny_imagenet import cli, convert, verify
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    return (os.stat(path).st_dev, os.stat(path).st_ino) if os.path.exists(path) else None
 
 
 def main() -> None:
     parser = cli.Parser(__doc__, "tools/convert.py data/tiny-imagenet-200 data/lmdb")
-    parser.add_argument("dataset", metavar="DATASET", help="the folder with wnids.txt, train/, val/ and test/")
-    parser.add_argument("out", metavar="OUT", help="the folder to make; it must not exist or be empty")
+    parser.add_argument(
+        "dataset", metavar="DATASET", nargs="?", help="the folder with wnids.txt, train/, val/ and test/"
+    )
+    parser.add_argument("out", metavar="OUT", nargs="?", help="the folder to make; it must not exist or be empty")
+    parser.add_argument("--verify", metavar="OUT", help="check each record of an output against its manifest instead")
+    parser.add_argument("--replace", action="store_true", help="swap an earlier output in OUT for the new one")
     parser.add_argument("--workers", type=cli.positive_int, metavar="N", help="processes (default: one a core)")
     parser.add_argument("--seed", type=cli.count, default=0, metavar="S", help="of the shuffle (default: 0)")
     parser.add_argument("--encoded", action="store_true", help="keep the image files' bytes: smaller, slower to read")
-    parser.add_argument("--skip-unreadable", action="store_true", help="leave unreadable images out and list them")
-    args = parser.parse_args()
-
-    start = time.monotonic()
-    manifest = convert.convert(
-        args.dataset,
-        args.out,
-        workers=args.workers,
-        seed=args.seed,
-        encoded=args.encoded,
-        skip_unreadable=args.skip_unreadable,
+    parser.add_argument(
+        "--resize", action="store_true", help="make images of another size 64x64 instead of refusing them"
     )
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out and list unreadable images, validation images without a class, annotations without an image",
+    )
+    parser.add_argument(
+        "--crop", type=cli.at_most(convert.SIZE), default=56, metavar="N", help="screening: side of a crop (56)"
+    )
+    parser.add_argument(
+        "--min-visible",
+        type=cli.share,
+        default="1/4",
+        metavar="SHARE",
+        help="screening: what each crop must show (1/4)",
+    )
+    args = parser.parse_args()
+    if args.verify and args.dataset:
+        parser.error(f"--verify takes OUT alone, not {args.dataset!r} as well")
+    if args.verify:
+        for line in verify.verify(args.verify):
+            print(line)
+        return
+    if not args.out:
+        parser.error("DATASET and OUT are needed, or --verify OUT")
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: nothing half-made is left
+    start, before = time.monotonic(), identity(args.out)
+    try:
+        manifest = convert.convert(
+            args.dataset,
+            args.out,
+            workers=args.workers,
+            seed=args.seed,
+            encoded=args.encoded,
+            skip_unreadable=args.skip_unreadable,
+            resize=args.resize,
+            crop=args.crop,
+            min_visible=args.min_visible,
+            replace=args.replace,
+        )
+    except KeyboardInterrupt:
+        state = "as it was" if identity(args.out) == before else "the new output, whole"
+        print(f"{parser.prog}: error: interrupted: {args.out} is {state}", file=sys.stderr)
+        sys.exit(130)
     for name, entry in manifest["lmdbs"].items():
         print(f"{name + '.lmdb':<20}{entry['count']:>8,} images")
-    print(
-        f"{'dropped':<20}{len(manifest['screening']['dropped']):>8,} by screening (the paper, on the real data: 1,535)"
-    )
+    screening = manifest["screening"]
+    default = (args.crop, args.min_visible) == (56, Fraction(1, 4))
+    of_paper = " (the paper, on the real data: 1,535)" if default else f" (crop {args.crop}, {args.min_visible})"
+    print(f"{'dropped':<20}{len(screening['dropped']):>8,} by screening{of_paper}")
     print(f"{'under 8x8':<20}{manifest['small_objects']:>8,} training objects (the paper: 1,891)")
-    if manifest["screening"]["without_box"]:
-        print(f"{'without a box':<20}{manifest['screening']['without_box']:>8,} training images, kept")
-    if manifest["unreadable"]:
-        print(f"{'unreadable':<20}{len(manifest['unreadable']):>8,} images, left out (see {args.out}/manifest.json)")
+    rest = [
+        ("without a box", screening["without_box"], "training images, kept"),
+        ("mended boxes", len(manifest["mended_boxes"]), "lines, put in order, cut or passed over"),
+        ("empty classes", len(manifest["empty_classes"]), "without training images, with their index"),
+        ("resized", len(manifest["resized"]), "images"),
+        ("re-encoded", len(manifest["reencoded"]), "images, kept as PNG"),
+        ("unreadable", len(manifest["unreadable"]), "images, left out"),
+        ("unlabelled", len(manifest["unlabelled"]), "validation images, left out"),
+    ]
+    for what, count, more in rest:
+        if count:
+            print(f"{what:<20}{count:>8,} {more} (see {args.out}/manifest.json)")
     print(f"wrote {args.out} in {time.monotonic() - start:.1f} seconds")
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -32,29 +31,6 @@ def confusion(options: argparse.Namespace) -> None:
 def screening(options: argparse.Namespace) -> None:
     given = options.dataset, options.crop, options.min_visible, options.rows, options.seed
     figures.save(screening_figure.draw(*given), options.out)
-
-
-def at_most(limit: int) -> Callable[[str], int]:
-    """An argparse type: a whole number from 1 to `limit`."""
-
-    def whole(text: str) -> int:
-        value = cli.positive_int(text)
-        if value > limit:
-            raise argparse.ArgumentTypeError(f"{text!r} is too large: at most {limit}")
-        return value
-
-    return whole
-
-
-def share(text: str) -> Fraction:
-    """An argparse type: a share from 0 to 1, as a fraction or a decimal."""
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        value = Fraction(-1)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1, such as 1/4 or 0.25")
-    return value
 
 
 def main() -> None:
@@ -89,18 +65,22 @@ def main() -> None:
     )
     kind.add_argument("dataset", metavar="DATASET", help="the folder with wnids.txt, train/, val/ and test/")
     kind.add_argument(
-        "--crop", type=at_most(dataset.SIZE), default=screening_figure.CROP, metavar="N", help="pixels (default: 56)"
+        "--crop",
+        type=cli.at_most(dataset.SIZE),
+        default=screening_figure.CROP,
+        metavar="N",
+        help="pixels (default: 56)",
     )
     kind.add_argument(
         "--min-visible",
-        type=share,
+        type=cli.share,
         default=Fraction(1, 4),
         metavar="SHARE",
         help="what each crop must show of the box (default: 1/4)",
     )
     kind.add_argument(
         "--rows",
-        type=at_most(screening_figure.MOST_ROWS),
+        type=cli.at_most(screening_figure.MOST_ROWS),
         default=screening_figure.ROWS,
         metavar="N",
         help=f"of each kind, at most {screening_figure.MOST_ROWS} (default: {screening_figure.ROWS})",

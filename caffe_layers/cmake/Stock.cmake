@@ -1,5 +1,7 @@
-# caffe_stock: upstream's caffe program with no layer and no edit of ours beyond what it takes to compile, for
-# tools/benchmark.py to compare with. Made on request alone: cmake --build build --target caffe_stock
+# Upstream's programs with no layer and no edit of ours beyond what it takes to compile, to compare with. Made on request
+# alone, from one compilation of upstream's sources: cmake --build build --target caffe_stock
+#   caffe_stock                                          for tools/benchmark.py
+#   convert_imageset_stock, compute_image_mean_stock     for tests/test_convert_stock.py and tests/convert_speed.py
 
 function(add_caffe_stock)
   set(EDITED ${CMAKE_CURRENT_BINARY_DIR}/stock/edited)
@@ -18,15 +20,22 @@ function(add_caffe_stock)
     DEPENDS ${CAFFE_SOURCE}/src/caffe/proto/caffe.proto
     VERBATIM)
 
-  add_executable(caffe_stock EXCLUDE_FROM_ALL ${UPSTREAM_SOURCES} ${messages}/caffe.pb.cc ${CAFFE_SOURCE}/tools/caffe.cpp)
-  set_target_properties(caffe_stock PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
-  set_source_files_properties(${CAFFE_SOURCE}/tools/caffe.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
-  target_include_directories(caffe_stock PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/stock ${messages} ${CAFFE_SOURCE}/include)
-  target_include_directories(caffe_stock SYSTEM PRIVATE ${OPENBLAS_INCLUDE_DIR} ${HDF5_INCLUDE_DIRS} ${OPENCV_INCLUDE_DIR})
+  # Objects, not a static library: a layer that nothing names must be in the program to register itself.
+  add_library(stock_objects OBJECT EXCLUDE_FROM_ALL ${UPSTREAM_SOURCES} ${messages}/caffe.pb.cc)
+  set_target_properties(stock_objects PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+  target_include_directories(stock_objects PUBLIC ${CMAKE_CURRENT_BINARY_DIR}/stock ${messages} ${CAFFE_SOURCE}/include)
+  target_include_directories(stock_objects SYSTEM PUBLIC ${OPENBLAS_INCLUDE_DIR} ${HDF5_INCLUDE_DIRS}
+                                                         ${OPENCV_INCLUDE_DIR})
   # After the system's own, so that its glog is taken and compat only fills in OpenCV's headers of 2018.
-  target_compile_options(caffe_stock PRIVATE -w "SHELL:-idirafter ${CMAKE_CURRENT_SOURCE_DIR}/caffe_layers/compat")
-  target_compile_definitions(caffe_stock PRIVATE $<TARGET_PROPERTY:caffe_dependencies,INTERFACE_COMPILE_DEFINITIONS>)
-  target_link_libraries(caffe_stock PRIVATE $<TARGET_PROPERTY:caffe_dependencies,INTERFACE_LINK_LIBRARIES>)
+  target_compile_options(stock_objects PUBLIC -w "SHELL:-idirafter ${CMAKE_CURRENT_SOURCE_DIR}/caffe_layers/compat")
+  target_compile_definitions(stock_objects
+                             PUBLIC $<TARGET_PROPERTY:caffe_dependencies,INTERFACE_COMPILE_DEFINITIONS>)
+  target_link_libraries(stock_objects PUBLIC $<TARGET_PROPERTY:caffe_dependencies,INTERFACE_LINK_LIBRARIES>)
+
+  foreach(program caffe convert_imageset compute_image_mean)
+    add_executable(${program}_stock EXCLUDE_FROM_ALL ${CAFFE_SOURCE}/tools/${program}.cpp)
+    target_link_libraries(${program}_stock PRIVATE stock_objects)
+  endforeach()
 endfunction()
 
 add_caffe_stock()

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from typing import NoReturn, TypeVar
 
 from tiny_imagenet.errors import TinyImageNetError
@@ -61,6 +62,29 @@ def positive_float(text: str) -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def at_most(limit: int) -> Callable[[str], int]:
+    """An argparse type: an integer from 1 to `limit`."""
+
+    def whole(text: str) -> int:
+        value = positive_int(text)
+        if value > limit:
+            raise argparse.ArgumentTypeError(f"{text!r} is too large: at most {limit}")
+        return value
+
+    return whole
+
+
+def share(text: str) -> Fraction:
+    """An argparse type: a share from 0 to 1, as a fraction or a decimal."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(-1)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1, such as 1/4 or 0.25")
     return value
 
 

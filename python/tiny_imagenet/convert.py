@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import multiprocessing
+import itertools
 import os
-import random
-import signal
-import threading
-from collections import deque
+import shutil
+import sqlite3
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lmdb
 import numpy as np
 
-from tiny_imagenet import cli, dataset, datum, files, screening
-from tiny_imagenet.dataset import SIZE, Dataset, Record
-from tiny_imagenet.errors import DatasetError
+from tiny_imagenet import annotations, cli, datum, files, lmdb_reader, loading, screening
+from tiny_imagenet.catalogue import Catalogue, Entry
+from tiny_imagenet.dataset import SIZE
+from tiny_imagenet.errors import DatasetError, TinyImageNetError
 from tiny_imagenet.lmdb_reader import FORMAT, MANIFEST
+from tiny_imagenet.lmdb_writer import LmdbWriter
+from tiny_imagenet.loading import Rule
 
-CROP = 56
 MEAN = "mean.binaryproto"
 LMDBS = ("train", "train_screened", "val", "test")
 
-_BATCH = 128
-_COMMIT = 2048
-_SHAPE = (3, SIZE, SIZE)
-
-
-class _Batch(NamedTuple):
-    split: str
-    records: list[Record]
-
-
-class _Loaded(NamedTuple):
-    values: list[bytes | None]
-    errors: list[str]
-    total: np.ndarray
+_INDEX = "index.sqlite"
 
 
 def convert(
@@ -51,215 +36,214 @@ def convert(
     seed: int = 0,
     encoded: bool = False,
     skip_unreadable: bool = False,
+    resize: bool = False,
+    crop: int = screening.CROP,
+    min_visible: Fraction | float = screening.MIN_VISIBLE,
+    replace: bool = False,
 ) -> dict[str, Any]:
     """Write `out`/{train,train_screened,val,test}.lmdb, mean.binaryproto and manifest.json; return the manifest.
 
     A record's key is its index in eight digits, "_" and the image's name; its value is a Datum of 3x64x64 uint8 in
     BGR, or with `encoded` the image file's bytes. The label is the class's index in wnids.txt, -1 in test. Training
-    images are shuffled once with `seed`; train_screened keeps that order without the images that screening drops
-    (section 5.2.1; an image without a box stays). Validation and test images are sorted by name. The mean is that of
-    train.lmdb, from exact sums. The same data set and seed give the same bytes with any number of `workers`
-    (processes; None: one a core), and `out` appears whole or not at all.
+    images are shuffled once: `seed` and an image's name alone decide where it goes among others. train_screened keeps
+    that order without the images that screening drops (section 5.2.1; an image without a box stays). Validation and
+    test images are sorted by name. The mean is that of train.lmdb, from exact sums. The same data set and arguments
+    give the same bytes with any number of `workers`, and `out` appears whole or not at all. Memory does not grow with
+    the number of images, but for the names that the manifest lists.
+
+    Args:
+        root: the data set (`annotations` says what its layout is).
+        out: the folder to make; it must not exist or be empty.
+        workers: processes; None: one a core.
+        seed: of the shuffle.
+        encoded: keep the files' bytes. A file that Caffe would not decode to the same 8-bit image in three channels
+            or in one (16 bits a channel, transparency, turned by its Exif data, resized) is kept as a PNG.
+        skip_unreadable: leave out and list images that cannot be read, validation images without a class and
+            annotations without an image.
+        resize: make images of another size 64x64 and list them, instead of refusing them.
+        crop: of screening: the side of a crop, 1 to 64 pixels.
+        min_visible: the share of an object that each crop must show, 0 to 1.
+        replace: an earlier output in `out` is swapped for the new one, as a whole.
 
     The manifest has: format, source, seed, encoded, image (channels, height, width), classes (index, wnid, words),
     lmdbs (of each: count, and sha256 over the lines "key label" in order), mean (its file), screening (crop,
-    min_visible, the names in dropped, how many images are without_box), small_objects (training boxes under 8x8
-    pixels in area) and unreadable (paths within the data set).
+    min_visible, the names in dropped and in small: training boxes under 8x8 pixels in area; how many images are
+    without_box), small_objects (how many are small), mended_boxes (boxes that are not as in their lines: `Mended`),
+    empty_classes (wnids without training images), and as paths within the data set resized, reencoded, unreadable and
+    unlabelled.
 
     Raises:
         DatasetError: the data set is incomplete, or an image cannot be read and `skip_unreadable` is false.
-        TinyImageNetError: `out` is not empty or cannot be written.
+        TinyImageNetError: `out` is in the way, is being written by another process, or cannot be written.
     """
     if workers is not None and workers < 1:
         raise DatasetError(f"workers is {workers}: at least 1 is needed")
-    data = dataset.read(root)
-    with files.atomic_folder(out) as folder:
+    if not 1 <= crop <= SIZE:
+        raise DatasetError(f"crop is {crop}: 1 to {SIZE} pixels are allowed")
+    if not 0 <= min_visible <= 1:
+        raise DatasetError(f"min_visible is {min_visible}: a share from 0 to 1 is needed")
+    rule = Rule(encoded, resize, crop, Fraction(min_visible).limit_denominator(1_000_000))
+    annotations.read_classes(root)  # most mistakes show here, before anything is written
+    room = 0
+    with files.atomic_folder(out, may_replace if replace else None) as folder:
         try:
-            manifest = _write(data, folder, workers or os.cpu_count() or 1, seed, encoded, skip_unreadable)
-        except lmdb.Error as error:
-            raise DatasetError(f"cannot write the LMDBs of {out}: {error}") from error
-        files.write_json(folder / MANIFEST, manifest)
+            # The pool first: its processes begin while this one reads the annotations.
+            with contextlib.ExitStack() as stack:
+                pool = loading.Pool(workers or os.cpu_count() or 1, rule, folder)
+                stack.callback(pool.close)
+                index = stack.enter_context(Catalogue(root, str(folder / _INDEX), seed, lenient=skip_unreadable))
+                room = _room(index, encoded)
+                least, free = room // 2, shutil.disk_usage(folder).free
+                if free < least:
+                    raise TinyImageNetError(
+                        f"cannot write {out}: {_bytes(room)} are needed there, at least {_bytes(least)}, and "
+                        f"{_bytes(free)} are free: make room or name a folder on another disk"
+                    )
+                manifest = _write(index, folder, pool, seed, rule, skip_unreadable)
+            (folder / _INDEX).unlink()
+            files.write_json(folder / MANIFEST, manifest)
+        except (lmdb.Error, sqlite3.Error, OSError) as error:
+            why = str(error)
+            if shutil.disk_usage(folder).free < 1 << 20:  # which LMDB may have called an input/output error
+                why = f"the disk is full ({why})"
+            if room:
+                why += f"; about {_bytes(room)} are needed there: make room or name a folder on another disk"
+            raise TinyImageNetError(f"cannot write {out}: {why}") from error
     return manifest
 
 
-def _write(
-    data: Dataset, folder: Path, workers: int, seed: int, encoded: bool, skip_unreadable: bool
-) -> dict[str, Any]:
-    train = data.splits["train"]
-    boxed = [record for record in train if record.box]
-    boxes = np.array([record.box for record in boxed], np.int64).reshape(-1, 4)
-    stays = screening.keep(boxes, image=SIZE, crop=CROP)
-    dropped = {record.path for record, stay in zip(boxed, stays) if not stay}
-    small = {record.path for record, is_small in zip(boxed, screening.is_small(boxes)) if is_small}
+def may_replace(out: Path) -> None:
+    """Raise TinyImageNetError unless the folder `out` is a converted data set and nothing besides."""
+    only = "--replace replaces what tools/convert.py made and nothing else; name another folder or remove it first"
+    try:
+        manifest = lmdb_reader.read_manifest(out)
+    except DatasetError as error:
+        raise TinyImageNetError(f"{out} stays as it is, {only} ({error})") from error
+    ours = {MANIFEST, manifest["mean"], *(f"{name}.lmdb" for name in manifest["lmdbs"])}
+    inside = {"data.mdb", "lock.mdb"}
+    for entry in out.iterdir():
+        more = [] if entry.name not in ours else [path for path in entry.glob("*") if path.name not in inside]
+        if entry.name not in ours or more:
+            raise TinyImageNetError(f"{more[0] if more else entry} is not of a converted data set: {only}")
 
-    order = dict(data.splits, train=random.Random(seed).sample(train, len(train)))
-    batches = [
-        _Batch(split, order[split][start : start + _BATCH])
-        for split in dataset.SPLITS
-        for start in range(0, len(order[split]), _BATCH)
-    ]
-    unreadable: list[str] = []
-    total = np.zeros(_SHAPE, np.uint64)
+
+class _Names:
+    """What the manifest lists of the images, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.dropped: list[str] = []
+        self.small: list[str] = []
+        self.without_box = 0
+        self.mended: list[dict[str, Any]] = []
+        self.resized: list[str] = []
+        self.reencoded: list[str] = []
+        self.unreadable: list[str] = []
+
+    def add(self, split: str, batch: list[Entry], loaded: loading.Loaded) -> None:
+        self.mended += [entry._asdict() for entry in loaded.mended]
+        self.resized += [batch[position].path for position in loaded.resized]
+        self.reencoded += [batch[position].path for position in loaded.reencoded]
+        self.unreadable += [batch[position].path for position, _ in loaded.errors]
+        if split == "train":
+            self.dropped += [batch[position].name for position in loaded.dropped]
+            self.small += [batch[position].name for position in loaded.small]
+            self.without_box += len(loaded.without_box)
+
+
+def _write(
+    index: Catalogue, folder: Path, pool: loading.Pool, seed: int, rule: Rule, skip_unreadable: bool
+) -> dict[str, Any]:
+    batches = {split: -(-index.counts[split] // loading.BATCH) for split in annotations.SPLITS}
+    count = sum(batches.values())
+    entries = (batch for split in annotations.SPLITS for batch in _batches(index.entries(split)))
+    names = _Names()
+    total = np.zeros((SIZE, SIZE, 3), np.uint64)
     with contextlib.ExitStack() as stack:
-        writers = {name: stack.enter_context(contextlib.closing(_Writer(folder / f"{name}.lmdb"))) for name in LMDBS}
-        loaded = stack.enter_context(contextlib.closing(_load_all(batches, workers, encoded)))
-        for batch, result in cli.track(loaded, len(batches), "converting (batches)"):
-            if result.errors and not skip_unreadable:
-                raise DatasetError(f"{result.errors[0]} (or leave such images out with --skip-unreadable)")
-            for record, value in zip(batch.records, result.values):
-                if value is None:
-                    unreadable.append(record.path)
-                    continue
-                writers[batch.split].add(record, value)
-                if batch.split == "train" and record.path not in dropped:
-                    writers["train_screened"].add(record, value)
-            if batch.split == "train":
-                total += result.total
+        writers = {name: stack.enter_context(contextlib.closing(LmdbWriter(folder / f"{name}.lmdb"))) for name in LMDBS}
+        tracked = cli.track(pool.load(entries), count, "converting (batches)")
+        for split in annotations.SPLITS:
+            for batch, result, memory in itertools.islice(tracked, batches[split]):
+                if result.errors and not skip_unreadable:
+                    raise DatasetError(f"{result.errors[0][1]} (or leave such images out with --skip-unreadable)")
+                names.add(split, batch, result)
+                records = _records(batch, result, memory)
+                writers[split].add(filter(None, records))
+                if split == "train":
+                    total += result.total.astype(np.uint64)
+                    for position in result.dropped:
+                        records[position] = None
+                    writers["train_screened"].add(filter(None, records))
         for writer in writers.values():
             writer.finish()
-    for split in dataset.SPLITS:
+    for split in annotations.SPLITS:
         if not writers[split].count:
-            raise DatasetError(f"no image of {data.root / split} can be read: unpack the archive again")
-    datum.write_mean(folder / MEAN, (total.astype(np.float64) / writers["train"].count).astype(np.float32))
+            raise DatasetError(f"no image of {index.root / split} can be read: unpack the archive again")
+    mean = (total.astype(np.float64) / writers["train"].count).astype(np.float32)
+    datum.write_mean(folder / MEAN, mean.transpose(2, 0, 1))
 
-    lost = set(unreadable)
+    def within(paths: list[str]) -> list[str]:
+        return sorted(Path(path).relative_to(index.root).as_posix() for path in paths)
+
+    repeated = [
+        loading.Mended(name, line, "a second line", None, "the first counts")._asdict() for name, line in index.repeated
+    ]
     return {
         "format": FORMAT,
-        "source": str(data.root.resolve()),
+        "source": str(index.root.resolve()),
         "seed": seed,
-        "encoded": encoded,
+        "encoded": rule.encoded,
         "image": {"channels": 3, "height": SIZE, "width": SIZE},
-        "classes": [{"index": index, **entry._asdict()} for index, entry in enumerate(data.classes)],
+        "classes": [{"index": number, **entry._asdict()} for number, entry in enumerate(index.classes)],
         "lmdbs": {name: {"count": writer.count, "sha256": writer.sha256} for name, writer in writers.items()},
         "mean": MEAN,
         "screening": {
-            "crop": CROP,
-            "min_visible": str(screening.MIN_VISIBLE),
-            "dropped": [record.name for record in train if record.path in dropped - lost],
-            "without_box": sum(not record.box and record.path not in lost for record in train),
+            "crop": rule.crop,
+            "min_visible": str(rule.min_visible),
+            "dropped": sorted(names.dropped, key=os.fsencode),
+            "without_box": names.without_box,
+            "small": sorted(names.small, key=os.fsencode),
         },
-        "small_objects": len(small - lost),
-        "unreadable": sorted(Path(path).relative_to(data.root).as_posix() for path in unreadable),
+        "small_objects": len(names.small),
+        "mended_boxes": sorted(names.mended + repeated, key=lambda entry: entry["line"]),
+        "empty_classes": index.empty,
+        "resized": within(names.resized),
+        "reencoded": within(names.reencoded),
+        "unreadable": sorted([*within(names.unreadable), *index.missing]),
+        "unlabelled": index.unlabelled,
     }
 
 
-class _Writer:
-    """An LMDB in the making. Records are committed in fixed groups, so that equal records give equal files."""
-
-    def __init__(self, path: Path):
-        path.mkdir()
-        # One writer in a private folder needs no lock file, and one that travels with the data could only be stale.
-        self._environment = lmdb.open(str(path), map_size=64 << 20, lock=False, sync=False, metasync=False)
-        self._pending: list[tuple[bytes, bytes]] = []
-        self._hash = hashlib.sha256()
-        self.count = 0
-
-    def add(self, record: Record, value: bytes) -> None:
-        key = os.fsencode(f"{self.count:08d}_{record.name}")
-        self._hash.update(b"%s %d\n" % (key, record.label))
-        self._pending.append((key, value))
-        self.count += 1
-        if len(self._pending) == _COMMIT:
-            self._commit()
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def finish(self) -> None:
-        self._commit()
-        self._environment.sync(True)
-
-    def close(self) -> None:
-        self._environment.close()
-
-    def _commit(self) -> None:
-        while True:
-            try:
-                with self._environment.begin(write=True) as transaction:
-                    for key, value in self._pending:
-                        transaction.put(key, value, append=True)
-                self._pending.clear()
-                return
-            except lmdb.MapFullError:
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    while batch := list(itertools.islice(entries, loading.BATCH)):
+        yield batch
 
 
-def _load_all(batches: list[_Batch], workers: int, encoded: bool) -> Iterator[tuple[_Batch, _Loaded]]:
-    """Yield each batch with what `_load` makes of it, in order; few batches are under way at a time."""
-    workers = min(workers, len(batches))
-    if workers == 1:
-        for batch in batches:
-            yield batch, _load(batch.records, encoded)
-        return
-    # Fresh processes, not forks: a fork of a process with threads (OpenBLAS has some) can hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
-    waiting: deque[tuple[_Batch, Future[_Loaded]]] = deque()
-    try:
-        for batch in batches:
-            with _no_interrupt():
-                waiting.append((batch, pool.submit(_load, batch.records, encoded)))
-            if len(waiting) > 2 * workers:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    except BrokenProcessPool as error:
-        raise DatasetError(
-            "a worker process ended early (out of memory, or started by a script without "
-            'an `if __name__ == "__main__":` line): try fewer workers, or 1, which needs no other process'
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _load(records: list[Record], encoded: bool) -> _Loaded:
-    """The Datums of `records` (None where unreadable), the errors and the sum of the images, uint64 (3, 64, 64)."""
-    values: list[bytes | None] = []
-    errors = []
-    images = []
-    for record in records:
-        try:
-            content = dataset.read_bytes(record.path)
-            image = dataset.decode_image(content, record.path).transpose(2, 0, 1)
-        except DatasetError as error:
-            values.append(None)
-            errors.append(str(error))
+def _records(
+    batch: list[Entry], loaded: loading.Loaded, memory: memoryview
+) -> list[tuple[bytes, int, memoryview] | None]:
+    """Name, label and Datum of each entry of a batch, whose Datums are in `memory`; None where it is unreadable."""
+    records: list[tuple[bytes, int, memoryview] | None] = []
+    at = 0
+    for entry, size in zip(batch, loaded.sizes):
+        if size < 0:
+            records.append(None)
             continue
-        images.append(image)
-        values.append(
-            datum.encode_file(content, _SHAPE, record.label) if encoded else datum.encode(image, record.label)
-        )
-    total = np.sum(images, axis=0, dtype=np.uint64) if images else np.zeros(_SHAPE, np.uint64)
-    return _Loaded(values, errors, total)
+        records.append((os.fsencode(entry.name), entry.label, memory[at : at + size]))
+        at += size
+    return records
 
 
-@contextlib.contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Put off Ctrl-C. Processes started meanwhile never see it: the parent does, and ends them."""
-    seen = []
-    in_main = threading.current_thread() is threading.main_thread()
-    # Blocking is what a child inherits; the handler is for this process, whose other threads may take the signal.
-    handler = signal.signal(signal.SIGINT, lambda *_: seen.append(True)) if in_main else None
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if in_main:
-            signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
-    if seen:
-        raise KeyboardInterrupt
+def _room(index: Catalogue, encoded: bool) -> int:
+    """About how many bytes the output takes: all images once, those for training twice."""
+    size = 3 * SIZE * SIZE
+    if encoded:
+        some = list(itertools.islice(index.entries("train"), 100))
+        sizes = [os.stat(entry.path).st_size for entry in some if os.path.exists(entry.path)] or [0]
+        size = sum(sizes) // len(sizes)
+    if size > 2000:  # LMDB gives what is larger whole pages
+        size = -(-(size + 50) // 4096) * 4096
+    return (sum(index.counts.values()) + index.counts["train"]) * (size + 100)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    if parent is not None:
-        threading.Thread(target=watch, daemon=True).start()
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -6,6 +6,7 @@ the bytes are the same as Caffe's and importing pycaffe beside this module does 
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -73,18 +74,23 @@ BlobShape, BlobProto, Datum = _classes["BlobShape"], _classes["BlobProto"], _cla
 
 def encode(image: np.ndarray, label: int) -> bytes:
     """A Datum of the uint8 image (channels, height, width) and the label (-1: unknown)."""
-    channels, height, width = image.shape
-    return Datum(
-        channels=channels, height=height, width=width, data=image.tobytes(), label=label, encoded=False
-    ).SerializeToString()
+    start, end = frame(image.shape, image.size, label, False)
+    return start + image.tobytes() + end
 
 
 def encode_file(data: bytes, shape: tuple[int, int, int], label: int) -> bytes:
     """A Datum that holds an image file's bytes; `shape` is that of the decoded image (channels, height, width)."""
+    start, end = frame(shape, len(data), label, True)
+    return start + data + end
+
+
+@functools.lru_cache(maxsize=1024)
+def frame(shape: tuple[int, int, int], size: int, label: int, encoded: bool) -> tuple[bytes, bytes]:
+    """What stands before and after the `size` bytes of data in a serialized Datum."""
     channels, height, width = shape
-    return Datum(
-        channels=channels, height=height, width=width, data=data, label=label, encoded=True
-    ).SerializeToString()
+    whole = Datum(channels=channels, height=height, width=width, data=bytes(size), label=label, encoded=encoded)
+    end = Datum(label=label, encoded=encoded).SerializeToString()
+    return whole.SerializeToString()[: -size - len(end)], end
 
 
 def decode(data: bytes) -> tuple[np.ndarray, int]:
@@ -112,6 +118,11 @@ def inspect(data: bytes) -> tuple[tuple[int, int, int], int]:
         height, width, channels = _decode_file(datum.data).shape
         return (channels, height, width), datum.label
     return _raw_shape(datum), datum.label
+
+
+def is_encoded(data: bytes) -> bool:
+    """Whether a serialized Datum holds an image file's bytes. DatasetError where it is no Datum."""
+    return bool(_parse(data).encoded)
 
 
 def _parse(data: bytes) -> Any:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
+import fcntl
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tiny_imagenet.errors import TinyImageNetError
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextlib.contextmanager
@@ -38,28 +42,124 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str], may_replace: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that takes its name when the block ends without an error.
 
+    Without `may_replace`, `path` must not exist or be an empty folder. With it, an old folder is swapped for the new
+    one in one step and then removed; `may_replace` is called with it beforehand and raises where it must stay.
+
+    The temporary folder is .NAME.tiny-imagenet.tmp, locked (flock) while a process writes it. One that a killed
+    process left behind is emptied and taken over, so the next call for the same `path` clears away what the last left.
+
     Raises:
-        TinyImageNetError: `path` exists and is not an empty folder, or cannot be written.
+        TinyImageNetError: `path` is in the way, another process is writing it, or it cannot be written.
     """
-    final = Path(path)
-    if final.exists() and not (final.is_dir() and not any(final.iterdir())):
-        raise TinyImageNetError(f"{final} exists and is not empty: name another folder or remove it first")
+    final = Path(os.path.realpath(path))
+    temporary, old = (final.with_name(f".{final.name}.tiny-imagenet.{end}") for end in ("tmp", "old"))
+    locks: list[int] = []
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
+        locks.append(_take(temporary, path))
+        if old.exists():  # a swap in two steps was cut off (see `_swap`)
+            if final.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.rename(old, final)
+        if not _is_free(final):
+            if may_replace is None or not final.is_dir():
+                raise TinyImageNetError(f"{path} exists and is not empty: name another folder or remove it first")
+            may_replace(final)
         temporary.chmod(0o755)
-    except OSError as error:
-        raise TinyImageNetError(f"cannot write {final}: {error.strerror or error}") from error
-    try:
         yield temporary
-        os.replace(temporary, final)
+        _sync(temporary)
+        if _is_free(final):
+            os.replace(temporary, final)
+        elif may_replace is None:
+            raise TinyImageNetError(f"{path} has been made meanwhile: name another folder or remove it first")
+        else:
+            locks.append(_lock(final, path))  # it is going to have the temporary name
+            _swap(temporary, final, old)
+        _sync(final.parent)
     except OSError as error:
-        raise TinyImageNetError(f"cannot write {final}: {error.strerror or error}") from error
+        raise TinyImageNetError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if any(_is_at(lock, temporary) for lock in locks):  # else it is another process's by now
+            shutil.rmtree(temporary, ignore_errors=True)
+        for lock in locks:
+            os.close(lock)
+
+
+def _is_free(final: Path) -> bool:
+    """Whether a folder can be renamed to `final` without anything being lost."""
+    return not final.exists() or (final.is_dir() and not any(final.iterdir()))
+
+
+def _take(folder: Path, path: str | os.PathLike[str]) -> int:
+    """Make `folder`, or empty the one that is there, and return the descriptor that holds its lock."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(0o700)
+        try:
+            lock = _lock(folder, path)
+        except FileNotFoundError:
+            continue
+        if _is_at(lock, folder):
+            break
+        os.close(lock)  # whoever had it took it away after we opened it
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
+    return lock
+
+
+def _lock(folder: Path, path: str | os.PathLike[str]) -> int:
+    """A descriptor of `folder` that holds its lock, until it is closed or the process ends."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise TinyImageNetError(
+            f"another process is writing {path} at this moment: wait for it or name another folder"
+        ) from error
+    except OSError:
+        pass  # a file system without locks: two at once go unnoticed there
+    return lock
+
+
+def _is_at(lock: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), os.lstat(folder))
+    except OSError:
+        return False
+
+
+def _swap(new: Path, final: Path, old: Path) -> None:
+    """Give `new` the name `final`; what had that name ends as `new` or is removed.
+
+    One step where the kernel and the file system can exchange names. Elsewhere two renames: a process killed between
+    them leaves the old folder as `old`, which the next `atomic_folder` puts back.
+    """
+    if _exchange(new, final):
+        return  # the old one has the temporary name now and goes as that
+    os.rename(final, old)
+    os.rename(new, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # glibc 2.28 and later
+    if renameat2 is None:
+        return False
+    names = (ctypes.c_char_p(os.fsencode(one)), ctypes.c_char_p(os.fsencode(other)))
+    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # not in this kernel or on this file system
+        return False
+    raise OSError(code, os.strerror(code), str(other))
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -76,7 +176,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2)  # piece by piece: the text of a large value would take more memory than it
+        file.write("\n")
 
 
 def _sync(path: Path) -> None:

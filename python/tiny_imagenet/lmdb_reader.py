@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,18 +67,66 @@ _NEEDED: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def count(path: str | os.PathLike[str]) -> int:
     """How many records the LMDB folder `path` has; DatasetError where it is none."""
-    with _open(path) as environment:
-        return environment.stat()["entries"]
+    file = _open(path)
+    return file.environment.stat()["entries"]
 
 
 def records(path: str | os.PathLike[str]) -> Iterator[tuple[str, int, np.ndarray]]:
     """Yield key, label (-1: unknown) and image, uint8 (channels, height, width) in BGR, in the order of the keys.
+
+        for key, label, image in lmdb_reader.records("data/val.lmdb"):
+            plt.imshow(image.transpose(1, 2, 0)[:, :, ::-1])  # height, width, RGB
+
+    `Records` gives one by its number.
 
     Raises:
         DatasetError: `path` is no LMDB folder, or a record is no Datum; the message names the record.
     """
     for name, (image, label) in _each(path, datum.decode):
         yield name, label, image
+
+
+class Records(Sequence[tuple[str, int, np.ndarray]]):
+    """The records of an LMDB folder by number, as `records` yields them.
+
+        val = lmdb_reader.Records("data/val.lmdb")
+        len(val)  # 10000
+        key, label, image = val[-1]
+        val[:3]  # a list of the first three
+
+    The file is open for as long as the object is there; nothing is read before it is asked for.
+
+    Raises:
+        DatasetError: `path` is no LMDB folder; later, a record is no Datum or not where its number says.
+        IndexError: there is no record of that number.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = path
+        self._file = _open(path)
+        self._count = self._file.environment.stat()["entries"]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index):  # a number, or a slice
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(self._count))]
+        number = index + self._count if index < 0 else index
+        if not 0 <= number < self._count:
+            raise IndexError(f"record {index} of {self.path}, which has {self._count}")
+        with self._file.environment.begin() as transaction, transaction.cursor() as cursor:
+            prefix = b"%08d_" % number
+            if not cursor.set_range(prefix) or not cursor.key().startswith(prefix):
+                raise DatasetError(f"{self.path} has no record {number:08d}_NAME: convert the data set again")
+            name, value = os.fsdecode(cursor.key()), cursor.value()
+        image, label = _named(self.path, name, datum.decode, value)
+        return name, label, image
+
+
+def raw_records(path: str | os.PathLike[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield key and value as they stand. Raises DatasetError where `path` is no LMDB folder or is damaged."""
+    return _each(path, bytes)
 
 
 def check(path: str | os.PathLike[str], shape: tuple[int, int, int], classes: int) -> int:
@@ -104,19 +154,58 @@ def check(path: str | os.PathLike[str], shape: tuple[int, int, int], classes: in
 
 def _each(path: str | os.PathLike[str], read: Callable[[bytes], T]) -> Iterator[tuple[str, T]]:
     """Yield each record's key and what `read` makes of its value; DatasetError names the record it fails on."""
-    with _open(path) as environment, environment.begin() as transaction:
-        for key, value in transaction.cursor():
-            name = os.fsdecode(key)
+    file = _open(path)
+    with file.environment.begin() as transaction:
+        cursor = iter(transaction.cursor())
+        while True:
             try:
-                result = read(value)
-            except DatasetError as error:
-                raise DatasetError(f"{path}, record {name}: {error}") from error
-            yield name, result
+                key, value = next(cursor)
+            except StopIteration:
+                return
+            except lmdb.Error as error:
+                raise DatasetError(f"the LMDB {path} is damaged: {error}; convert the data set again") from error
+            name = os.fsdecode(key)
+            yield name, _named(path, name, read, value)
 
 
-def _open(path: str | os.PathLike[str]) -> lmdb.Environment:
-    if not (Path(path) / "data.mdb").is_file():
-        raise DatasetError(f"{path} is not an LMDB folder (no data.mdb): tools/convert.py DATASET OUT makes them")
+def _named(path: str | os.PathLike[str], name: str, read: Callable[[bytes], T], value: bytes) -> T:
+    try:
+        return read(value)
+    except DatasetError as error:
+        raise DatasetError(f"{path}, record {name}: {error}") from error
+
+
+class _File:
+    """An LMDB that is open for as long as somebody has this object."""
+
+    def __init__(self, environment: lmdb.Environment):
+        self.environment = environment
+
+    def __del__(self) -> None:
+        self.environment.close()
+
+
+# LMDB refuses to open a file twice in a process: all who read it share what is open.
+_files: weakref.WeakValueDictionary[tuple[int, int], _File] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def _open(path: str | os.PathLike[str]) -> _File:
+    try:
+        status = os.stat(Path(path) / "data.mdb")
+    except OSError as error:
+        raise DatasetError(
+            f"{path} is not an LMDB folder (no data.mdb): tools/convert.py DATASET OUT makes them"
+        ) from error
+    key = status.st_dev, status.st_ino
+    with _lock:
+        file = _files.get(key)
+        if file is None:
+            file = _files[key] = _File(_open_file(path))
+    return file
+
+
+def _open_file(path: str | os.PathLike[str]) -> lmdb.Environment:
     try:
         # Without the lock file a read-only folder will do, and a reader of Caffe's in this process is not disturbed.
         environment = lmdb.open(os.fspath(path), readonly=True, lock=False)

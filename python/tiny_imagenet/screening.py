@@ -10,8 +10,10 @@ from fractions import Fraction
 
 import numpy as np
 
+CROP = 56
 MIN_VISIBLE = Fraction(1, 4)
 SMALL_AREA = 8 * 8
+Box = tuple[int, int, int, int]
 
 
 def area(boxes: np.ndarray) -> np.ndarray:
@@ -20,18 +22,20 @@ def area(boxes: np.ndarray) -> np.ndarray:
     return (x1 - x0 + 1) * (y1 - y0 + 1)
 
 
-def worst_pixels(boxes: np.ndarray, image: int = 64, crop: int = 56) -> np.ndarray:
+def worst_pixels(boxes: np.ndarray, image: int = 64, crop: int = CROP) -> np.ndarray:
     """The fewest pixels of each box that a crop can show, int64 (n,)."""
     x0, y0, x1, y1 = _columns(boxes)
     return _worst_length(x0, x1, image, crop) * _worst_length(y0, y1, image, crop)
 
 
-def worst_visible(boxes: np.ndarray, image: int = 64, crop: int = 56) -> np.ndarray:
+def worst_visible(boxes: np.ndarray, image: int = 64, crop: int = CROP) -> np.ndarray:
     """The smallest share of each box's area that a crop can show, float64 (n,); `keep` compares exactly."""
     return worst_pixels(boxes, image, crop) / area(boxes)
 
 
-def keep(boxes: np.ndarray, image: int = 64, crop: int = 56, min_visible: Fraction | float = MIN_VISIBLE) -> np.ndarray:
+def keep(
+    boxes: np.ndarray, image: int = 64, crop: int = CROP, min_visible: Fraction | float = MIN_VISIBLE
+) -> np.ndarray:
     """True for each box of which every crop shows at least `min_visible`, bool (n,); in whole numbers, so exact."""
     share = Fraction(min_visible).limit_denominator(1_000_000)
     return worst_pixels(boxes, image, crop) * share.denominator >= area(boxes) * share.numerator
@@ -40,6 +44,33 @@ def keep(boxes: np.ndarray, image: int = 64, crop: int = 56, min_visible: Fracti
 def is_small(boxes: np.ndarray) -> np.ndarray:
     """True for each box with an area under 8 x 8 pixels, bool (n,)."""
     return area(boxes) < SMALL_AREA
+
+
+def mend(box: Box, width: int = 64, height: int = 64) -> tuple[Box | None, str]:
+    """A box as it can be in a picture of `width` x `height` pixels, and what was wrong with it ("": nothing).
+
+    Corners that are the wrong way round are put in order and what sticks out is cut off. A box that is wholly outside
+    becomes None.
+    """
+    x0, y0, x1, y1 = box
+    if 0 <= x0 <= x1 < width and 0 <= y0 <= y1 < height:
+        return box, ""
+    wrong = "inside out" if x0 > x1 or y0 > y1 else "sticks out"
+    (x0, x1), (y0, y1) = sorted((x0, x1)), sorted((y0, y1))
+    if x1 < 0 or y1 < 0 or x0 >= width or y0 >= height:
+        return None, "outside the image"
+    return (max(x0, 0), max(y0, 0), min(x1, width - 1), min(y1, height - 1)), wrong
+
+
+def scale(box: Box, width: int, height: int, image: int = 64) -> Box:
+    """The pixels that a box in a picture of `width` x `height` touches when that is resized to `image` x `image`."""
+    x0, y0, x1, y1 = box
+    return (
+        x0 * image // width,
+        y0 * image // height,
+        -(-(x1 + 1) * image // width) - 1,
+        -(-(y1 + 1) * image // height) - 1,
+    )
 
 
 def _worst_length(low: np.ndarray, high: np.ndarray, image: int, crop: int) -> np.ndarray:

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""The paper's experiment from one data folder: every model and its stages, evaluation, ensembles, Table 2."""
+
+import sys
+from pathlib import Path
+
+import _venv  # noqa: F401
+from tiny_imagenet import cli, zoo
+from tiny_imagenet.errors import TinyImageNetError
+
+PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
+
+
+def main():
+    parser = cli.Parser(__doc__, "tools/reproduce.py --data data --out runs/paper --seeds 3")
+    parser.add_argument("models", metavar="MODEL", nargs="*", help="model1 ... model9 (default: all nine)")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="what tools/convert.py wrote")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="of runs and table; what is done there is not done again"
+    )
+    parser.add_argument("--seeds", type=cli.positive_int, default=1, metavar="N", help="trainings of each model (1)")
+    parser.add_argument("--first-seed", type=cli.count, default=1, metavar="S", help="their seeds count from here (1)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=cli.positive_int, metavar="N", help="of each training (the solvers')")
+    length.add_argument("--max-iter", type=cli.positive_int, metavar="N", help="iterations of each training")
+    parser.add_argument("--batch", type=cli.positive_int, metavar="N", help="images an iteration (the files')")
+    parser.add_argument("--base-lr", type=cli.positive_float, metavar="RATE", help="rate to begin with (the files')")
+    parser.add_argument("--no-stages", action="store_true", help="train deep nets from random weights at once")
+    parser.add_argument("--quiet", action="store_true", help="say nothing of the trainings on the way")
+    args = parser.parse_args()
+    names = args.models or list(zoo.MODELS)
+    for name in names:
+        zoo.get(name)
+
+    from tiny_imagenet import reproduce  # after the arguments: Caffe takes a moment to load
+    from tiny_imagenet.train import Options
+
+    options = Options(
+        data=args.data,
+        run=args.out,
+        epochs=args.epochs,
+        max_iter=args.max_iter,
+        batch=args.batch,
+        base_lr=args.base_lr,
+        staged=not args.no_stages,
+        quiet=args.quiet,
+        prototxt=PROTOTXT,
+    )
+    rows = reproduce.reproduce(args.out, options, names, range(args.first_seed, args.first_seed + args.seeds))
+    sys.stdout.write(reproduce.markdown(rows))
+    failed = sum(len(row.failed) for row in rows)
+    if failed:
+        raise TinyImageNetError(
+            f"{failed} trainings failed (see {args.out}/table2.md); the same command tries them again"
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main)
