@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "train": {
         *("console", "fit", "nets", "outline", "predict", "provenance", "runs", "schedule", "stop", "trainer", "zoo"),
     },
-    "reproduce": {"ensemble", "evaluate", "metrics", "paper", "predictions", "runs", "train", "zoo"},
+    "reproduce": {"ensemble", "evaluate", "lmdb_reader", "metrics", "paper", "predictions", "runs", "train", "zoo"},
     "figures": {"metrics", "predictions"},
     "screening_figure": {"dataset", "figures", "screening"},
     "report": {"figures", "metrics", "paper", "predictions", "runs"},
