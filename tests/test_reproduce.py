@@ -95,7 +95,7 @@ def test_what_is_done_is_not_done_again(made, data, prototxt, monkeypatch):
 
 def test_an_experiment_that_is_stopped_goes_on(options, made, tmp_path, monkeypatch):
     class Sometimes:
-        lives = iter([3, 2])
+        lives = iter([3, 1000, 2])
 
         def __enter__(self):
             self.left = next(self.lives, 1000)
