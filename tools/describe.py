@@ -59,6 +59,7 @@ def main():
 
     from tiny_imagenet import describe, outline  # after the arguments: Caffe takes a moment to load
 
+    describe.quiet()
     shapes = dict(args.shape)
     if args.check:
         return check(args, shapes)

@@ -64,6 +64,11 @@ class Source:
         return states[0] if states else caffe_pb2.NetState()
 
 
+def quiet() -> None:
+    """Let Caffe say nothing but errors in this process: it has something to say of each old format."""
+    caffe.log_level("error")
+
+
 def is_solver(text: str) -> bool:
     """Whether a prototxt is a solver's: more of its fields are a solver's than a net's."""
     names = prototxt.top_fields(text)
@@ -101,7 +106,6 @@ def load(what: str, models: Path) -> Source:
     Raises:
         NetError: neither a model nor a file, or one that does not parse.
     """
-    caffe.log_level("error")  # of old formats it has something to say for each
     path = find(what, models)
     folder = path.resolve().parent
     model = folder.name if folder.parent == models.resolve() else None
