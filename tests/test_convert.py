@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from conftest import interruptible
-from tiny_imagenet import convert, dataset, datum, lmdb_reader, lmdb_writer, sample, screening
+from tiny_imagenet import convert, dataset, datum, lmdb_reader, lmdb_writer, pool, sample, screening
 from tiny_imagenet.errors import DatasetError, TinyImageNetError
 from tiny_imagenet.lmdb_writer import LmdbWriter
 
@@ -102,12 +102,14 @@ def test_manifest(source, converted):
     assert manifest["seed"] == 7
     assert manifest["image"] == {"channels": 3, "height": 64, "width": 64}
     assert manifest["classes"][3] == {"index": 3, "wnid": "n00000003", "words": "three"}
-    for key in ("unreadable", "unlabelled", "mended_boxes", "empty_classes", "resized", "reencoded"):
+    for key in ("unreadable", "unlabelled", "missing", "mended_boxes", "empty_classes", "resized", "reencoded"):
         assert manifest[key] == []
     assert list(manifest["lmdbs"]) == ["train", "train_screened", "val", "test"]
     for name, entry in manifest["lmdbs"].items():
         lines = "".join(f"{key} {label}\n" for key, label, _ in lmdb_reader.records(out / f"{name}.lmdb"))
         assert entry["sha256"] == hashlib.sha256(lines.encode()).hexdigest()
+        digests = [hashlib.sha256(value).digest() for _, value in lmdb_reader.raw_records(out / f"{name}.lmdb")]
+        assert entry["values_sha256"] == hashlib.sha256(b"".join(digests)).hexdigest()
     found = {path.name for path in out.rglob("*") if path.is_file()}
     assert found == {"data.mdb", "manifest.json", "mean.binaryproto"}
 
@@ -134,7 +136,10 @@ def test_bytes_do_not_depend_on_workers(source, converted, tmp_path, encoded):
 def test_encoded_keeps_the_files_bytes(source, converted, tmp_path):
     out, manifest = converted
     found = convert.convert(source, tmp_path / "x", workers=1, seed=7, encoded=True)
-    assert found == {**manifest, "encoded": True}
+    for name, entry in found["lmdbs"].items():
+        assert entry.pop("values_sha256") != manifest["lmdbs"][name]["values_sha256"]
+    lmdbs = {name: {"count": e["count"], "sha256": e["sha256"]} for name, e in manifest["lmdbs"].items()}
+    assert found == {**manifest, "encoded": True, "lmdbs": lmdbs}
     for (key, _), (_, label, image), (other, value) in zip(
         raw(out / "val.lmdb"), lmdb_reader.records(tmp_path / "x" / "val.lmdb"), raw(tmp_path / "x" / "val.lmdb")
     ):
@@ -186,6 +191,8 @@ def test_lmdb_grows_and_its_bytes_depend_on_the_records_alone(tmp_path, monkeypa
     assert raw(tmp_path / "x.lmdb") == [(b"%08d_%b" % (i, name), value) for i, (name, _, value) in enumerate(records)]
     lines = b"".join(b"%08d_%b %d\n" % (i, name, label) for i, (name, label, _) in enumerate(records))
     assert (writer.count, writer.sha256) == (len(records), hashlib.sha256(lines).hexdigest())
+    digests = b"".join(hashlib.sha256(value).digest() for _, _, value in records)
+    assert writer.values_sha256 == hashlib.sha256(digests).hexdigest()
     written(tmp_path / "y.lmdb", records, parts=7)
     assert contents(tmp_path / "x.lmdb") == contents(tmp_path / "y.lmdb")
 
@@ -342,6 +349,98 @@ def test_script_bad_use(source, tmp_path, arguments):
     assert failed.returncode == 2
     assert failed.stderr.count("\n") == 1
     assert arguments[0] in failed.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# Runs a script, with Ctrl-C at the moment when it imports a module.
+INTERRUPTED = """
+import os, runpy, sys
+script, name, *sys.argv[1:] = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(script))
+class Finder:
+    def find_spec(self, module, path=None, target=None):
+        if module == name:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+sys.argv[0] = script
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["numpy", "cv2", "lmdb"])
+def test_interrupted_while_modules_load(source, tmp_path, module):
+    arguments = [sys.executable, "-c", INTERRUPTED, "tools/convert.py", module, source, tmp_path / "x"]
+    done = subprocess.run(list(map(str, arguments)), cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "convert.py: error: interrupted\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stdout", ["closed", "/dev/full", "ascii"])
+def test_a_finished_output_is_no_failure_where_nobody_can_read_of_it(source, tmp_path, stdout):
+    out = tmp_path / ("x" if stdout != "ascii" else os.fsdecode(b"x\xff"))
+    redirection = {"closed": ">&-", "/dev/full": ">/dev/full", "ascii": ""}[stdout]
+    line = ["sh", "-c", f'"$@" {redirection}', "sh", *command(source, out, "--workers", 1)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (b"\\udcff in" in done.stdout) == (stdout == "ascii")
+    assert lmdb_reader.count(out / "train.lmdb") == 420
+
+
+def test_an_output_within_the_data_set_is_refused(source, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(source)
+    before = contents(source)
+    for out in (source, source / "out", link / "train" / "lmdb"):
+        with pytest.raises(TinyImageNetError, match="is within the data set .*: name a folder elsewhere"):
+            convert.convert(source, out)
+    assert contents(source) == before
+
+
+def test_the_share_of_screening_is_exact(source, tmp_path):
+    share = Fraction(1, 3) + Fraction(1, 10**9)
+    manifest = convert.convert(source, tmp_path / "x", workers=1, min_visible=share)
+    assert Fraction(manifest["screening"]["min_visible"]) == share
+
+
+def test_no_more_processes_than_cores_or_batches(source, tmp_path, monkeypatch):
+    started = []
+    real = pool.Pool._start
+    monkeypatch.setattr(pool.Pool, "_start", lambda self, count: started.append(count) or real(self, count))
+    monkeypatch.setattr(pool.os, "cpu_count", lambda: 2)
+    convert.convert(source, tmp_path / "x", workers=1000)
+    assert started == [2, 4]  # 420 images in four batches, 30 and 20 in one each
+    convert.convert(source, tmp_path / "y", workers=3)
+    assert started[2:] == [2, 1]
+    assert contents(tmp_path / "x") == contents(tmp_path / "y")
+
+
+def test_a_daemonic_process_is_told_to_use_one_worker(source, tmp_path, monkeypatch):
+    monkeypatch.setitem(pool.multiprocessing.current_process()._config, "daemon", True)
+    with pytest.raises(DatasetError, match="this process may start no others .*workers=1, which needs none"):
+        convert.convert(source, tmp_path / "x", workers=2)
+    convert.convert(source, tmp_path / "x", workers=1)
+
+
+def test_a_script_without_a_guard_is_told_so(source, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom tiny_imagenet import convert\nconvert.convert(sys.argv[1], sys.argv[2], workers=2)\n"
+    )
+    done = subprocess.run([sys.executable, script, source, tmp_path / "x"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "this process may start no others" in done.stderr  # in the worker
+    assert "a worker process ended early" in done.stderr.splitlines()[-1]
+    assert "another process is writing" not in done.stderr
+    assert list(tmp_path.iterdir()) == [script]
+
+
+def test_a_full_memory_is_one_line(source, tmp_path, monkeypatch):
+    def decode(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(dataset, "decode_image", decode)
+    with pytest.raises(TinyImageNetError, match="the memory is full: use fewer workers"):
+        convert.convert(source, tmp_path / "x", workers=1)
     assert not list(tmp_path.iterdir())
 
 

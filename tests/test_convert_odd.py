@@ -158,8 +158,8 @@ def test_what_cannot_be_used_is_left_out_when_asked(root, tmp_path):
     save(root / "test" / "images" / "wide.png", picture(1, (64, 70, 3)))
     manifest = convert.convert(root, tmp_path / "x", workers=1, skip_unreadable=True)
     assert manifest["unlabelled"] == [f"val/images/{orphan}"]
-    unreadable = ["test/images/wide.png", f"train/{ONE}/images/folder.JPEG", "val/images/gone.JPEG"]
-    assert manifest["unreadable"] == unreadable
+    assert manifest["unreadable"] == ["test/images/wide.png", f"train/{ONE}/images/folder.JPEG"]
+    assert manifest["missing"] == ["val/images/gone.JPEG"]
     assert [manifest["lmdbs"][split]["count"] for split in ("train", "val", "test")] == [40, 9, 10]
     verify.verify(tmp_path / "x")
 
@@ -174,3 +174,39 @@ def test_the_script_says_all_of_it(root, tmp_path):
     for words in ("by screening (crop 48, 1/2)", "1,891", "mended boxes", "resized", "unreadable"):
         assert words in done.stdout
     assert "1,535" not in done.stdout  # that is of the paper's own rule
+
+
+def test_exif_data_far_from_the_start_turns_too(root, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    path = root / "test" / "images" / "turned.jpg"
+    exif = image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    image.fromarray(picture(3)).save(path, exif=exif)
+    data = path.read_bytes()
+    notes = b"\xff\xfe\xff\xff" + bytes(65533)  # a comment
+    path.write_bytes(data[:2] + notes + notes + data[2:])
+    manifest = convert.convert(root, tmp_path / "x", workers=1, encoded=True)
+    assert manifest["reencoded"] == ["test/images/turned.jpg"]
+    np.testing.assert_array_equal(
+        by_name(tmp_path / "x", "test")["turned.jpg"], cv2.imread(str(path)).transpose(2, 0, 1)
+    )
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_pipes_devices_and_other_kinds_are_unreadable_images(root, tmp_path, encoded):
+    folder = root / "test" / "images"
+    os.mkfifo(folder / "pipe.JPEG")
+    (folder / "zero.JPEG").symlink_to("/dev/zero")
+    (folder / "other.JPEG").write_bytes(cv2.imencode(".webp", picture(1))[1].tobytes())
+    with pytest.raises(DatasetError, match="(pipe|zero|other).JPEG: it is .*--skip-unreadable"):
+        convert.convert(root, tmp_path / "x", workers=1, encoded=encoded)
+    manifest = convert.convert(root, tmp_path / "x", workers=2, encoded=encoded, skip_unreadable=True)
+    assert manifest["unreadable"] == [f"test/images/{name}.JPEG" for name in ("other", "pipe", "zero")]
+    assert manifest["lmdbs"]["test"]["count"] == 10
+
+
+def test_spaces_for_tabs_do_not_lose_all_boxes(root, tmp_path):
+    for path in root.glob("train/*/*_boxes.txt"):
+        path.write_text(path.read_text().replace("\t", " "))
+    with pytest.raises(DatasetError, match="line 1: .* has no tabs"):
+        convert.convert(root, tmp_path / "x", workers=1, skip_unreadable=True)

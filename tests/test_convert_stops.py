@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from conftest import interruptible
-from tiny_imagenet import convert, files, lmdb_reader, sample, verify
+from tiny_imagenet import convert, files, lmdb_reader, pool, sample, verify
 from tiny_imagenet.errors import TinyImageNetError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -213,8 +214,35 @@ def test_a_file_that_may_not_grow(source, tmp_path):
         done = run(source, tmp_path / "x", "--workers", workers, preexec_fn=limit)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.count("\n") == 1
-        assert f"cannot write {tmp_path / 'x'}: " in done.stderr
+        assert f"cannot write {tmp_path / 'x'}: " in done.stderr and "(ulimit -f)" in done.stderr
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EAGAIN, errno.ENOMEM])
+def test_limits_of_the_system_are_named(source, tmp_path, monkeypatch, code):
+    def start(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(pool.Pool, "_start", start)
+    with pytest.raises(TinyImageNetError, match=rf"cannot write .*x: {os.strerror(code)}: .*use fewer workers"):
+        convert.convert(source, tmp_path / "x", workers=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_put_into_an_old_output_meanwhile_stays(source, tmp_path, monkeypatch):
+    out = tmp_path / "x"
+    convert.convert(source, out, workers=1)
+    real = convert._write
+
+    def write(*arguments):
+        (out / "mine.txt").write_text("mine")
+        return real(*arguments)
+
+    monkeypatch.setattr(convert, "_write", write)
+    with pytest.raises(TinyImageNetError, match=r"mine\.txt is not of a converted data set"):
+        convert.convert(source, out, workers=1, replace=True)
+    assert (out / "mine.txt").read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [out]
 
 
 @pytest.fixture
@@ -231,17 +259,21 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk(source, small_disk, tmp_path):
+def test_a_full_disk(source, small_disk, monkeypatch):
     out = small_disk / "x"
-    # 80 images are 1.3 MB, the sixty for training a second time another: it begins, and does not fit.
-    done = run(source, out, "--workers", 1)
+    done = run(source, out, "--workers", 1)  # does not even begin
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
-    assert f"cannot write {out}: " in done.stderr and "2.3 MB are needed" in done.stderr
-    assert "the disk is full" in done.stderr or "No space left" in done.stderr
+    assert f"cannot write {out}: about 2.3 MB are needed there and 2.1 MB are free: make room" in done.stderr
     assert os.listdir(small_disk) == []
+    monkeypatch.setattr(convert, "_room", lambda *_: -(10**8))  # as if it were wrong
+    for workers in (1, 2):
+        with pytest.raises(TinyImageNetError, match=r"cannot write .*(disk is full|No space left).*make room"):
+            convert.convert(source, out, workers=workers)
+    assert os.listdir(small_disk) == []
+    monkeypatch.undo()
     (small_disk / "fill").write_bytes(bytes(1_000_000))
-    done = run(source, out, "--workers", 1)  # this time it does not even begin
+    done = run(source, out, "--workers", 1)
     assert "are free: make room" in done.stderr and done.stderr.count("\n") == 1
     (small_disk / "fill").unlink()
     convert.convert(source, out, workers=1, encoded=True)
@@ -294,7 +326,7 @@ def test_what_is_not_ours_is_not_replaced(source, tmp_path, name):
         convert.convert(source, out, workers=1, replace=True)
     assert contents(out) == before
     with pytest.raises(TinyImageNetError, match="nothing else"):
-        convert.convert(source, source, workers=1, replace=True)
+        convert.convert(source, tmp_path, workers=1, replace=True)
 
 
 def test_two_at_once(source, tmp_path):

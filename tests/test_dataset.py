@@ -6,13 +6,17 @@ import hashlib
 import io
 import os
 import shutil
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from tiny_imagenet import dataset
+from tiny_imagenet import dataset, image_files
 from tiny_imagenet.catalogue import Catalogue
 from tiny_imagenet.errors import DatasetError
 
@@ -115,6 +119,10 @@ NOTES = "val/val_annotations.txt"
         (remove("wnids.txt"), ["wnids.txt is missing"]),
         (remove("words.txt"), ["words.txt is missing"]),
         (edit("wnids.txt", "n02\nn01\n", "\n"), ["wnids.txt names no class"]),
+        *(
+            (edit("wnids.txt", "n01", name), ["wnids.txt, line 2", "not a class"])
+            for name in (".", "..", "a\0b", "a/b")
+        ),
         (edit("wnids.txt", "n01", "n02"), ["wnids.txt, line 2", "'n02'"]),
         (edit("wnids.txt", "n01\n", ""), ["train/n01", "wnids.txt"]),
         (edit("wnids.txt", "n01\n", "n01\nn03\n"), ["train/n03/images is missing"]),
@@ -123,6 +131,8 @@ NOTES = "val/val_annotations.txt"
         (empty("train/n01/images", "train/n02/images"), ["train/n02/images has no image", ".JPEG"]),
         (remove(BOXES), ["n02_boxes.txt is missing"]),
         (remove("train/n02/images/n02_1.JPEG"), ["n02_boxes.txt, line 2", "'n02_1.JPEG'"]),
+        (edit(NOTES, "val_2.JPEG", "/etc/passwd"), ["val_annotations.txt, line 2", "no image '/etc/passwd'"]),
+        (edit(NOTES, "val_2.JPEG", "../x.JPEG"), ["val_annotations.txt, line 2", "no image '../x.JPEG'"]),
         (remove("val/images"), ["val/images is missing"]),
         (remove(NOTES), ["val_annotations.txt is missing"]),
         (remove("val/images/val_2.JPEG"), ["val_annotations.txt, line 2", "'val_2.JPEG'"]),
@@ -151,6 +161,9 @@ def test_incomplete_or_malformed(tree, change, words):
         (edit(BOXES, "\t1\t1\t21\t63", "\t64\t1\t80\t63"), None),
         (edit(BOXES, "\t1\t1\t21\t63", "\t1\t1\t21\t" + "9" * 30), (1, 1, 21, 63)),
         (edit(BOXES, "\t1\t1\t21\t63", "\t1\tone\t21\t63"), None),
+        (edit(BOXES, "\t1\t1\t21\t63", "\t1.0\t1.\t21.000\t63"), (1, 1, 21, 63)),
+        (edit(BOXES, "\t1\t1\t21\t63", "\t1.5\t1\t21\t63"), None),
+        (edit(BOXES, "\t1\t1\t21\t63", "\t.0\t1\t21\tinf"), None),
         (edit(BOXES, "\t1\t1\t21\t63", "\t1\t1\t21"), None),
         (edit(BOXES, "n02_1.JPEG\t1\t1\t21\t63\n", ""), None),
         (edit(BOXES, "n02_1.JPEG\t1\t1\t21\t63", "n02_1.JPEG\t1\t1\t21\t63\nn02_1.JPEG\t2\t2\t2\t2"), (1, 1, 21, 63)),
@@ -356,3 +369,125 @@ def test_wrong_size_and_missing_image(tmp_path):
         dataset.read_image(path)
     with pytest.raises(DatasetError, match=r"cannot read .*none\.JPEG: No such file"):
         dataset.read_image(tmp_path / "none.JPEG")
+
+
+def untab(name):
+    def change(root):
+        (root / name).write_text((root / name).read_text().replace("\t", " "))
+
+    return change
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_spaces_for_tabs_are_refused(tree, lenient):
+    untab(BOXES)(tree)
+    Catalogue(tree, lenient=True).close()  # half of the training lines
+    untab("train/n01/n01_boxes.txt")(tree)
+    with pytest.raises(DatasetError, match=r"n02_boxes\.txt, line 1: 'n02_0.JPEG 0 1 20 63' has no tabs.* most lines"):
+        Catalogue(tree, lenient=lenient)
+    for path in (BOXES, "train/n01/n01_boxes.txt"):
+        (tree / path).write_text((tree / path).read_text().replace(" ", "\t"))
+    untab(NOTES)(tree)
+    with pytest.raises(DatasetError, match=r"val_annotations\.txt, line 1: 'val_3.JPEG n01 0 0 3 63' has no tabs"):
+        Catalogue(tree, lenient=lenient)
+
+
+def test_classes_that_are_unknown_in_most_lines_are_refused(tree):
+    with open(tree / NOTES, "a") as file:
+        file.writelines(f"val_{index}.JPEG\tother\n" for index in range(10, 30))
+    with pytest.raises(DatasetError, match=r"line 5: 'other' is not a class of wnids.txt, and so in most lines"):
+        Catalogue(tree, lenient=True)
+
+
+def test_names_that_are_no_names_are_listed(tree):
+    edit(NOTES, "val_2.JPEG", "/etc/passwd")(tree)
+    edit(NOTES, "val_1.JPEG", "../images/val_1.JPEG")(tree)
+    with Catalogue(tree, lenient=True) as catalogue:
+        assert catalogue.missing == ["val/images//etc/passwd", "val/images/../images/val_1.JPEG"]
+        assert catalogue.unlabelled == ["val/images/val_1.JPEG", "val/images/val_2.JPEG"]
+
+
+@pytest.mark.parametrize("name", ["wnids.txt", "words.txt", BOXES, NOTES])
+def test_a_pipe_in_place_of_a_file(tree, name):
+    (tree / name).unlink()
+    os.mkfifo(tree / name)
+    with pytest.raises(DatasetError, match=rf"cannot read .*{name}: it is not a plain file"):  # it waited before
+        dataset.read(tree)
+
+
+def test_images_that_are_no_plain_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "zero.png"):
+        with pytest.raises(DatasetError, match=rf"cannot read .*{name}: it is not a plain file"):
+            dataset.read_image(tmp_path / name)
+
+
+def test_an_image_file_that_is_absurdly_large(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"")
+    os.truncate(tmp_path / "x.png", (32 << 20) + 1)
+    with pytest.raises(DatasetError, match=r"x.png has 33,554,433 bytes: at most 32 MiB are allowed"):
+        dataset.read_image(tmp_path / "x.png")
+
+
+def png(width, height):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(min(height * (3 * width + 1), 1 << 20)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def large_jpeg(width, height):
+    data = bytearray(cv2.imencode(".jpg", picture(1))[1].tobytes())
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+LARGE = """
+import resource, sys
+from tiny_imagenet import dataset, errors
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    dataset.read_image(sys.argv[1], resize=True)
+except errors.DatasetError as error:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error)
+"""
+
+
+@pytest.mark.parametrize("make", [png, large_jpeg])
+def test_a_huge_image_is_refused_before_it_takes_memory(tmp_path, make):
+    path = tmp_path / "x"
+    path.write_bytes(make(20000, 20000))
+    done = subprocess.run([sys.executable, "-c", LARGE, path], capture_output=True, text=True, check=True)
+    kilobytes, message = done.stdout.split(" ", 1)
+    assert int(kilobytes) < 50_000  # 1.2 GB and more before
+    assert "x is 20000x20000: at most 4096 pixels a side are decoded; make it smaller first" in message
+    path.write_bytes(make(64, 64))
+    assert dataset.read_image(path).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".webp", ".tiff", ".ppm"])
+def test_other_kinds_of_images_are_refused(tmp_path, suffix):
+    (tmp_path / "x.JPEG").write_bytes(cv2.imencode(suffix, picture(1))[1].tobytes())
+    with pytest.raises(DatasetError, match=r"x.JPEG: it is of another kind or no image; a whole JPEG or PNG"):
+        dataset.read_image(tmp_path / "x.JPEG")
+
+
+def test_headers_of_damaged_files_are_read_or_not_there():
+    generator = np.random.default_rng(0)
+    for suffix in (".jpg", ".png"):
+        good = cv2.imencode(suffix, picture(1))[1].tobytes()
+        assert image_files.header(good) == (64, 64, False)
+        assert image_files.header(good[:10]) is None
+        for _ in range(300):
+            data = bytearray(good[: generator.integers(len(good))])
+            for at in generator.integers(max(len(data), 1), size=3):
+                data[at : at + 1] = bytes([generator.integers(256)])
+            image_files.header(bytes(data))
+    good = cv2.imencode(".jpg", picture(1))[1].tobytes()
+    odd = good[:2] + b"xx\xff\xff\xff\xe1\0\x08Exif\0\0" + good[2:]  # other bytes and filling between segments
+    assert image_files.header(odd) == (64, 64, True)
+    assert image_files.header(good.replace(b"\xff\xda", b"\xff\xd9", 1)) is None

@@ -463,6 +463,9 @@ HOSTILE = {
     "other name inside": (BODY.replace(b"c.JPEG", b"d.JPEG", 1), "damaged"),
     "holes": (BODY[:1000] + bytes(5000) + BODY[6000:], "damaged"),
     "text": (b"hello", "is not a zip archive"),
+    "deep": (build(extra=[(TOP + "a/" * 40 + "b", b"x")]), "more than 4096 characters or 32 parts"),
+    "deeper": (build(extra=[(TOP + "a/" * 16000 + f"{number}", b"") for number in range(30)]), "4096 characters or 32"),
+    "long": (build(extra=[(TOP + "a" * 5000, b"x")]), "more than 4096 characters or 32 parts"),
 }
 
 
@@ -749,7 +752,8 @@ def test_interrupted_it_leaves_what_it_can_go_on_from(site, start, tmp_path, num
     wait_for(lambda: part.exists() and part.stat().st_size >= 50_000, process)
     process.send_signal(number)
     assert process.wait(5) == status
-    assert process.stderr.read() == ("download.py: error: interrupted\n" if status == 130 else "")
+    kept = "0.1 MB are kept: run the same command again: it goes on from there"
+    assert process.stderr.read() == (f"download.py: error: interrupted: {kept}\n" if status == 130 else "")
     assert [path.name for path in tmp_path.iterdir()] == [".data.download"]
     fetch(site, tmp_path / "data")
     check_whole(tmp_path / "data")
@@ -767,3 +771,42 @@ def test_a_terminal_sees_a_bar(site, start, tmp_path):
     assert process.wait() == 0
     assert b"fetching" in shown and b"kB" in shown
     check_whole(tmp_path / "data")
+
+
+def test_an_archive_that_is_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a.zip")
+    with pytest.raises(DatasetError, match=r"a\.zip: it is not a plain file: name a zip archive"):  # it waited before
+        download.download(tmp_path / "data", archive=tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("stdout", ["closed", "/dev/full", "ascii"])
+def test_what_is_done_is_done_where_nobody_can_read_of_it(tmp_path, stdout):
+    (tmp_path / "a.zip").write_bytes(BODY)
+    out = tmp_path / ("data" if stdout != "ascii" else os.fsdecode(b"d\xff"))
+    command = [sys.executable, SCRIPT, out, "--archive", tmp_path / "a.zip", "--md5", MD5]
+    redirection = {"closed": ">&-", "/dev/full": ">/dev/full", "ascii": ""}[stdout]
+    done = subprocess.run(["sh", "-c", f'"$@" {redirection}', "sh", *command], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == (f"wrote {tmp_path}/d\\udcff\n".encode() if stdout == "ascii" else b"")
+    check_whole(out)
+
+
+# Runs a script, with Ctrl-C at the moment when it imports a module.
+INTERRUPTED = """
+import os, runpy, sys
+script, name, *sys.argv[1:] = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(script))
+class Finder:
+    def find_spec(self, module, path=None, target=None):
+        if module == name:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+sys.argv[0] = script
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def test_interrupted_while_modules_load(tmp_path):
+    command = [sys.executable, "-c", INTERRUPTED, SCRIPT, "http.client", tmp_path / "data"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "download.py: error: interrupted\n")

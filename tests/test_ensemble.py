@@ -1,5 +1,7 @@
 import itertools
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,8 +96,14 @@ def not_finite(given):
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (make(2, count=299), r"differ in their images: 1 only in the first \(such as '00000299_val_299.JPEG'\)"),
-        (make(2, count=301), r"differ in their images: 1 only in the second \(such as '00000300_val_300.JPEG'\)"),
+        (
+            make(2, count=299),
+            r"differ in their images \(300 and \d+\): 1 only in the first \(such as '00000299_val_299.JPEG'\)",
+        ),
+        (
+            make(2, count=301),
+            r"differ in their images \(300 and \d+\): 1 only in the second \(such as '00000300_val_300.JPEG'\)",
+        ),
         (other_keys(make(2)), "1 only in the first .*'00000007_val_7.JPEG'.* 1 only in the second .*'foreign'"),
         (other_labels(make(2, order_seed=4)), "differ in their labels: '.*' is . in one and . in the other"),
         (changed(make(2), labels=np.full(300, -1)), "differ in their labels"),
@@ -158,6 +166,82 @@ def test_two_rounds_of_the_search_are_those_of_brute_force():
     assert found.top1 == pytest.approx(max(pairs))
 
 
+# --- held-out folds ---
+
+
+def certain(guesses, labels, model):
+    """Predictions that are sure of `guesses`."""
+    keys = np.array([f"{index:08d}_val_{index}.JPEG" for index in range(len(labels))])
+    return Predictions(keys, np.array(labels), np.eye(3, dtype=np.float32)[guesses], {"model": model})
+
+
+def test_held_out_scores_by_hand():
+    """Where one member is always right and the other never, every choice is the first, and right."""
+    labels = np.arange(30) % 3
+    right, wrong = certain(labels, labels, "right"), certain((labels + 1) % 3, labels, "wrong")
+    held = ensemble.hold_out([wrong, right], 4)
+    assert [fold.weights for fold in held.folds] == [(0, 1)] * 4
+    assert [fold.count for fold in held.folds] == [8, 8, 7, 7]
+    assert held.top1 == held.chosen_on == 1 and held.top1_interval == metrics.wilson(30, 30)
+    both_wrong = ensemble.hold_out([wrong, wrong], 30)  # an image a fold
+    assert both_wrong.top1 == 0 and {fold.count for fold in both_wrong.folds} == {1}
+
+
+def test_folds_are_those_of_a_search_on_the_other_images():
+    members = [make(seed, count=90, skill=0.7) for seed in (1, 2, 3)]
+    order = np.random.default_rng(7).permutation(90)  # what hold_out documents: dealt out by seed, in order of keys
+    held = ensemble.hold_out(members, 3, seed=7)
+    right = 0
+    for number, fold in enumerate(held.folds):
+        out = np.isin(np.arange(90), order[number::3])
+        parts = [
+            [changed(m, keys=m.keys[pick], labels=m.labels[pick], probabilities=m.probabilities[pick]) for m in members]
+            for pick in (~out, out)
+        ]
+        found = ensemble.search(parts[0])
+        assert fold.weights == found.weights and fold.chosen_on == found.top1
+        score = metrics.top_k(ensemble.average(parts[1], found.weights), 1)
+        assert fold.top1 == pytest.approx(score) and fold.count == 30
+        right += 30 * score
+    assert held.top1 == pytest.approx(right / 90)
+
+
+def test_held_out_scores_depend_on_the_seed_and_not_on_the_order_of_images():
+    members = [make(seed, skill=0.5) for seed in (1, 2, 3)]
+    shuffled = [make(seed, skill=0.5, order_seed=10 + seed) for seed in (1, 2, 3)]
+    held = ensemble.hold_out(members, 5, seed=3)
+    assert ensemble.hold_out(shuffled, 5, seed=3) == held == ensemble.hold_out(members, 5, seed=3)
+    assert ensemble.hold_out(members, 5, seed=4) != held
+
+
+def test_what_is_chosen_from_chance_is_chance_on_held_out_images():
+    members = [make(seed, count=400, skill=0) for seed in range(12)]
+    found, held = ensemble.search(members), ensemble.hold_out(members, 5)
+    assert found.top1 > 0.13 and held.chosen_on > 0.13  # of ten classes: optimistic
+    low, high = held.top1_interval
+    assert low < 0.1 < high and held.top1 < held.chosen_on
+
+
+@pytest.mark.parametrize("folds", [-1, 0, 1, 301])
+def test_folds_that_cannot_be_are_refused(folds):
+    with pytest.raises(PredictionsError, match=rf"{folds} folds of 300 labelled images: 2 to 300 are allowed"):
+        ensemble.hold_out([make(1), make(2)], folds)
+
+
+def test_members_of_other_classes_are_refused_by_name():
+    wnids = [f"n{index}" for index in range(10)]
+    one, same, none = (
+        changed(make(seed), meta=meta) for seed, meta in [(1, {"wnids": wnids, "split": "val"})] * 2 + [(3, {})]
+    )
+    assert ensemble.average([none, one, same]).meta["wnids"] == wnids
+    assert ensemble.average([none, one, same]).meta["split"] == "val"
+    other = changed(make(4), meta={"model": "m", "wnids": [*wnids[:8], "n9", "n8"]})
+    with pytest.raises(PredictionsError, match="differ in their classes: class 8 is n8 in one and n9 in the other"):
+        ensemble.average([none, one, other])
+    odd = changed(make(4), meta={"wnids": ["n0"]})  # not one a class: says nothing
+    assert "wnids" not in ensemble.average([one, odd]).meta
+
+
 def test_an_unlabelled_set_cannot_be_searched_but_averaged():
     members = [changed(make(seed), labels=np.full(300, -1)) for seed in (1, 2)]
     with pytest.raises(PredictionsError, match="no image has a known label"):
@@ -214,12 +298,86 @@ def test_the_script_prints_one_json_object(files):
     assert "optimistic" in script("model1.npz", "model2.npz", "--search", cwd=files).stdout
 
 
+def test_the_script_scores_the_search_on_held_out_folds(files):
+    arguments = ("model1.npz", "model2.npz", "--search", "--folds", 4, "--seed", 9)
+    result = json.loads(script(*arguments, "--json", cwd=files).stdout)
+    held = ensemble.hold_out([predictions.load(files / f"model{seed}.npz") for seed in (1, 2)], 4, 9)
+    assert result["held_out"]["top1"] == held.top1 and len(result["held_out"]["folds"]) == 4
+    text = script(*arguments, cwd=files).stdout
+    assert f"held out, 4 folds (seed 9): top-1 {100 * held.top1:.2f} %" in text and "optimistic" in text
+
+
+# --- run folders ---
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the trained run without any predictions."""
+    from tiny_imagenet.runs import Run
+
+    shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    for path in (tmp_path / "run").rglob("predictions*.npz"):
+        path.unlink()
+    return Run(tmp_path / "run")
+
+
+def test_run_folders_stand_for_their_predictions(run, tool, tmp_path):
+    from tiny_imagenet import evaluate
+
+    error = tool("ensemble", run.path, run.path, fails=1).stderr
+    assert f"has no predictions.npz: make it with tools/evaluate.py {run.path}" in error
+    error = tool("ensemble", run.path, run.path, "--split", "test", "--ten-crop", fails=1).stderr
+    assert "has no predictions_test_tencrop.npz" in error and "--split test --ten-crop" in error
+    assert "not a run folder" in tool("ensemble", tmp_path, tmp_path, fails=1).stderr
+    evaluate.evaluate_run(run)
+    evaluate.evaluate_run(run, checkpoint="10", out=tmp_path / "ten.npz")
+    done = tool("ensemble", run.path, tmp_path / "ten.npz", "--out", tmp_path / "both.npz")
+    assert done.stderr == ""
+    parts = [predictions.load(path) for path in (run.predictions, tmp_path / "ten.npz")]
+    assert (predictions.load(tmp_path / "both.npz").probabilities == ensemble.average(parts).probabilities).all()
+
+
+def test_predictions_of_an_earlier_best_are_told(run, tool):
+    from tiny_imagenet import evaluate
+
+    evaluate.evaluate_run(run)
+    best = int(run.weights("best").parent.name)
+    other = next(iteration for iteration in run.iterations() if iteration != best)
+    run.link("best", other)
+    error = tool("ensemble", run.path, run.predictions).stderr
+    assert f"is of iteration {best}, best is {other} by now: evaluate it again" in error
+
+
+def test_the_checkpoints_of_a_run_are_members(run, tool, tmp_path):
+    from tiny_imagenet import evaluate
+
+    done = tool("ensemble", run.path, "--checkpoints", "--weights", 1, 3, "--out", tmp_path / "both.npz")
+    rows = [line.split()[:2] for line in done.stdout.splitlines()[1:]]
+    assert rows[:2] == [["tiny@10", "0.250"], ["tiny@20", "0.750"]] and rows[2][0] == "ensemble"
+    each = [evaluate.predict_run(run, checkpoint=str(iteration)) for iteration in run.iterations()]
+    want = ensemble.average(each, [1, 3]).probabilities
+    assert (predictions.load(tmp_path / "both.npz").probabilities == want).all()
+    kept = run.path / "checkpoints" / "10" / "predictions.npz"
+    first = kept.stat().st_mtime_ns
+    tool("ensemble", run.path, "--checkpoints")
+    assert kept.stat().st_mtime_ns == first  # not predicted again
+    os.utime(kept.with_name("weights.caffemodel"))
+    tool("ensemble", run.path, "--checkpoints")
+    assert kept.stat().st_mtime_ns > first
+    assert not run.predictions.exists() and run.resume_from() is not None
+    error = tool("ensemble", run.path, "--checkpoints", "--weights", 1, 1, 1, fails=1).stderr
+    assert "3 weights for 2 members" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
+        (["model1.npz", "model2.npz", "--folds", "2"], 2, "--search"),
+        (["model1.npz", "model2.npz", "--search", "--folds", "1"], 2, "at least 2"),
+        (["model1.npz", "model2.npz", "--search", "--folds", "301"], 1, "2 to 300 are allowed"),
         (["model1.npz"], 2, "at least two"),
         ([], 2, "required"),
-        (["model1.npz", "model2.npz", "--weights", "1"], 2, "1 weights for 2 files"),
+        (["model1.npz", "model2.npz", "--weights", "1"], 2, "1 weights for 2 members"),
         (["model1.npz", "model2.npz", "--weights", "1", "-1"], 2, "-1"),
         (["model1.npz", "model2.npz", "--weights", "1", "x"], 2, "'x' is not a number"),
         (["model1.npz", "model2.npz", "--weights", "1", "1", "--search"], 2, "not allowed with"),

@@ -4,8 +4,9 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix
 
-from tiny_imagenet import evaluate, lmdb_reader, metrics, predictions
+from tiny_imagenet import datum, evaluate, lmdb_reader, metrics, predictions
 from tiny_imagenet.errors import DatasetError, RunError
 from tiny_imagenet.predict import Predictor, predict
 from tiny_imagenet.runs import Run
@@ -53,9 +54,91 @@ def test_opencv_predicts_the_same_from_the_files(trained, data, tmp_path):
 
 
 def predict_mean(run):
-    from tiny_imagenet import datum
-
     return datum.read_mean(run.mean)
+
+
+def test_ten_crops_have_files_of_their_own(tool, trained, data):
+    evaluate.evaluate_run(Run(trained), data)
+    before = Run(trained).predictions.read_bytes(), Run(trained).evaluation.read_bytes()
+    done = tool("evaluate", trained, "--data", data, "--ten-crop")
+    assert done.stdout.startswith("val, ten crops: top-1 ")
+    given = predictions.load(trained / "predictions_tencrop.npz")
+    result = json.loads((trained / "evaluation_tencrop.json").read_text())
+    assert result["crops"] == given.meta["crops"] == "ten: four corners, centre, and their mirrors"
+    assert result["predictions"] == "predictions_tencrop.npz"
+    assert result["top1"] == accuracy_score(given.labels, given.probabilities.argmax(axis=1))
+    assert (Run(trained).predictions.read_bytes(), Run(trained).evaluation.read_bytes()) == before
+    evaluate.evaluate_run(Run(trained), data, "test", ten_crop=True)
+    assert (trained / "predictions_test_tencrop.npz").is_file()
+
+
+def test_classes_and_confusion_are_those_of_scikit_learn(tool, trained, data, tmp_path):
+    out = tmp_path / "confusion.csv"
+    done = tool("evaluate", trained, "--data", data, "--per-class", "--confusion", out)
+    given = predictions.load(Run(trained).predictions)
+    matrix = confusion_matrix(given.labels, given.probabilities.argmax(axis=1), labels=range(10))
+    head, *rows = [line.split(",") for line in out.read_text().splitlines()]
+    wnids = [f"n{index:08d}" for index in range(10)]
+    assert head == ["true", *wnids] and [row[0] for row in rows] == wnids
+    assert np.array([row[1:] for row in rows], int).tolist() == matrix.tolist()
+    result = json.loads(Run(trained).evaluation.read_text())
+    assert [(row["index"], row["wnid"], row["right"]) for row in result["per_class"]] == [
+        (index, wnid, matrix[index, index]) for index, wnid in enumerate(wnids)
+    ]
+    assert result["per_class"][3]["words"] == "three"
+    most = max(matrix[i, j] for i in range(10) for j in range(10) if i != j)
+    assert result["confused"][0]["count"] == most
+    printed = [line for line in done.stdout.splitlines() if line.startswith("n0000")]
+    shares = [float(line.split()[2]) for line in printed]
+    assert len(printed) == 10 and shares == sorted(shares)
+    assert "most often taken for another:" in done.stdout
+
+
+def test_records_that_are_not_the_manifests_are_refused(trained, data, tmp_path):
+    other = tmp_path / "data"
+    shutil.copytree(data, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+
+    def write(**changes):
+        entry = {**manifest["lmdbs"]["val"], **changes}
+        text = json.dumps({**manifest, "lmdbs": {**manifest["lmdbs"], "val": entry}})
+        (other / "manifest.json").write_text(text)
+
+    before = Run(trained).predictions.stat().st_mtime_ns if Run(trained).predictions.is_file() else None
+    write(count=41)
+    with pytest.raises(DatasetError, match=r"val\.lmdb has 40 records, the manifest says 41"):
+        evaluate.evaluate_run(Run(trained), other)
+    write(sha256="0" * 64)
+    with pytest.raises(DatasetError, match=r"keys or labels are not those of the manifest"):
+        evaluate.evaluate_run(Run(trained), other)
+    after = Run(trained).predictions.stat().st_mtime_ns if Run(trained).predictions.is_file() else None
+    assert before == after
+    write()
+    assert evaluate.evaluate_run(Run(trained), other, out=tmp_path / "p.npz")["count"] == 40
+
+
+def test_a_net_that_gives_no_probabilities_is_refused(tool, trained, data, tmp_path):
+    run = Run(trained)
+    text = run.deploy.read_text()
+    (tmp_path / "sigmoid.prototxt").write_text(text + 'layer { name: "s" type: "Sigmoid" bottom: "prob" top: "s" }')
+    arguments = ("--net", tmp_path / "sigmoid.prototxt", "--weights", run.weights(), "--data", data)
+    error = tool("evaluate", *arguments, "--out", tmp_path / "p.npz", fails=1).stderr
+    assert "not 1: the net must end in a Softmax layer" in error and not (tmp_path / "p.npz").exists()
+
+
+def test_another_mean_is_subtracted_where_it_is_named(trained, data, tmp_path):
+    run = Run(trained)
+    datum.write_mean(tmp_path / "zero.binaryproto", np.zeros((3, 64, 64), np.float32))
+    own, zero = (
+        evaluate.evaluate(data, run.deploy, run.weights(), mean) for mean in (run.mean, tmp_path / "zero.binaryproto")
+    )
+    evaluate.evaluate_files(data, run.deploy, run.weights(), out=tmp_path / "own.npz")
+    assert (predictions.load(tmp_path / "own.npz").probabilities == own.probabilities).all()
+    evaluate.evaluate_files(
+        data, run.deploy, run.weights(), out=tmp_path / "zero.npz", mean=tmp_path / "zero.binaryproto"
+    )
+    assert (predictions.load(tmp_path / "zero.npz").probabilities == zero.probabilities).all()
+    assert (zero.probabilities != own.probabilities).any()
 
 
 def test_the_test_split_has_predictions_and_no_score(tool, trained, data):
@@ -78,6 +161,7 @@ def test_mistakes(tool, trained, data, tmp_path):
     assert "manifest.json is missing" in tool("evaluate", trained, "--data", tmp_path, fails=1).stderr
     tool("evaluate", fails=2)
     tool("evaluate", trained, "--net", "x", fails=2)
+    tool("evaluate", trained, "--mean", "x", fails=2)
     tool("evaluate", trained, "--out", "x.csv", fails=2)
     tool("evaluate", trained, "--split", "validation", fails=2)
     with pytest.raises(RunError):

@@ -1,3 +1,4 @@
+import runpy
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -6,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tiny_imagenet import figures, metrics, predictions
 from tiny_imagenet.errors import PredictionsError, TinyImageNetError
@@ -81,6 +83,25 @@ def test_many_runs_can_be_told_apart():
     assert len(looks) == 9
 
 
+def test_the_legend_is_below_the_curves_and_the_figure_a_page_wide():
+    figure = figures.curves({f"model{number}": records() for number in range(1, 10)})
+    assert figure.get_figwidth() <= 7
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"model{number}" for number in range(1, 10)]
+    assert legend.get_window_extent(renderer).y1 <= min(axes.get_tightbbox(renderer).y0 for axes in figure.axes)
+    assert legend.get_window_extent(renderer).width <= figure.bbox.width
+    assert not figures.curves({"model1": records()}).legends
+
+
+def test_a_run_that_has_no_record_yet_says_so():
+    figure = figures.curves({"model1": records(), "model2": [{"iteration": 1}]})
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["model1", "model2 (no record yet)"]
+
+
 def test_nothing_to_draw_is_an_error():
     for runs in ({}, {"model1": []}, {"model1": [{"iteration": 1}]}):
         with pytest.raises(TinyImageNetError, match=r"tools/train\.py"):
@@ -104,6 +125,37 @@ def test_confusion_shows_counts_and_names():
 
 def test_confusion_of_many_classes_and_of_empty_ones():
     assert not figures.confusion(some_predictions(200, 50)).axes[0].texts
+
+
+def test_200_classes_have_neither_names_nor_counts_and_fit_a_page():
+    given = some_predictions(200, 2000)
+    figure = figures.confusion(given, [f"class {index}" for index in range(200)])
+    axes = figure.axes[0]
+    assert figure.get_figwidth() <= 7 and not axes.texts
+    labels = {text.get_text() for text in [*axes.get_xticklabels(), *axes.get_yticklabels()]}
+    assert not any("class" in label for label in labels) and "100" in labels
+    axes = figures.confusion(given, similar=True).axes[0]
+    assert not axes.get_xticks().size and not axes.get_yticks().size and "side by side" in axes.get_xlabel()
+
+
+def test_similar_classes_can_stand_side_by_side():
+    partner = {0: 5, 5: 0, 1: 4, 4: 1, 2: 3, 3: 2}
+    labels = np.repeat(np.arange(6), 20)
+    probabilities = np.full((120, 6), 0.02, np.float32)
+    for row, label in enumerate(labels):
+        probabilities[row, partner[label] if row % 20 < 8 else label] = 0.9
+    given = Predictions(np.array([f"{row:08d}" for row in range(120)]), labels, probabilities)
+    counts = metrics.confusion(given)
+    order = figures.similar_order(counts / 20)
+    assert sorted(order) == list(range(6))
+    places = {label: place for place, label in enumerate(order.tolist())}
+    assert all(abs(places[label] - places[other]) == 1 for label, other in partner.items())
+    axes = figures.confusion(given, list("abcdef"), similar=True).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["abcdef"[label] for label in order] == [label.get_text() for label in axes.get_xticklabels()]
+    drawn = {tuple(map(int, text.get_position()[::-1])): int(text.get_text()) for text in axes.texts}
+    assert drawn == {(places[row], places[column]): counts[row, column] for row, column in zip(*np.nonzero(counts))}
+    assert [figures.similar_order(np.eye(classes)).tolist() for classes in (1, 2)] == [[0], [0, 1]]
 
 
 def test_confusion_refuses_what_does_not_fit():
@@ -178,10 +230,22 @@ def script(*arguments, cwd):
 
 
 def test_the_script_draws(run, tmp_path):
-    for arguments in (["curves", run], ["confusion", run / "predictions.npz"]):
+    for arguments in (["curves", run], ["confusion", run / "predictions.npz", "--order", "similar"]):
         done = script(*arguments, "--out", "a.png", cwd=tmp_path)
         assert (done.returncode, done.stderr, done.stdout) == (0, "", "a.png\n")
         assert cv2.imread(str(tmp_path / "a.png")) is not None
+
+
+def test_the_script_draws_a_training_under_way_and_its_stages(run, tmp_path):
+    with open(run / "metrics.jsonl", "a") as stream:
+        stream.write('{"iteration": 3, "train_lo')  # half a line: it is being written
+    stage = run / "stages" / "1"
+    stage.mkdir(parents=True)
+    (stage / "run.json").write_text('{"model": "model1_stage1"}')
+    (stage / "metrics.jsonl").write_text('{"iteration": 1, "train_loss": 2.0, "top1": 0.5}\n')
+    done = script("curves", run, run / "stages" / "1", "--out", "a.svg", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"model1", "model1_stage1"} <= set(texts((tmp_path / "a.svg").read_text()))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +265,13 @@ def test_the_script_refuses_in_one_line_and_leaves_nothing(run, tmp_path, argume
     assert list(tmp_path.iterdir()) == [run]
 
 
-def test_the_help_has_examples():
-    for arguments in (["--help"], ["curves", "--help"]):
-        done = script(*arguments, cwd=ROOT)
-        assert done.returncode == 0 and "example:" in done.stdout
+def test_the_help_has_examples(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    main = runpy.run_path(str(ROOT / "tools" / "visualize.py"))["main"]
+    for kind in ("", "curves", "confusion", "errors", "tsne", "filters", "slopes", "screening"):
+        monkeypatch.setattr(sys, "argv", ["visualize.py", *([kind] if kind else []), "--help"])
+        with pytest.raises(SystemExit) as end:
+            main()
+        shown = capsys.readouterr().out
+        assert end.value.code == 0 and f"example:\n  tools/visualize.py {kind or 'curves'} " in shown
+        assert "--out FILE" in shown or not kind

@@ -1,4 +1,7 @@
+import os
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +46,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch, exchange):
     fill(path, "one")
     asked = []
     fill(path, "two", may_replace=asked.append)
-    assert asked == [path]
+    assert asked == [path, path]  # before it begins, and before the swap
     assert (path / "text").read_text() == "two"
 
     def refuse(folder):
@@ -149,3 +152,83 @@ def test_whole_numbers_are_those_that_caffe_can_hold(kind, least, capsys):
 def test_track_yields_all_and_is_silent_when_quick(capsys):
     assert list(cli.track(range(3), 3, "count")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
+    path = tmp_path / "disk"
+    path.mkdir()
+    monkeypatch.setattr(files.os.path, "ismount", lambda folder: folder == path)
+    with pytest.raises(TinyImageNetError, match="is a mount point, .*: name a folder in it"), files.atomic_folder(path):
+        raise AssertionError("entered")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_somebody_puts_into_an_old_folder_meanwhile_stays(tmp_path):
+    path = tmp_path / "folder"
+    fill(path, "one")
+
+    def may_replace(folder):
+        if (folder / "mine").exists():
+            raise TinyImageNetError("it stays")
+
+    with pytest.raises(TinyImageNetError, match="it stays"), files.atomic_folder(path, may_replace=may_replace):
+        (path / "mine").write_text("x")
+    assert sorted(entry.name for entry in path.iterdir()) == ["mine", "text"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_is_in_place_of_the_temporary_folder_is_named(tmp_path, kind):
+    left = tmp_path / ".folder.tiny-imagenet.tmp"
+    left.symlink_to(tmp_path) if kind == "link" else left.write_text("x")
+    with pytest.raises(
+        TinyImageNetError, match=rf"{left}, where it is made, cannot be taken over .*: remove that or name"
+    ):
+        fill(tmp_path / "folder", "x")
+    assert list(tmp_path.iterdir()) == [left]
+
+
+def test_another_users_temporary_folder_is_named():
+    if os.geteuid():
+        pytest.skip("only root can be somebody else")
+    with tempfile.TemporaryDirectory() as folder:  # pytest's are for one user alone
+        os.chmod(folder, 0o777)
+        left = Path(folder) / ".folder.tiny-imagenet.tmp"
+        left.mkdir(0o700)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(TinyImageNetError, match=rf"{left}, .* taken over \(Permission denied\): remove that"):
+                fill(Path(folder) / "folder", "x")
+        finally:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o755), (0o077, 0o700), (0o002, 0o775)])
+def test_a_folder_heeds_the_umask(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        fill(tmp_path / "folder", "x")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == mode
+
+
+def test_errors_of_writing_say_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(TinyImageNetError, match="name a place that can be written"):
+        files.write_text(tmp_path / "file" / "below", "x")
+
+
+def test_only_plain_files_are_opened(tmp_path):
+    (tmp_path / "x").write_text("x")
+    (tmp_path / "link").symlink_to("x")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("x", "link"):
+        with open(tmp_path / name, opener=files.plain) as file:
+            assert file.read() == "x"
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(OSError, match="it is not a plain file"):  # the pipe waited for a writer before
+            os.close(files.plain(path, os.O_RDONLY))
+    with pytest.raises(IsADirectoryError):
+        files.plain(tmp_path, os.O_RDONLY)

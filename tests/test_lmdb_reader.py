@@ -1,6 +1,7 @@
 """The reader of LMDBs and manifests against what is cut short, edited or made by something else."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -59,6 +60,90 @@ def test_a_file_cut_short_is_refused_and_kills_nothing(tmp_path, kept):
     assert len(lines) == 3 and all(str(path) in line and "again" in line for line in lines)
     if size >= 8192:
         assert all(f"has {size} of" in line for line in lines)
+
+
+# Flips a bit here and there in the pages of the tree, or in the first two, and reads all there is, again and again.
+FLIP = """
+import os, random, sys
+from tiny_imagenet import errors, lmdb_reader
+path, seed = sys.argv[1], int(sys.argv[2])
+good = open(path + "/data.mdb", "rb").read()
+generator = random.Random(seed)
+tree = [at for at in range(0, len(good), 4096) if at < 8192 or good[at + 10] & 3]
+refused = 0
+for _ in range(300):
+    data = bytearray(good)
+    for _ in range(generator.choice((1, 1, 5))):
+        page = generator.choice(tree + tree[:2] * 5)
+        data[page + generator.randrange(generator.choice((170, 4096)))] ^= 1 << generator.randrange(8)
+    os.unlink(path + "/data.mdb")
+    with open(path + "/data.mdb", "wb") as file:
+        file.write(data)
+    try:
+        for _ in lmdb_reader.raw_records(path):
+            pass
+        for record in lmdb_reader.Records(path):
+            pass
+    except errors.DatasetError as error:
+        assert path in str(error) and "again" in str(error) and "\\n" not in str(error), error
+        refused += 1
+print(refused)
+"""
+
+
+@pytest.mark.parametrize(("size", "count"), [(10, 1500), (1500, 60), (9000, 150)])
+def test_damaged_pages_kill_nothing(tmp_path, size, count):
+    path = write(tmp_path / "x.lmdb", (datum.encode(np.zeros((1, 1, size), np.uint8), 0) for _ in range(count)))
+    command = [sys.executable, "-c", FLIP, str(path), str(size)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")  # SIGBUS, SIGSEGV or SIGABRT before
+    assert int(done.stdout) > 30
+
+
+def test_the_size_of_a_value_is_compared_with_the_file(tmp_path):
+    path = write(tmp_path / "x.lmdb", [datum.encode(np.zeros((3, 64, 64), np.uint8), 0)] * 3)
+    data = bytearray((path / "data.mdb").read_bytes())
+    at = data.index(b"00000001_x") - 8  # its node: the size's low and high half, flags, size of the key
+    data[at + 3] ^= 0x40
+    (path / "data.mdb").write_bytes(data)
+    for read in (lmdb_reader.count, lambda path: list(lmdb_reader.records(path)), lmdb_reader.Records):
+        with pytest.raises(DatasetError, match=r"x\.lmdb: .*last page of a value is .* there are .* pages"):
+            read(path)
+
+
+def test_what_lmdb_finds_is_one_line(tmp_path, monkeypatch):
+    path = write_good(tmp_path / "x.lmdb", 3)
+    records = lmdb_reader.Records(path)
+
+    def begin(self):
+        raise lmdb.CorruptedError("a page is bad")
+
+    monkeypatch.setattr(lmdb_reader._File, "__getattribute__", lambda self, name: type("E", (), {"begin": begin})())
+    for read in (
+        lambda: records[0],
+        lambda: list(lmdb_reader.records(path)),
+        lambda: lmdb_reader.check(path, SHAPE, 7),
+    ):
+        with pytest.raises(DatasetError, match=r"x\.lmdb is damaged: a page is bad; convert the data set again"):
+            read()
+    monkeypatch.undo()
+
+
+def test_what_is_no_plain_file_is_refused_at_once(tmp_path):
+    for name in ("x.lmdb", "manifest.json", "mean"):
+        path = tmp_path / name
+        if name == "x.lmdb":
+            path.mkdir()
+            os.mkfifo(path / "data.mdb")
+        else:
+            os.mkfifo(path)
+    for read in (
+        lambda: lmdb_reader.count(tmp_path / "x.lmdb"),
+        lambda: lmdb_reader.read_manifest(tmp_path),
+        lambda: datum.read_mean(tmp_path / "mean"),
+    ):
+        with pytest.raises(DatasetError, match="is not a plain file"):  # it waited for a writer before
+            read()
 
 
 def test_a_whole_file_is_not_refused(tmp_path):
@@ -155,3 +240,11 @@ def test_a_manifest_without_it_is_refused(tmp_path, key, value):
     with pytest.raises(DatasetError, match=f"'{key}' is missing or not .*tools/convert.py") as caught:
         lmdb_reader.read_manifest(tmp_path)
     assert str(tmp_path / "manifest.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ['{"format": Infinity}', "[" * 100_000, '{"format": ' + "9" * 5000 + "}", "{"])
+def test_a_manifest_that_json_does_not_allow_is_one_line(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"manifest\.json (is not JSON|has format)") as caught:
+        lmdb_reader.read_manifest(tmp_path)
+    assert "\n" not in str(caught.value) and "again" in str(caught.value)

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
+from scipy.stats import binomtest
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
 
 from tiny_imagenet import metrics, predictions
 from tiny_imagenet.errors import PredictionsError
@@ -79,13 +86,59 @@ def test_wilson_interval():
     assert metrics.wilson(0, 0) == (0, 1)
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 50, 10000])
+def test_wilson_interval_is_that_of_scipy(count):
+    for successes in {0, 1, count // 3, count // 2, count - 1, count}:
+        want = binomtest(successes, count).proportion_ci(0.95, method="wilson")
+        assert metrics.wilson(successes, count) == pytest.approx((want.low, want.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("classes", [3, 20])
+def test_scores_of_each_class_agree_with_scikit_learn(classes):
+    given_ = random_predictions(5, classes=classes)
+    labels = given_.labels
+    labels[labels == 1] = 0  # a class without images
+    guesses = given_.probabilities.argmax(axis=1)
+    _, recall, _, support = precision_recall_fscore_support(labels, guesses, labels=np.arange(classes), zero_division=0)
+    rows = json.loads(json.dumps(metrics.class_scores(given_)))
+    assert [row["count"] for row in rows] == support.tolist()
+    assert [row["predicted"] for row in rows] == np.bincount(guesses, minlength=classes).tolist()
+    for index, row in enumerate(rows):
+        own = labels == index
+        if index == 1:
+            assert row["top1"] is row["top5"] is row["top1_interval"] is None and row["count"] == row["right"] == 0
+            continue
+        assert row["top1"] == pytest.approx(recall[index]) == row["right"] / row["count"]
+        assert row["top1_interval"] == pytest.approx(metrics.wilson(row["right"], row["count"]))
+        if classes < 5:
+            assert row["top5"] is None
+        else:
+            each = top_k_accuracy_score(labels[own], given_.probabilities[own], k=5, labels=np.arange(classes))
+            assert row["top5"] == pytest.approx(each)
+    summary = metrics.summary(given_)
+    assert sum(row["right"] for row in rows) == pytest.approx(summary["top1"] * summary["count"])
+
+
+def test_the_most_confused_pairs_by_hand():
+    order = [(0, 0), (0, 2), (0, 2), (1, 0), (1, 0), (1, 1), (2, 1)]  # true, predicted
+    given_ = make(np.eye(3)[[guess for _, guess in order]], [true for true, _ in order])
+    assert metrics.confused(given_) == [
+        {"true": 0, "predicted": 2, "count": 2, "of": 3},
+        {"true": 1, "predicted": 0, "count": 2, "of": 3},
+        {"true": 2, "predicted": 1, "count": 1, "of": 1},
+    ]
+    assert metrics.confused(given_, 1) == metrics.confused(given_)[:1]
+    assert metrics.confused(make(np.eye(3), range(3))) == []
+
+
 def test_summary_is_json_and_adds_up():
     given_ = random_predictions()
     summary = json.loads(json.dumps(metrics.summary(given_)))
     assert summary["count"] == 500 and summary["unlabelled"] == 0 and summary["classes"] == 20
     assert summary["error"] == pytest.approx(1 - summary["top1"])
     assert summary["error_interval"] == pytest.approx([1 - end for end in summary["top1_interval"][::-1]])
-    for key in ("top1", "top5", "error"):
+    assert summary["top5_error_interval"] == pytest.approx([1 - end for end in summary["top5_interval"][::-1]])
+    for key in ("top1", "top5", "error", "top5_error"):
         low, high = summary[f"{key}_interval"]
         assert low < summary[key] < high
     assert set(metrics.SCORES) < set(summary)
@@ -124,6 +177,7 @@ def test_probabilities_that_are_not_finite_are_not_scored(value):
 def test_few_classes_have_no_top_5():
     summary = metrics.summary(make([[0.5, 0.25, 0.25, 0]] * 2, [0, 3]))
     assert summary["top5"] is summary["top5_interval"] is summary["top5_error"] is None
+    assert summary["top5_error_interval"] is None
     assert summary["top1"] == 0.5 and np.isfinite(summary["loss"])
     assert np.isnan(metrics.per_class(make([[1, 0]], [1]))).tolist() == [True, False]
 

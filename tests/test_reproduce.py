@@ -1,14 +1,17 @@
 """The whole experiment, with the nine models made tiny."""
 
 import csv
+import dataclasses
 import json
+import shutil
+import signal
 import statistics
 
 import pytest
 
 from conftest import ROOT
 from tiny_imagenet import ensemble, generate, metrics, paper, predictions, reproduce, train, zoo
-from tiny_imagenet.errors import DatasetError, NetError, Stopped
+from tiny_imagenet.errors import DatasetError, NetError, RunError, Stopped
 from tiny_imagenet.runs import Run
 from tiny_imagenet.train import Options
 
@@ -48,14 +51,15 @@ def test_every_model_is_trained_with_each_seed_and_averaged(made):
     assert [row.name for row in rows] == [*zoo.MODELS, "model8 + model9", "all nine"]
     for row in rows[:9]:
         runs = [Run(out / row.name / f"seed{seed}") for seed in (1, 2)]
-        assert row.top1 == [100 * run.scores["top1"] for run in runs]
+        assert row.values("top1") == [100 * run.scores["top1"] for run in runs]
+        assert list(row.scores) == [1, 2]
         assert [run.info["seed"] for run in runs] == [1, 2]
         assert row.paper == paper.MODELS[row.name].validation_accuracy
         assert row.parameters == runs[0].info["parameters"]
         assert not row.failed
     assert (out / "model9" / "seed1" / "stages" / "1" / "run.json").is_file()
     for row, members in zip(rows[9:], (("model8", "model9"), tuple(zoo.MODELS))):
-        for seed, top1 in zip((1, 2), row.top1):
+        for seed, top1 in zip((1, 2), row.values("top1")):
             loaded = [predictions.load(out / name / f"seed{seed}" / "predictions.npz") for name in members]
             assert top1 == 100 * metrics.summary(ensemble.average(loaded))["top1"]
     assert [row.paper for row in rows[9:]] == [61.23, 54.0]
@@ -68,7 +72,7 @@ def test_the_table_says_the_same_three_times(made):
     with open(out / "table2.csv", newline="") as file:
         listed = list(csv.DictReader(file))
     for row, entry, line in zip(rows, table, lines):
-        mean, deviation = statistics.fmean(row.top1), statistics.stdev(row.top1)
+        mean, deviation = statistics.fmean(row.values("top1")), statistics.stdev(row.values("top1"))
         assert entry["mean"] == pytest.approx(mean) and entry["standard_deviation"] == pytest.approx(deviation)
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert cells[:4] == [
@@ -77,8 +81,9 @@ def test_the_table_says_the_same_three_times(made):
             f"{mean:.2f} ± {deviation:.2f}",
             f"{mean - row.paper:+.2f}",
         ]
-        own = [float(entry["top1"]) for entry in listed if entry["model"] == row.name]
-        assert own == pytest.approx(row.top1, abs=1e-4)
+        own = {int(entry["seed"]): float(entry["top1"]) for entry in listed if entry["model"] == row.name}
+        assert own == pytest.approx({seed: scores["top1"] for seed, scores in row.scores.items()}, abs=1e-4)
+        assert {int(seed) for seed in entry["scores"]} == {1, 2}
 
 
 def test_what_is_done_is_not_done_again(made, data, prototxt, monkeypatch):
@@ -95,7 +100,7 @@ def test_what_is_done_is_not_done_again(made, data, prototxt, monkeypatch):
 
 def test_an_experiment_that_is_stopped_goes_on(options, made, tmp_path, monkeypatch):
     class Sometimes:
-        lives = iter([3, 1000, 2])
+        lives = iter([3, 8])
 
         def __enter__(self):
             self.left = next(self.lives, 1000)
@@ -109,18 +114,19 @@ def test_an_experiment_that_is_stopped_goes_on(options, made, tmp_path, monkeypa
             self.left -= 1
             return "SIGTERM" if self.left < 0 else ""
 
-    monkeypatch.setattr(train, "StopRequest", Sometimes)
+    monkeypatch.setattr(reproduce, "StopRequest", Sometimes)
     stops = 0
     while True:
         try:
             rows = reproduce.reproduce(tmp_path, options, ["model1", "model8", "model9"])
             break
-        except Stopped:
+        except Stopped as stopped:
+            assert "the same command goes on" in str(stopped) and stopped.status == 128 + signal.SIGTERM
             stops += 1
     assert stops == 2
     whole = {row.name: row for row in made[1]}
     for row in rows:
-        assert row.top1[0] == whole[row.name].top1[0]
+        assert row.scores[1]["top1"] == whole[row.name].scores[1]["top1"]
 
 
 def test_a_training_that_fails_is_a_line_and_the_others_go_on(options, prototxt, data, tmp_path):
@@ -135,9 +141,54 @@ def test_a_training_that_fails_is_a_line_and_the_others_go_on(options, prototxt,
     options = Options(data=data, run=tmp_path, epochs=1, prototxt=own, quiet=True)
     rows = reproduce.reproduce(tmp_path / "out", options, ["model1", "model2"])
     assert "is nan at iteration" in rows[0].failed[1] or "is inf at iteration" in rows[0].failed[1]
-    assert rows[1].top1
+    assert rows[1].scores
     text = (tmp_path / "out" / "table2.md").read_text()
     assert "| model1 | 37.27 | failed |" in text and "- model1, seed 1: the loss is" in text
+
+
+def test_earlier_models_and_seeds_stay_in_the_table(made, data, prototxt, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(made[0], out, symlinks=True)
+    options = Options(data=data, run=out, epochs=1, prototxt=prototxt, quiet=True)
+    rows = reproduce.reproduce(out, options, ["model1", "model1"], seeds=[3])
+    assert [row.name for row in rows] == [row.name for row in made[1]]
+    assert list(rows[0].scores) == [1, 2, 3] and list(rows[1].scores) == [1, 2]
+    assert list(rows[-1].scores) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"batch": 7}, "begun with another --batch .50, not 7."),
+        ({"base_lr": 0.3}, "begun with another --base-lr .0.05, not 0.3."),
+        ({"max_iter": 1}, "has been trained for 4 iterations, this experiment has 1"),
+        ({"patience": 1}, "begun with another --patience .5, not 1."),
+    ],
+)
+def test_runs_of_another_experiment_are_refused(changes, says, made, data, prototxt):
+    options = dataclasses.replace(Options(data=data, run=made[0], epochs=1, prototxt=prototxt, quiet=True), **changes)
+    if "max_iter" in changes:
+        options = dataclasses.replace(options, epochs=None)
+    before = (made[0] / "table2.json").read_bytes()
+    with pytest.raises(RunError, match=says):
+        reproduce.reproduce(made[0], options, ["model1"])
+    assert (made[0] / "table2.json").read_bytes() == before
+
+
+def test_runs_on_another_data_set_are_refused(made, dataset, prototxt, tmp_path):
+    from tiny_imagenet import convert
+
+    convert.convert(dataset, tmp_path / "other", workers=1, seed=9)
+    options = Options(data=tmp_path / "other", run=made[0], epochs=1, prototxt=prototxt, quiet=True)
+    with pytest.raises(DatasetError, match="has not the records"):
+        reproduce.reproduce(made[0], options, ["model1"])
+
+
+def test_a_longer_experiment_trains_on(prototxt, data, tmp_path):
+    options = Options(data=data, run=tmp_path, epochs=1, prototxt=prototxt, quiet=True)
+    reproduce.reproduce(tmp_path, options, ["model1"])
+    rows = reproduce.reproduce(tmp_path, dataclasses.replace(options, epochs=2), ["model1"])
+    assert rows[0].scores[1]["epochs"] == 2
 
 
 def test_mistakes(options, tmp_path, tool):

@@ -268,6 +268,132 @@ def test_a_snapshot_leads_on_in_stock_caffe_too(whole):
     assert solver.iter == int(folder.name)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seed": 9}, r"begun with another --seed \(1, not 9\): leave the flag out"),
+        ({"batch": 7}, r"another --batch \(20, not 7\)"),
+        ({"base_lr": 0.5}, r"another --base-lr \(0.02, not 0.5\)"),
+        ({"patience": 4}, r"another --patience \(1, not 4\)"),
+        ({"init": ROOT / "nothing"}, "another --init"),
+    ],
+)
+def test_flags_that_contradict_the_run_are_refused(changes, says, whole, tmp_path):
+    with pytest.raises(RunError, match=says):
+        train.train(None, Options(data=None, run=whole.path, resume=True, **changes))
+    same = {"seed": 1, "batch": 20, "base_lr": 0.02, "patience": 1}
+    assert train.train(None, Options(data=None, run=whole.path, resume=True, **same))["already"]
+
+
+def test_another_mean_is_refused(whole, data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    mean = tmp_path / "data" / "mean.binaryproto"
+    mean.write_bytes(mean.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(DatasetError, match="has another mean image than"):
+        train.train(None, Options(data=tmp_path / "data", run=whole.path, resume=True))
+
+
+def test_a_run_that_is_killed_before_its_first_checkpoint_has_each_record_once(solver, data, tmp_path):
+    """And TensorBoard is told."""
+    run = tmp_path / "run"
+    arguments = [*command(solver, data, run), "--batch", 2]  # epochs of 100 iterations, records each 20
+    with interruptible(arguments, stderr=subprocess.PIPE) as process:
+        while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 3:
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.kill()
+    assert Run(run).iterations() == []
+    train.train(None, Options(data=None, run=run, resume=True, max_iter=100))
+    assert [record["iteration"] for record in Run(run).metrics()] == [20, 40, 60, 80, 100]
+    from tensorboardX.proto import event_pb2
+
+    newest = max((run / "events").iterdir(), key=lambda path: path.stat().st_mtime_ns).read_bytes()
+    events, at = [], 0
+    while at < len(newest):
+        size = int.from_bytes(newest[at : at + 8], "little")
+        events.append(event_pb2.Event.FromString(newest[at + 12 : at + 12 + size]))
+        at += 16 + size
+    assert any(event.session_log.status == event_pb2.SessionLog.START for event in events)
+
+
+def test_a_validation_that_was_recorded_and_not_kept_is_recorded_once(solver, data, tmp_path, monkeypatch):
+    """Stopped in a validation, then killed between its record and its checkpoint."""
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(9))  # in the first epoch's validation
+    with pytest.raises(Stopped):
+        train.train(str(solver), Options(data=data, run=tmp_path / "run", epochs=2))
+    monkeypatch.undo()
+    run = Run(tmp_path / "run")
+    assert run.iterations() == [10] and not run.state(run.resume_from())["validated"]
+    with open(run.path / "metrics.jsonl", "a") as stream:
+        stream.write(json.dumps({"iteration": 10, "epoch": 1.0, "top1": 0.5}) + "\n")
+    train.train(None, Options(data=None, run=run.path, resume=True))
+    assert [record["epoch"] for record in run.metrics() if "top1" in record] == [1, 2]
+
+
+def test_a_checkpoint_that_is_written_again_is_there_all_the_while(solver, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(9))
+    with pytest.raises(Stopped):
+        train.train(str(solver), Options(data=data, run=tmp_path / "run", epochs=2))
+    monkeypatch.undo()
+    run = Run(tmp_path / "run")
+    before = sha256(run)
+
+    def full(*_):
+        raise RunError("cannot write: no space")
+
+    monkeypatch.setattr(snapshots, "write", full)
+    with pytest.raises(RunError, match="no space"):
+        train.train(None, Options(data=None, run=run.path, resume=True))
+    assert run.iterations() == [10] and sha256(run) == before
+
+
+def test_a_copy_without_links_goes_on(whole, tmp_path):
+    shutil.copytree(whole.path, tmp_path / "run")  # follows them
+    result = train.train(None, Options(data=None, run=tmp_path / "run", resume=True, max_iter=70))
+    assert result["iterations"] == 70 or result["verdict"] == "stop"
+    assert (tmp_path / "run" / "checkpoints" / "last").is_symlink() or result["already"]
+
+
+def test_run_json_tells_of_each_session(solver, data, tmp_path):
+    options = Options(data=data, run=tmp_path / "run", epochs=1)
+    train.train(str(solver), options, ["first"])
+    train.train(None, dataclasses.replace(options, data=None, epochs=2, resume=True), ["second"])
+    info = Run(options.run).info
+    assert [session["argv"] for session in info["sessions"]] == [["first"], ["second"]]
+    assert info["max_iter"] == info["finished"]["iterations"] == 20
+    assert info["argv"] == ["first"]
+
+
+def test_a_stage_is_locked_and_tidied_with_the_whole(staged_solver, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(14))
+    with pytest.raises(Stopped, match=r"at iteration \d+ of stage 1"):
+        train.train(str(staged_solver), Options(data=data, run=tmp_path / "run", epochs=2))
+    stage = Run(tmp_path / "run").stage(1)
+    left = stage.path / "checkpoints" / ".10.gone.tmp"
+    left.mkdir()
+    (left / "x").touch()
+    monkeypatch.undo()
+    with runs.reopen(stage.path), pytest.raises(RunError, match="is in use by another training"):
+        train.train(None, Options(data=None, run=tmp_path / "run", resume=True))
+    train.train(None, Options(data=None, run=tmp_path / "run", resume=True))
+    assert not left.exists()
+
+
+def test_the_loss_of_an_iteration_is_that_of_all_its_passes(data, tmp_path):
+    """iter_size 4 of batch 5 is one of batch 20: the same images, whole and without dropout, and so the same loss."""
+    losses = []
+    for batch, size in ((20, 1), (5, 4)):
+        generate.write([ROW.replace(crop=64, dropout=0)], tmp_path / f"net{batch}", ROOT / "tools")
+        solver = tmp_path / f"net{batch}" / "model6" / "solver.prototxt"
+        train_val = solver.with_name("train_val.prototxt")
+        train_val.write_text(train_val.read_text().replace("mirror: true", "mirror: false"))
+        solver.write_text(f"{solver.read_text()}iter_size: {size}\n")
+        options = Options(data=data, run=tmp_path / f"run{batch}", batch=batch, max_iter=1)
+        train.train(str(solver), options)
+        losses.append(Run(options.run).metrics()[0]["train_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 # --- Disks and numbers ---
 
 
@@ -307,7 +433,7 @@ def test_a_record_that_cannot_be_written_ends_the_run(file, solver, data, tmp_pa
         pytest.skip("no /dev/full on this system")
     train.train(str(solver), Options(data=data, run=tmp_path / "run", epochs=1))
     (tmp_path / "run" / file).unlink()
-    monkeypatch.setattr(runs.Run, "rewind", lambda self, iteration: None)
+    monkeypatch.setattr(runs.Run, "rewind", lambda *_: None)
     (tmp_path / "run" / file).symlink_to("/dev/full")
     with pytest.raises(RunError, match=f"cannot write .*{os.strerror(errno.ENOSPC)}"):
         train.train(None, Options(data=None, run=tmp_path / "run", epochs=2, resume=True))

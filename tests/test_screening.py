@@ -104,3 +104,14 @@ def test_mending_says_what_was_wrong():
     assert screening.mend((-3, 4, 5, 64)) == ((0, 4, 5, 63), "sticks out")
     assert screening.mend((5, 4, 3, 66)) == ((3, 4, 5, 63), "inside out")
     assert screening.mend((64, 4, 70, 6)) == (None, "outside the image")
+
+
+def test_a_share_is_exact_unless_it_is_a_float():
+    exact = Fraction(1, 10**15)
+    assert screening.share(exact) == exact
+    assert screening.share(0.1) == Fraction(1, 10) and screening.share(1) == 1
+    box = np.array([(0, 0, 9, 9)])  # the far crop shows 2x2 of 100 pixels
+    least = Fraction(int(screening.worst_pixels(box)[0]), 100)
+    for share in (least, least - exact, least + exact, least + Fraction(1, 10**40)):
+        assert screening.keep(box, min_visible=share).tolist() == [share <= least]
+    assert screening.keep(box, min_visible=exact).dtype == bool

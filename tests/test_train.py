@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, interruptible, write_tiny_net
-from tiny_imagenet import datum, generate, lmdb_reader, nets, train, zoo
+from tiny_imagenet import datum, generate, lmdb_reader, nets, schedule, train, zoo
 from tiny_imagenet.errors import DatasetError, NetError, RunError
 from tiny_imagenet.runs import Run
-from tiny_imagenet.train import Options, Plateau
+from tiny_imagenet.schedule import Plateau
+from tiny_imagenet.train import Options
 
 
 def test_a_run_folder_has_what_the_contract_says(trained, data):
@@ -146,14 +147,14 @@ def test_memory_does_not_grow_over_five_thousand_iterations(tiny_solver, data, t
 
 
 def test_the_rate_drops_in_a_run(tiny_solver, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.Plateau, "update", lambda self, top1: "drop")
+    monkeypatch.setattr(schedule.Plateau, "update", lambda self, top1: "drop")
     train.train(str(tiny_solver), Options(data=data, run=tmp_path / "run", epochs=2))
     rates = [record["learning_rate"] for record in Run(tmp_path / "run").metrics()]
     assert rates == pytest.approx([3e-4, 3e-5])
 
 
 def test_another_lr_policy_keeps_its_own_schedule(tiny_solver, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.Plateau, "update", lambda self, top1: "stop")
+    monkeypatch.setattr(schedule.Plateau, "update", lambda self, top1: "stop")
     policy = 'lr_policy: "step" stepsize: 15 gamma: 0.5'
     tiny_solver.write_text(tiny_solver.read_text().replace('lr_policy: "fixed"', policy))
     train.train(str(tiny_solver), Options(data=data, run=tmp_path / "run", epochs=2))
@@ -163,7 +164,7 @@ def test_another_lr_policy_keeps_its_own_schedule(tiny_solver, data, tmp_path, m
 
 def test_old_checkpoints_are_removed_but_the_best(tiny_solver, data, tmp_path, monkeypatch):
     verdicts = iter(["best", "wait", "wait", "wait"])
-    monkeypatch.setattr(train.Plateau, "update", lambda self, top1: next(verdicts))
+    monkeypatch.setattr(schedule.Plateau, "update", lambda self, top1: next(verdicts))
     train.train(str(tiny_solver), Options(data=data, run=tmp_path / "run", epochs=4, keep=1))
     assert Run(tmp_path / "run").iterations() == [10, 40]
 
@@ -271,6 +272,51 @@ def test_the_solver_of_a_model_stands_for_the_model(data, tmp_path):
 def test_a_variant_that_was_not_generated_says_how(data, tmp_path):
     with pytest.raises(NetError, match=r"make it with tools/generate\.py model4_conv5"):
         train.train("model4_conv5", Options(data=data, run=tmp_path / "run", prototxt=ROOT / "prototxt"))
+
+
+def test_a_deploy_net_that_is_another_is_refused(tiny_solver, data, tmp_path):
+    """It would validate with weights that nobody learns, or compute something else with them."""
+    deploy = tiny_solver.parent / "deploy.prototxt"
+    text = deploy.read_text()
+    for old, new, says in (
+        (
+            'name: "conv1_1"',
+            'name: "convX"',
+            "layer convX has weights, and train_val.prototxt has no layer of that name",
+        ),
+        ('type: "LReLU"', 'type: "TanH"', "gets .*TanH.*, and in train_val.prototxt .*LReLU"),
+    ):
+        deploy.write_text(text.replace(old, new))
+        refused(
+            NetError,
+            rf"deploy.prototxt is not the net of train_val.prototxt: .*{says}",
+            tiny_solver,
+            tmp_path / "run",
+            data=data,
+        )
+
+
+@pytest.mark.parametrize(
+    "more",
+    ['test_net: "train_val.prototxt" test_iter: 1 test_interval: 5', "test_state { } test_iter: 1 test_interval: 5"],
+)
+def test_stock_solvers_with_nets_of_all_kinds_train(more, tiny_solver, data, tmp_path):
+    text = tiny_solver.read_text()
+    if "test_net" in more:
+        text = text.replace("net:", "train_net:", 1)
+    tiny_solver.write_text(text + more)
+    train.train(str(tiny_solver), Options(data=data, run=tmp_path / "run", max_iter=1))
+
+
+def test_plateau_flags_go_with_a_fixed_policy(tiny_solver, data, tmp_path):
+    policy = 'lr_policy: "step" stepsize: 15 gamma: 0.5'
+    tiny_solver.write_text(tiny_solver.read_text().replace('lr_policy: "fixed"', policy))
+    refused(NetError, 'go with lr_policy "fixed" alone', tiny_solver, tmp_path / "run", data=data, patience=1)
+
+
+def test_a_stock_data_layer_gets_a_warning(tiny_solver, data, tmp_path, capsys):
+    train.train(str(tiny_solver), Options(data=data, run=tmp_path / "run", max_iter=1, quiet=True))
+    assert "layer data (Data) reads from its first record again where a run goes on" in capsys.readouterr().err
 
 
 def test_a_solver_that_asks_for_hdf5_snapshots(tiny_solver, data, tmp_path):

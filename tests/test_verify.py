@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,9 @@ GREY = cv2.imencode(".png", np.zeros((8, 8), np.uint8))[1].tobytes()
         ("val", set_value(4, label=9), ["val.lmdb", "another sha256"]),
         ("train", set_value(8, data=bytes(3 * 64 * 64)), ["mean.binaryproto", "not the mean of train.lmdb"]),
         ("train_screened", set_value(8, data=bytes(3 * 64 * 64)), ["train_screened.lmdb", "lacks train's record"]),
+        ("val", set_value(8, data=bytes(3 * 64 * 64)), ["val.lmdb: the images are not those", "values_sha256"]),
+        ("test", set_value(8, data=bytes(3 * 64 * 64)), ["test.lmdb: the images are not those", "values_sha256"]),
+        ("val", swap_images, ["val.lmdb", ""]),
         ("train_screened", swap_images, ["train_screened.lmdb", ""]),
     ],
 )
@@ -120,7 +124,7 @@ def test_what_is_wrong_is_named(out, name, change, words):
     with pytest.raises(DatasetError) as caught:
         verify.verify(out)
     message = str(caught.value)
-    assert "\n" not in message and "again" in message
+    assert "\n" not in message and message.count("convert the data set again") == 1
     for word in words:
         assert word in message
 
@@ -148,6 +152,9 @@ def edit(out, **changes):
         ({"lmdbs": lambda lmdbs: {"train": lmdbs["train"]}}, "no entry 'test'"),
         ({"encoded": lambda encoded: True}, "record 00000000_.*not encoded"),
         ({"mean": lambda mean: "manifest.json"}, "not a BlobProto"),
+        ({"image__width": lambda width: 10**9}, r"lacks a part .*\(3, 64, 1000000000\)"),
+        ({"lmdbs__val__count": lambda count: float("inf")}, "is not JSON .*Infinity is not a number"),
+        ({"lmdbs__val__values_sha256": lambda digest: digest[::-1]}, r"val\.lmdb: the images .*another values_sha256"),
     ],
 )
 def test_a_manifest_that_does_not_fit(out, changes, words):
@@ -205,3 +212,39 @@ def test_records_by_number(outputs):
             records[index]
     with pytest.raises(DatasetError, match=r"no data\.mdb"):
         lmdb_reader.Records(outputs)
+
+
+def test_a_manifest_of_before_there_were_sums_of_values(out):
+    rewrite(out / "val.lmdb", set_value(8, data=bytes(3 * 64 * 64)))
+    manifest = json.loads((out / "manifest.json").read_text())
+    for entry in manifest["lmdbs"].values():
+        del entry["values_sha256"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    lines = verify.verify(out)
+    assert sum("the pixels were not checked" in line for line in lines) == 4
+
+
+def test_damaged_pages_are_one_line(out):
+    file = out / "val.lmdb" / "data.mdb"
+    data = bytearray(file.read_bytes())
+    at = data.index(b"00000003_") - 8  # its node: the size's low and high half, flags, size of the key
+    data[at + 3] ^= 0x40
+    file.write_bytes(data)
+    done = script("--verify", out)
+    assert (done.returncode, done.stdout) == (1, "")  # SIGBUS before
+    assert done.stderr.count("\n") == 1 and str(out / "val.lmdb") in done.stderr
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "mean.binaryproto", "val.lmdb/data.mdb"])
+def test_a_pipe_in_place_of_a_file(out, name):
+    (out / name).unlink()
+    os.mkfifo(out / name)
+    with pytest.raises(DatasetError, match="is not a plain file"):  # it waited before
+        verify.verify(out)
+
+
+@pytest.mark.parametrize("flag", [["--encoded"], ["--workers", "2"], ["--seed", "3"], ["--crop", "40"], ["--replace"]])
+def test_verify_takes_no_other_flag(outputs, flag):
+    done = script("--verify", outputs / "raw", *flag)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--verify takes OUT alone, not {flag[0]} as well" in done.stderr and done.stderr.count("\n") == 1

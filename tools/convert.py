@@ -10,7 +10,7 @@ import time
 from fractions import Fraction
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, convert, verify
+from tiny_imagenet import cli
 
 
 def identity(path: str) -> tuple[int, int] | None:
@@ -36,25 +36,28 @@ def main() -> None:
         action="store_true",
         help="leave out and list unreadable images, validation images without a class, annotations without an image",
     )
-    parser.add_argument(
-        "--crop", type=cli.at_most(convert.SIZE), default=56, metavar="N", help="screening: side of a crop (56)"
-    )
+    parser.add_argument("--crop", type=cli.at_most(64), default=56, metavar="N", help="screening: side of a crop (56)")
     parser.add_argument(
         "--min-visible",
         type=cli.share,
-        default="1/4",
+        default=Fraction(1, 4),
         metavar="SHARE",
         help="screening: what each crop must show (1/4)",
     )
     args = parser.parse_args()
-    if args.verify and args.dataset:
-        parser.error(f"--verify takes OUT alone, not {args.dataset!r} as well")
-    if args.verify:
-        for line in verify.verify(args.verify):
-            print(line)
+    if args.verify is not None:
+        given = [name for name, value in vars(args).items() if name != "verify" and value != parser.get_default(name)]
+        if given:
+            flag = repr(args.dataset) if args.dataset else f"--{given[0].replace('_', '-')}"
+            parser.error(f"--verify takes OUT alone, not {flag} as well")
+        from tiny_imagenet import verify
+
+        say(*verify.verify(args.verify))
         return
     if not args.out:
         parser.error("DATASET and OUT are needed, or --verify OUT")
+
+    from tiny_imagenet import convert  # after the arguments: it takes a moment to load
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: nothing half-made is left
     start, before = time.monotonic(), identity(args.out)
@@ -75,13 +78,12 @@ def main() -> None:
         state = "as it was" if identity(args.out) == before else "the new output, whole"
         print(f"{parser.prog}: error: interrupted: {args.out} is {state}", file=sys.stderr)
         sys.exit(130)
-    for name, entry in manifest["lmdbs"].items():
-        print(f"{name + '.lmdb':<20}{entry['count']:>8,} images")
+    lines = [f"{name + '.lmdb':<20}{entry['count']:>8,} images" for name, entry in manifest["lmdbs"].items()]
     screening = manifest["screening"]
     default = (args.crop, args.min_visible) == (56, Fraction(1, 4))
     of_paper = " (the paper, on the real data: 1,535)" if default else f" (crop {args.crop}, {args.min_visible})"
-    print(f"{'dropped':<20}{len(screening['dropped']):>8,} by screening{of_paper}")
-    print(f"{'under 8x8':<20}{manifest['small_objects']:>8,} training objects (the paper: 1,891)")
+    lines.append(f"{'dropped':<20}{len(screening['dropped']):>8,} by screening{of_paper}")
+    lines.append(f"{'under 8x8':<20}{manifest['small_objects']:>8,} training objects (the paper: 1,891)")
     rest = [
         ("without a box", screening["without_box"], "training images, kept"),
         ("mended boxes", len(manifest["mended_boxes"]), "lines, put in order, cut or passed over"),
@@ -90,11 +92,25 @@ def main() -> None:
         ("re-encoded", len(manifest["reencoded"]), "images, kept as PNG"),
         ("unreadable", len(manifest["unreadable"]), "images, left out"),
         ("unlabelled", len(manifest["unlabelled"]), "validation images, left out"),
+        ("missing", len(manifest["missing"]), "images that annotations name, passed over"),
     ]
     for what, count, more in rest:
         if count:
-            print(f"{what:<20}{count:>8,} {more} (see {args.out}/manifest.json)")
-    print(f"wrote {args.out} in {time.monotonic() - start:.1f} seconds")
+            lines.append(f"{what:<20}{count:>8,} {more} (see {args.out}/manifest.json)")
+    say(*lines, f"wrote {args.out} in {time.monotonic() - start:.1f} seconds")
+
+
+def say(*lines: str) -> None:
+    """Print what has been done; that nobody can read it, or a name in it, does not undo it."""
+    try:
+        sys.stdout.reconfigure(errors="backslashreplace")
+        print(*lines, sep="\n", flush=True)
+    except (AttributeError, OSError, ValueError):  # it is closed, a pipe without a reader, or a full disk
+        null = open(os.devnull, "w")  # noqa: SIM115
+        if sys.stdout is None:
+            sys.stdout = null
+        else:
+            os.dup2(null.fileno(), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

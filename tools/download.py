@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """Fetches Tiny ImageNet's public archive, checks it and unpacks it; after a break, the same command goes on."""
 
+import os
 import re
+import sys
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, download
+from tiny_imagenet import cli
 
 DAY = 24 * 60 * 60
 
 
 def main() -> None:
+    from tiny_imagenet import download, safe_zip  # here: Ctrl-C meanwhile is one line too
+
     parser = cli.Parser(__doc__, "tools/download.py data/tiny-imagenet-200")
     parser.add_argument("out", metavar="OUT", help="the folder to make; it must not exist or be empty")
     source = parser.add_mutually_exclusive_group()
@@ -46,16 +50,35 @@ def main() -> None:
     if args.archive and args.keep_archive:
         parser.error("argument --keep-archive: not with --archive, whose file stays where it is")
 
-    kept = download.download(
-        args.out,
-        url=args.url,
-        md5=None if args.md5 == "none" else args.md5,
-        archive=args.archive,
-        timeout=args.timeout,
-        tries=args.tries,
-        keep_archive=args.keep_archive,
-    )
-    print(f"wrote {args.out}" + (f", kept {kept}" if kept else ""))
+    try:
+        kept = download.download(
+            args.out,
+            url=args.url,
+            md5=None if args.md5 == "none" else args.md5,
+            archive=args.archive,
+            timeout=args.timeout,
+            tries=args.tries,
+            keep_archive=args.keep_archive,
+        )
+    except KeyboardInterrupt:
+        size = download.kept(args.out)
+        state = f": {safe_zip.megabytes(size)} are kept: {safe_zip.AGAIN}" if size else ""
+        print(f"{parser.prog}: error: interrupted{state}", file=sys.stderr)
+        sys.exit(130)
+    say(f"wrote {args.out}" + (f", kept {kept}" if kept else ""))
+
+
+def say(line: str) -> None:
+    """Print what has been done; that nobody can read it, or a name in it, does not undo it."""
+    try:
+        sys.stdout.reconfigure(errors="backslashreplace")
+        print(line, flush=True)
+    except (AttributeError, OSError, ValueError):  # it is closed, a pipe without a reader, or a full disk
+        null = open(os.devnull, "w")  # noqa: SIM115
+        if sys.stdout is None:
+            sys.stdout = null
+        else:
+            os.dup2(null.fileno(), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 """Average the predictions of several nets and print how good each member and the average are."""
 
 import argparse
+import dataclasses
 import json
+import os
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli, ensemble, predictions
@@ -35,34 +37,70 @@ def show(result: dict) -> None:
         print("  ".join(cells).rstrip())
 
 
+def show_held_out(held: dict) -> None:
+    low, high = held["top1_interval"]
+    print(
+        f"held out, {len(held['folds'])} folds (seed {held['seed']}): top-1 {100 * held['top1']:.2f} % (95 % interval "
+        f"{100 * low:.2f} to {100 * high:.2f}), on the images chosen on {100 * held['chosen_on']:.2f} %: {held['note']}"
+    )
+
+
+def load(options) -> list:
+    if any(map(os.path.isdir, options.members)):
+        from tiny_imagenet import members  # Caffe takes a moment to load; files need none
+
+        return members.load(options.members, options.split, options.ten_crop, options.checkpoints)
+    return [predictions.load(path) for path in options.members]
+
+
 def main() -> None:
     parser = cli.Parser(
         __doc__, "tools/ensemble.py runs/model8/predictions.npz runs/model9/predictions.npz --out both.npz"
     )
     parser.add_argument(
-        "predictions", nargs="+", metavar="PRED.npz", help="files that tools/evaluate.py wrote; at least two"
+        "members", nargs="+", metavar="PRED.npz|RUN", help="files that tools/evaluate.py wrote, or run folders with one"
     )
+    parser.add_argument(
+        "--checkpoints", action="store_true", help="a run folder stands for each of its checkpoints, not for the best"
+    )
+    parser.add_argument(
+        "--split", default="val", choices=("train", "train_screened", "val", "test"), help="of run folders (val)"
+    )
+    parser.add_argument("--ten-crop", action="store_true", help="of run folders, the predictions by ten crops")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--weights", nargs="+", type=weight, metavar="W", help="one a file (default: all the same)")
+    how.add_argument("--weights", nargs="+", type=weight, metavar="W", help="one a member (default: all the same)")
     how.add_argument("--search", action="store_true", help="choose the weights greedily on these very images")
+    parser.add_argument(
+        "--folds",
+        type=cli.positive_int,
+        metavar="K",
+        help="with --search: choose on K-1 folds, score on the other, too",
+    )
+    parser.add_argument("--seed", type=cli.count, default=0, metavar="S", help="of the folds (0)")
     parser.add_argument("--out", metavar="FILE.npz", help="write the average's predictions")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object (tools/report.py --ensemble reads it)"
     )
     options = parser.parse_args()
-    if len(options.predictions) < 2:
-        parser.error("an ensemble needs at least two files of predictions")
-    if options.weights is not None and len(options.weights) != len(options.predictions):
-        parser.error(f"{len(options.weights)} weights for {len(options.predictions)} files: give one weight a file")
+    if len(options.members) < 2 and not options.checkpoints:
+        parser.error("an ensemble needs at least two files or run folders, or one run folder with --checkpoints")
+    if options.weights is not None and not options.checkpoints and len(options.weights) != len(options.members):
+        parser.error(f"{len(options.weights)} weights for {len(options.members)} members: give one weight a member")
+    if options.folds is not None and not options.search:
+        parser.error("--folds says how --search is scored: give both")
+    if options.folds == 1:
+        parser.error("--folds 1 leaves nothing to choose on: at least 2 are needed")
     if options.out is not None and not options.out.endswith(".npz"):
         parser.error(f"--out {options.out!r} does not end in .npz")
-    members = [predictions.load(path) for path in options.predictions]
+    members = load(options)
     found = ensemble.search(members) if options.search else None
     weights = found.weights if found else options.weights
     combined = ensemble.average(members, weights)
     result = ensemble.describe(members, combined, weights)
     if found:
         result["search"] = {"order": found.order, "top1": found.top1, "note": found.note}
+    if options.folds:
+        result["held_out"] = dataclasses.asdict(ensemble.hold_out(members, options.folds, options.seed))
     if options.out:
         predictions.save(options.out, combined)
     if options.json:
@@ -71,6 +109,8 @@ def main() -> None:
     show(result)
     if found:
         print(f"note: {found.note}")
+    if options.folds:
+        show_held_out(result["held_out"])
 
 
 if __name__ == "__main__":

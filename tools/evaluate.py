@@ -2,10 +2,49 @@
 """Predict a split with a trained net and print how good it is."""
 
 import json
+import os
 from pathlib import Path
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli
+
+
+def per_cent(share, digits=2):
+    return "-" if share is None else f"{100 * share:.{digits}f}"
+
+
+def between(interval):
+    return "-" if interval is None else f"{per_cent(interval[0])} to {per_cent(interval[1])}"
+
+
+def show(result: dict) -> None:
+    print(
+        f"{result['split']}, {result['crops'].partition(':')[0]} crop{'s' if ':' in result['crops'] else ''}: "
+        f"top-1 {per_cent(result['top1'])} % (95 % interval {between(result['top1_interval'])})"
+        + (
+            ""
+            if result["top5"] is None
+            else f", top-5 {per_cent(result['top5'])} % ({between(result['top5_interval'])})"
+        )
+        + f", error {per_cent(result['error'])} % ({between(result['error_interval'])}), "
+        + ("" if result["top5"] is None else f"top-5 error {per_cent(result['top5_error'])} %, ")
+        + f"{result['count']} images"
+    )
+
+
+def show_classes(result: dict) -> None:
+    print(f"\n{'wnid':<10} {'images':>6} {'top-1 %':>8}  {'95 % interval':<15}  {'top-5 %':>7}  words")
+    for row in sorted(result["per_class"], key=lambda row: (row["top1"] is None, row["top1"])):
+        print(
+            f"{row['wnid']:<10} {row['count']:>6} {per_cent(row['top1']):>8}  {between(row['top1_interval']):<15}  "
+            f"{per_cent(row['top5']):>7}  {row['words']}"
+        )
+    if result["confused"]:
+        print("\nmost often taken for another:")
+    classes = result["per_class"]
+    for pair in result["confused"]:
+        names = classes[pair["true"]]["words"], classes[pair["predicted"]]["words"]
+        print(f"{pair['count']:>6} of {pair['of']:<6} {names[0]}  as  {names[1]}")
 
 
 def main():
@@ -13,15 +52,23 @@ def main():
     parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help="a run folder of tools/train.py")
     parser.add_argument("--net", type=Path, metavar="FILE", help="a deploy prototxt, instead of a run folder")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="its caffemodel")
+    parser.add_argument("--mean", type=Path, metavar="FILE", help="its mean image (the data folder's)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="what tools/convert.py wrote (the run's)")
     parser.add_argument("--split", default="val", choices=("train", "train_screened", "val", "test"))
     parser.add_argument(
         "--checkpoint", default="best", metavar="best|last|ITER", help="which weights of the run (best)"
     )
+    parser.add_argument(
+        "--ten-crop",
+        action="store_true",
+        help="average the corners, the centre and their mirrors, not the centre alone",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE.npz", help="where the predictions go (the run folder)")
+    parser.add_argument("--per-class", action="store_true", help="print each class too, the worst first")
+    parser.add_argument("--confusion", type=Path, metavar="FILE.csv", help="write the confusion matrix")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    if args.run and (args.net or args.weights):
+    if args.run and (args.net or args.weights or args.mean):
         parser.error("give a run folder or --net with --weights, not both")
     if not args.run and not (args.net and args.weights and args.data):
         parser.error("without a run folder, --net, --weights and --data are needed")
@@ -30,22 +77,22 @@ def main():
 
     from tiny_imagenet import evaluate, runs  # after the arguments: Caffe takes a moment to load
 
+    options = {"split": args.split, "out": args.out, "ten_crop": args.ten_crop, "confusion": args.confusion}
     if args.run:
-        result = evaluate.evaluate_run(runs.Run(args.run), args.data, args.split, args.checkpoint, args.out)
+        result = evaluate.evaluate_run(runs.Run(args.run), args.data, checkpoint=args.checkpoint, **options)
     else:
-        result = evaluate.evaluate_files(args.data, args.net, args.weights, args.split, args.out)
+        result = evaluate.evaluate_files(args.data, args.net, args.weights, mean=args.mean, **options)
     if args.json:
         print(json.dumps(result, indent=2))
         return
     if result.get("top1") is None:
-        print(f"{result['count']} images without labels: the predictions are in {result['predictions']}")
+        file = result["predictions"]
+        where = f": the predictions are in {os.path.normpath(args.run / file) if args.run else file}" if file else ""
+        print(f"{result['count']} images without labels{where}")
         return
-    low, high = result["top1_interval"]
-    top5 = "" if result["top5"] is None else f"top-5 {100 * result['top5']:.2f} %, "
-    print(
-        f"{result['split']}: top-1 {100 * result['top1']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}), "
-        f"{top5}error {100 * result['error']:.2f} %, {result['count']} images"
-    )
+    show(result)
+    if args.per_class:
+        show_classes(result)
 
 
 if __name__ == "__main__":

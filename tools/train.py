@@ -54,8 +54,9 @@ def main():
     options = {name: value for name, value in given.items() if name not in ("source", "data", "no_stages")}
     options |= {"data": args.data, "staged": not args.no_stages, "prototxt": PROTOTXT}
     result = train(args.source, Options(**options), ["tools/train.py", *sys.argv[1:]])
+    already = "already finished, " if result["already"] else ""
     print(
-        f"{result['run']}: best top-1 {100 * result['top1']:.2f} % at iteration {result['best']}, "
+        f"{result['run']}: {already}best top-1 {100 * result['top1']:.2f} % at iteration {result['best']}, "
         f"{result['iterations']} iterations ({result['epochs']:.2f} epochs), {result['seconds']:.0f} s"
     )
 

@@ -15,16 +15,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TextIO
 
+from tiny_imagenet import files
 from tiny_imagenet.errors import DatasetError
 
 SPLITS = ("train", "val", "test")
 ADVICE = "unpack the archive again or name another folder"
 Box = tuple[int, int, int, int]
 
+_POINT = re.compile(r"(?<=\d)\.0*$")  # 12.0 is 12
 _FAR = 2**31  # corners are cut to this: far outside of any image
 
 
@@ -39,7 +42,7 @@ class Line(NamedTuple):
     """A line of an annotation file: its number from 1, the image's name and class, and its box or what is in its place.
 
     `label` is None where the line names no class of the data set; `text` is then what it names, else "" or the
-    malformed box.
+    malformed box. `tabs` is False where no tab is in the line.
     """
 
     number: int
@@ -47,6 +50,7 @@ class Line(NamedTuple):
     label: int | None
     text: str
     box: Box | None
+    tabs: bool = True
 
 
 def read_classes(root: str | os.PathLike[str]) -> list[Class]:
@@ -67,7 +71,7 @@ def read_classes(root: str | os.PathLike[str]) -> list[Class]:
     wnids: dict[str, None] = {}
     for number, fields in _rows(path):
         wnid = fields[0]
-        if len(fields) != 1 or wnid in wnids or "/" in wnid:
+        if len(fields) != 1 or wnid in wnids or wnid in (".", "..") or {"/", "\0"} & {*wnid}:
             bad(path, number, f"{' '.join(fields)!r} is not a class of its own: one wnid a line, each once")
         wnids[wnid] = None
     if not wnids:
@@ -79,7 +83,7 @@ def box_lines(path: Path, label: int) -> Iterator[Line]:
     """The lines of a training class's boxes file."""
     for number, (name, *corners) in _rows(path):
         box = _box(corners)
-        yield Line(number, name, label, "" if box else _shown(corners), box)
+        yield Line(number, name, label, "" if box else _shown(corners), box, bool(corners))
 
 
 def val_lines(path: Path, labels: dict[str, int]) -> Iterator[Line]:
@@ -87,7 +91,7 @@ def val_lines(path: Path, labels: dict[str, int]) -> Iterator[Line]:
     for number, (name, *fields) in _rows(path):
         wnid, corners = fields[0] if fields else "", fields[1:]
         if wnid not in labels:
-            yield Line(number, name, None, _shown([wnid]), None)
+            yield Line(number, name, None, _shown([wnid]), None, bool(fields))
             continue
         box = _box(corners)
         yield Line(number, name, labels[wnid], _shown(corners) if corners and not box else "", box)
@@ -95,7 +99,7 @@ def val_lines(path: Path, labels: dict[str, int]) -> Iterator[Line]:
 
 def _box(fields: list[str]) -> Box | None:
     try:
-        x0, y0, x1, y1 = map(int, fields)
+        x0, y0, x1, y1 = (int(_POINT.sub("", field)) for field in fields)
     except ValueError:
         return None
     if min(x0, y0, x1, y1) < -_FAR or max(x0, y0, x1, y1) > _FAR:
@@ -110,12 +114,16 @@ def _shown(fields: list[str]) -> str:
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line numbers from 1 and fields of the lines that are not blank."""
-    with os_errors(path), open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as lines:
+    with os_errors(path), _open(path) as lines:
         for number, line in enumerate(lines, 1):
             line = line.strip()
             if line:
                 fields = line.split("\t")
                 yield number, [field.strip() for field in fields] if " " in line else fields
+
+
+def _open(path: Path) -> TextIO:
+    return open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n", opener=files.plain)
 
 
 def bad(path: Path, number: int, what: str, more: str = "") -> NoReturn:
@@ -131,4 +139,4 @@ def os_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing: the data set is not there or half-unpacked; {ADVICE}") from error
     except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}; {ADVICE}") from error

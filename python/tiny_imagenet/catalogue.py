@@ -48,6 +48,42 @@ class Entry(NamedTuple):
     malformed: str
 
 
+class _Odd:
+    """Counts lines that are not as they should be: an odd one or two are passed over, a file in another form is not."""
+
+    def __init__(self) -> None:
+        self._lines = 0
+        self._boxes = 0
+        self._first: dict[str, tuple[Path, Line]] = {}
+        self._counts = {"tabs": 0, "class": 0, "box": 0}
+
+    def add(self, path: Path, line: Line) -> None:
+        self._lines += 1
+        self._boxes += line.box is not None
+        kind = "tabs" if not line.tabs else "class" if line.label is None else "box" if line.text else ""
+        if kind:
+            self._counts[kind] += 1
+            self._first.setdefault(kind, (path, line))
+
+    def check(self) -> None:
+        """Raise DatasetError where most lines have no tabs, an unknown class or no box; begin anew."""
+        counts = self._counts
+        if 2 * counts["tabs"] > self._lines:
+            path, line = self._first["tabs"]
+            what = "has no tabs, which are needed between fields, and so it is in most lines"
+            bad(path, line.number, f"{line.name[:80]!r} {what}")
+        if counts["class"] > 10 and 2 * counts["class"] > self._lines:
+            path, line = self._first["class"]
+            bad(path, line.number, f"{line.text!r} is not a class of wnids.txt, and so in most lines")
+        if counts["box"] > 10 and counts["box"] > self._boxes:
+            path, line = self._first["box"]
+            what = "is not a box, four whole numbers x0 y0 x1 y1 between tabs, and so in most lines"
+            bad(path, line.number, f"{line.text!r} {what}")
+        self._lines = self._boxes = 0
+        self._first.clear()
+        self._counts = dict.fromkeys(counts, 0)
+
+
 class Catalogue:
     """The images of a data set in order, with their classes and boxes.
 
@@ -81,7 +117,7 @@ class Catalogue:
         self._keyed = None if seed is None else hashlib.blake2b(key=str(seed).encode(), digest_size=8)
         self._labels = {entry.wnid: index for index, entry in enumerate(self.classes)}
         self._lenient = lenient
-        self._malformed, self._boxes, self._first = 0, 0, (Path(), 0, "")
+        self._odd = _Odd()
         self._database = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
         try:
             self._read()
@@ -131,13 +167,13 @@ class Catalogue:
                 self.empty.append(entry.wnid)
             if entry.wnid not in self.empty or self._file(_TRAIN, label).exists():
                 self._add_lines(_TRAIN, label)
-        self._most_are_boxes()
+        self._odd.check()
         if len(self.empty) == len(self.classes):
             self._no_image(self._images(_TRAIN, 0))
         if not self._add_images(_VAL, _NO_CLASS):
             self._no_image(self._images(_VAL, _NO_CLASS))
         self._add_lines(_VAL, _NO_CLASS)
-        self._most_are_boxes()
+        self._odd.check()
         if not self._add_images(_TEST, _NO_CLASS):
             self._no_image(self._images(_TEST, _NO_CLASS))
         self._without_image()
@@ -202,11 +238,7 @@ class Catalogue:
             nonlocal given
             for line in self._lines(split, where):
                 given += 1
-                self._boxes += line.box is not None
-                if line.text and line.label is not None:
-                    self._malformed += 1
-                    if self._malformed == 1:
-                        self._first = self._file(split, where), line.number, line.text
+                self._odd.add(self._file(split, where), line)
                 key = self._key(split, os.fsencode(line.name), where)
                 yield (*key, line.number, line.label, line.text, *(line.box or (None,) * 4))
 
@@ -225,32 +257,21 @@ class Catalogue:
             if number != line.number:
                 self.repeated.append((line.name, f"{path.relative_to(self.root).as_posix()}:{line.number}"))
 
-    def _most_are_boxes(self) -> None:
-        """An odd line or two is passed over; a file in another form is not."""
-        if self._malformed > 10 and self._malformed > self._boxes:
-            path, number, text = self._first
-            bad(
-                path,
-                number,
-                f"{text!r} is not a box, four whole numbers x0 y0 x1 y1 between tabs, and so in most lines",
-            )
-        self._malformed = self._boxes = 0
-
     def _without_image(self) -> None:
         rows = self._database.execute(
             f"SELECT l.split, l.class, l.number, l.name FROM lines l LEFT JOIN images i ON {_SAME} "
             "WHERE i.name IS NULL ORDER BY l.split, l.class, l.number"
         )
         for split, where, number, name in rows:
-            image = self._images(split, where) / os.fsdecode(name)
+            folder, name = self._images(split, where), os.fsdecode(name)  # which may be no name of a file at all
             if not self._lenient:
                 bad(
                     self._file(split, where),
                     number,
-                    f"there is no image {image.name!r} in {image.parent}",
+                    f"there is no image {name!r} in {folder}",
                     " (or leave such images out with --skip-unreadable)",
                 )
-            self.missing.append(image.relative_to(self.root).as_posix())
+            self.missing.append(f"{folder.relative_to(self.root).as_posix()}/{name}")
 
     def _without_class(self) -> None:
         rows = self._database.execute(

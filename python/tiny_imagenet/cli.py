@@ -80,11 +80,11 @@ def at_most(limit: int) -> Callable[[str], int]:
 def share(text: str) -> Fraction:
     """An argparse type: a share from 0 to 1, as a fraction or a decimal."""
     try:
-        value = Fraction(text)
+        value = Fraction(text) if len(text) <= 20 and "e" not in text.lower() else Fraction(-1)
     except (ValueError, ZeroDivisionError):
         value = Fraction(-1)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1, such as 1/4 or 0.25")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a share from 0 to 1, such as 1/4 or 0.25")
     return value
 
 
@@ -93,7 +93,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     prog = os.path.basename(sys.argv[0])
     try:
         main()
-        sys.stdout.flush()
+        if sys.stdout:  # None where it was closed from the start
+            sys.stdout.flush()
     except TinyImageNetError as error:
         sys.exit(_fail(prog, error, getattr(error, "status", 1)))
     except BrokenPipeError:  # the reader of our output (head, say) has gone

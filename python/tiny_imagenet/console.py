@@ -29,6 +29,7 @@ class Console:
         self._log = open(log, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by __exit__)
         self._name, self._total, self._quiet = name, total, quiet
         self._progress: Any = None
+        self._wide = True
         self._live = self._plain = time.monotonic()
 
     def __enter__(self) -> Console:
@@ -36,8 +37,12 @@ class Console:
             from rich import progress
             from rich.console import Console as Terminal
 
-            columns = ("[bold]{task.description}", progress.BarColumn(20), "{task.fields[state]}")
-            shown = progress.Progress(*columns, console=Terminal(stderr=True), transient=True)
+            terminal = Terminal(stderr=True)
+            self._wide = terminal.width >= 110
+            bar = [progress.BarColumn(20)] if self._wide else []
+            name = progress.TextColumn("{task.description}", markup=False, style="bold")
+            state = progress.TextColumn("{task.fields[state]}", markup=False)
+            shown = progress.Progress(name, *bar, state, console=terminal, transient=True)
             self._task = shown.add_task(self._name, total=self._total, state="")
             shown.start()
             self._progress = shown
@@ -54,7 +59,9 @@ class Console:
         """A line that stays."""
         self._write(text)
         if self._progress:
-            self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            from rich.text import Text
+
+            self._progress.console.print(Text(text), soft_wrap=True)
         elif warning or not self._quiet:
             cli.note(text)
 
@@ -77,7 +84,9 @@ class Console:
         state += f", {speed:.1f} images/s, {duration(left)} left"
         if live:
             self._live = now
-            self._progress.update(self._task, completed=iteration, state=state)
+            short = f"{iteration}/{self._total} epoch {epoch:.2f} loss {loss:.3f} rate {rate:g} {speed:.0f}/s "
+            shown = state if self._wide else f"{short}{duration(left)} left"
+            self._progress.update(self._task, completed=iteration, state=shown)
         if plain:
             self._plain = now
             self._write(state)

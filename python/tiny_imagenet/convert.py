@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
+import resource
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from typing import Any
 import lmdb
 import numpy as np
 
-from tiny_imagenet import annotations, cli, datum, files, lmdb_reader, loading, screening
+from tiny_imagenet import annotations, cli, datum, files, lmdb_reader, loading, pool, screening
 from tiny_imagenet.catalogue import Catalogue, Entry
 from tiny_imagenet.dataset import SIZE
 from tiny_imagenet.errors import DatasetError, TinyImageNetError
@@ -27,6 +29,13 @@ MEAN = "mean.binaryproto"
 LMDBS = ("train", "train_screened", "val", "test")
 
 _INDEX = "index.sqlite"
+_LIMITS = {  # what a limit of the system is mended with
+    errno.EMFILE: "raise the limit on open files (ulimit -n) or use fewer workers",
+    errno.ENFILE: "close other programs or use fewer workers",
+    errno.EFBIG: "raise the limit on a file's size (ulimit -f) or use fewer workers",
+    errno.ENOMEM: "use fewer workers; 1 needs the least memory",
+    errno.EAGAIN: "raise the limit on processes (ulimit -u) or use fewer workers",
+}
 
 
 def convert(
@@ -54,27 +63,29 @@ def convert(
     Args:
         root: the data set (`annotations` says what its layout is).
         out: the folder to make; it must not exist or be empty.
-        workers: processes; None: one a core.
+        workers: processes; None: one a core. There are never more than batches of 128 images, or than 256.
         seed: of the shuffle.
         encoded: keep the files' bytes. A file that Caffe would not decode to the same 8-bit image in three channels
             or in one (16 bits a channel, transparency, turned by its Exif data, resized) is kept as a PNG.
         skip_unreadable: leave out and list images that cannot be read, validation images without a class and
-            annotations without an image.
+            annotations without an image, if they are not most lines of a file.
         resize: make images of another size 64x64 and list them, instead of refusing them.
         crop: of screening: the side of a crop, 1 to 64 pixels.
         min_visible: the share of an object that each crop must show, 0 to 1.
         replace: an earlier output in `out` is swapped for the new one, as a whole.
 
     The manifest has: format, source, seed, encoded, image (channels, height, width), classes (index, wnid, words),
-    lmdbs (of each: count, and sha256 over the lines "key label" in order), mean (its file), screening (crop,
+    lmdbs (of each: count, sha256 over the lines "key label" in order, values_sha256 over the sha256 of each value in
+    order, as bytes), mean (its file), screening (crop,
     min_visible, the names in dropped and in small: training boxes under 8x8 pixels in area; how many images are
     without_box), small_objects (how many are small), mended_boxes (boxes that are not as in their lines: `Mended`),
-    empty_classes (wnids without training images), and as paths within the data set resized, reencoded, unreadable and
-    unlabelled.
+    empty_classes (wnids without training images), and as paths within the data set resized, reencoded, unreadable,
+    unlabelled, and missing (images that an annotation names and that are not there).
 
     Raises:
         DatasetError: the data set is incomplete, or an image cannot be read and `skip_unreadable` is false.
-        TinyImageNetError: `out` is in the way, is being written by another process, or cannot be written.
+        TinyImageNetError: `out` is in the way, within the data set, is being written by another process, or cannot be
+            written.
     """
     if workers is not None and workers < 1:
         raise DatasetError(f"workers is {workers}: at least 1 is needed")
@@ -82,33 +93,37 @@ def convert(
         raise DatasetError(f"crop is {crop}: 1 to {SIZE} pixels are allowed")
     if not 0 <= min_visible <= 1:
         raise DatasetError(f"min_visible is {min_visible}: a share from 0 to 1 is needed")
-    rule = Rule(encoded, resize, crop, Fraction(min_visible).limit_denominator(1_000_000))
+    workers = workers or os.cpu_count() or 1
+    pool.check(workers)
+    rule = Rule(encoded, resize, crop, screening.share(min_visible))
     annotations.read_classes(root)  # most mistakes show here, before anything is written
+    inner, outer = os.path.realpath(out), os.path.realpath(root)
+    if os.path.commonpath((inner, outer)) == outer:
+        raise TinyImageNetError(f"{out} is within the data set {root}: name a folder elsewhere")
     room = 0
     with files.atomic_folder(out, may_replace if replace else None) as folder:
         try:
-            # The pool first: its processes begin while this one reads the annotations.
+            # The processes first: they begin while this one reads the annotations.
             with contextlib.ExitStack() as stack:
-                pool = loading.Pool(workers or os.cpu_count() or 1, rule, folder)
-                stack.callback(pool.close)
+                processes = pool.Pool(workers, rule, folder)
+                stack.callback(processes.close)
                 index = stack.enter_context(Catalogue(root, str(folder / _INDEX), seed, lenient=skip_unreadable))
-                room = _room(index, encoded)
-                least, free = room // 2, shutil.disk_usage(folder).free
-                if free < least:
+                batches = sum(_batch_counts(index).values())
+                room = _room(index, encoded) + processes.size(batches)
+                free = shutil.disk_usage(folder).free
+                if free < room:
                     raise TinyImageNetError(
-                        f"cannot write {out}: {_bytes(room)} are needed there, at least {_bytes(least)}, and "
-                        f"{_bytes(free)} are free: make room or name a folder on another disk"
+                        f"cannot write {out}: about {_bytes(room)} are needed there and {_bytes(free)} are free: make "
+                        "room or name a folder on another disk"
                     )
-                manifest = _write(index, folder, pool, seed, rule, skip_unreadable)
+                processes.begin(batches)
+                manifest = _write(index, folder, processes, seed, rule, skip_unreadable)
             (folder / _INDEX).unlink()
             files.write_json(folder / MANIFEST, manifest)
         except (lmdb.Error, sqlite3.Error, OSError) as error:
-            why = str(error)
-            if shutil.disk_usage(folder).free < 1 << 20:  # which LMDB may have called an input/output error
-                why = f"the disk is full ({why})"
-            if room:
-                why += f"; about {_bytes(room)} are needed there: make room or name a folder on another disk"
-            raise TinyImageNetError(f"cannot write {out}: {why}") from error
+            raise TinyImageNetError(f"cannot write {out}: {_why(error, folder, room)}") from error
+        except MemoryError as error:
+            raise TinyImageNetError(f"cannot write {out}: the memory is full: {_LIMITS[errno.ENOMEM]}") from error
     return manifest
 
 
@@ -151,28 +166,28 @@ class _Names:
 
 
 def _write(
-    index: Catalogue, folder: Path, pool: loading.Pool, seed: int, rule: Rule, skip_unreadable: bool
+    index: Catalogue, folder: Path, processes: pool.Pool, seed: int, rule: Rule, skip_unreadable: bool
 ) -> dict[str, Any]:
-    batches = {split: -(-index.counts[split] // loading.BATCH) for split in annotations.SPLITS}
+    batches = _batch_counts(index)
     count = sum(batches.values())
     entries = (batch for split in annotations.SPLITS for batch in _batches(index.entries(split)))
     names = _Names()
     total = np.zeros((SIZE, SIZE, 3), np.uint64)
     with contextlib.ExitStack() as stack:
         writers = {name: stack.enter_context(contextlib.closing(LmdbWriter(folder / f"{name}.lmdb"))) for name in LMDBS}
-        tracked = cli.track(pool.load(entries), count, "converting (batches)")
+        tracked = cli.track(processes.load(entries), count, "converting (batches)")
         for split in annotations.SPLITS:
             for batch, result, memory in itertools.islice(tracked, batches[split]):
                 if result.errors and not skip_unreadable:
                     raise DatasetError(f"{result.errors[0][1]} (or leave such images out with --skip-unreadable)")
                 names.add(split, batch, result)
                 records = _records(batch, result, memory)
-                writers[split].add(filter(None, records))
+                _put(writers[split], records, result)
                 if split == "train":
                     total += result.total.astype(np.uint64)
                     for position in result.dropped:
                         records[position] = None
-                    writers["train_screened"].add(filter(None, records))
+                    _put(writers["train_screened"], records, result)
         for writer in writers.values():
             writer.finish()
     for split in annotations.SPLITS:
@@ -194,7 +209,7 @@ def _write(
         "encoded": rule.encoded,
         "image": {"channels": 3, "height": SIZE, "width": SIZE},
         "classes": [{"index": number, **entry._asdict()} for number, entry in enumerate(index.classes)],
-        "lmdbs": {name: {"count": writer.count, "sha256": writer.sha256} for name, writer in writers.items()},
+        "lmdbs": {name: _summary(writer) for name, writer in writers.items()},
         "mean": MEAN,
         "screening": {
             "crop": rule.crop,
@@ -208,9 +223,18 @@ def _write(
         "empty_classes": index.empty,
         "resized": within(names.resized),
         "reencoded": within(names.reencoded),
-        "unreadable": sorted([*within(names.unreadable), *index.missing]),
+        "unreadable": within(names.unreadable),
         "unlabelled": index.unlabelled,
+        "missing": sorted(index.missing),
     }
+
+
+def _summary(writer: LmdbWriter) -> dict[str, Any]:
+    return {"count": writer.count, "sha256": writer.sha256, "values_sha256": writer.values_sha256}
+
+
+def _batch_counts(index: Catalogue) -> dict[str, int]:
+    return {split: -(-index.counts[split] // loading.BATCH) for split in annotations.SPLITS}
 
 
 def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
@@ -233,6 +257,12 @@ def _records(
     return records
 
 
+def _put(writer: LmdbWriter, records: list[tuple[bytes, int, memoryview] | None], loaded: loading.Loaded) -> None:
+    """Write the records that are there."""
+    digests = (digest for record, digest in zip(records, loaded.digests) if record)
+    writer.add(filter(None, records), digests)
+
+
 def _room(index: Catalogue, encoded: bool) -> int:
     """About how many bytes the output takes: all images once, those for training twice."""
     size = 3 * SIZE * SIZE
@@ -243,6 +273,21 @@ def _room(index: Catalogue, encoded: bool) -> int:
     if size > 2000:  # LMDB gives what is larger whole pages
         size = -(-(size + 50) // 4096) * 4096
     return (sum(index.counts.values()) + index.counts["train"]) * (size + 100)
+
+
+def _why(error: Exception, folder: Path, room: int) -> str:
+    """What an error of writing says, and what to do; LMDB and SQLite do not tell a limit from a broken disk."""
+    why, code = str(getattr(error, "strerror", None) or error), getattr(error, "errno", None)
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if code is None and 0 <= most < room:
+        code = errno.EFBIG
+    if code in _LIMITS:
+        return f"{why}: {_LIMITS[code]}"
+    if shutil.disk_usage(folder).free < 1 << 20:
+        why = f"the disk is full ({why})"
+    if room:
+        why += f"; about {_bytes(room)} are needed there"
+    return f"{why}: make room or name a folder on another disk"
 
 
 def _bytes(count: int) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from tiny_imagenet import screening
+from tiny_imagenet import files, image_files, screening
 from tiny_imagenet.annotations import ADVICE, SPLITS, Box, Class
 from tiny_imagenet.catalogue import SUFFIXES, Catalogue
 from tiny_imagenet.errors import DatasetError
@@ -81,26 +81,40 @@ def read_image(path: str | os.PathLike[str], resize: bool = False) -> np.ndarray
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The file's bytes; DatasetError where it cannot be read."""
+    """The file's bytes; DatasetError where it cannot be read, is no plain file or absurdly large."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
+        with open(path, "rb", buffering=0, opener=files.plain) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > image_files.MOST:
+                most = image_files.MOST >> 20
+                raise DatasetError(f"the image {path} has {size:,} bytes: at most {most} MiB are allowed; {ADVICE}")
+            return file.read(size)
     except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}; {ADVICE}") from error
 
 
 def decode_image(data: bytes, path: str | os.PathLike[str]) -> np.ndarray:
-    """The bytes of the image file `path` as a uint8 array of height x width x 3 in BGR, of whatever size."""
+    """The bytes of the image file `path` as a uint8 array of height x width x 3 in BGR, up to 4096 pixels a side.
+
+    Raises:
+        DatasetError: they are not a whole JPEG or PNG file, or of a larger image.
+    """
     # Older OpenCV fills the rest of a cut-off JPEG with grey: look for the end-of-image marker ourselves, behind the
     # last start-of-scan marker, since a thumbnail in front has one of its own.
     is_jpeg, end = data[:2] == b"\xff\xd8", b"\xff\xd9"
     complete = data and (not is_jpeg or data.endswith(end) or data.find(end, data.rfind(b"\xff\xda")) > 0)
-    image = None
-    if complete:
+    image, header = None, image_files.header(data) if complete else None
+    if header and max(header.width, header.height) > image_files.LARGEST:
+        raise DatasetError(
+            f"the image {path} is {header.width}x{header.height}: at most {image_files.LARGEST} pixels a side are "
+            "decoded; make it smaller first"
+        )
+    if header:
         with contextlib.suppress(cv2.error):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
-        state = "damaged or no image" if complete else "cut off" if data else "empty"
+        state = "damaged" if image_files.is_known(data) else "of another kind or no image"
+        state = state if complete else "cut off" if data else "empty"
         raise DatasetError(f"cannot read the image {path}: it is {state}; a whole JPEG or PNG file is needed: {ADVICE}")
     return image
 

@@ -82,15 +82,14 @@ def download(
     if not url.lower().startswith(SCHEMES):
         raise DatasetError(f"the url is {url!r}: one that begins with {' or '.join(SCHEMES)} is needed")
     final = Path(os.path.realpath(out))
-    folder = final.parent / f".{final.name}.download"
-    kept = final.parent / f"{final.name}.zip" if keep_archive else None
+    folder, zipped = _place(final), final.parent / f"{final.name}.zip" if keep_archive else None
     with writing(out):
         if not (folder / _WHOLE).exists():
-            _check_free(out, final, kept)
+            _check_free(out, final, zipped)
     with _workplace(folder, out):
         unpacked, fetched = folder / _UNPACKED, folder / _ARCHIVE
         if not ((folder / _WHOLE).exists() and not unpacked.exists() and _is_taken(final)):
-            _check_free(out, final, kept)
+            _check_free(out, final, zipped)
             with writing(out):
                 (folder / _WHOLE).unlink(missing_ok=True)
                 shutil.rmtree(unpacked, ignore_errors=True)
@@ -111,10 +110,20 @@ def download(
             finally:
                 shutil.rmtree(unpacked, ignore_errors=True)
         with writing(out):
-            if kept and fetched.exists():
-                os.replace(fetched, kept)
+            if zipped and fetched.exists():
+                os.replace(fetched, zipped)
             fetched.unlink(missing_ok=True)
-    return kept
+    return zipped
+
+
+def kept(out: str | os.PathLike[str]) -> int:
+    """How many bytes of the archive for `out` a run that ended early has left, for the next to go on from."""
+    final = Path(os.path.realpath(out))
+    return _size(_place(final) / _ARCHIVE)
+
+
+def _place(final: Path) -> Path:
+    return final.parent / f".{final.name}.download"
 
 
 def _is_taken(final: Path) -> bool:

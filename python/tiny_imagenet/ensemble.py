@@ -13,6 +13,7 @@ from tiny_imagenet.errors import PredictionsError
 from tiny_imagenet.predictions import Predictions, check
 
 OPTIMISTIC = "the members were chosen on the images they are scored on, so this score is optimistic"
+HELD_OUT = "each image was scored with weights that were chosen without it"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,36 @@ class Search:
     order: tuple[int, ...]
     top1: float
     note: str = OPTIMISTIC
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A fold of `hold_out`: the weights chosen on the others, its images, their top-1 accuracy, that on the others."""
+
+    weights: tuple[float, ...]
+    count: int
+    top1: float
+    chosen_on: float
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a greedy search scores on images that it did not choose on.
+
+    Attributes:
+        folds: one a fold.
+        seed: of the dealing out.
+        top1: the share of all labelled images that are right where they were held out.
+        top1_interval: its 95 % Wilson interval; the folds' common training images are not accounted for.
+        chosen_on: the mean top-1 accuracy on the images chosen on: what it is above `top1` was optimism.
+    """
+
+    folds: tuple[Fold, ...]
+    seed: int
+    top1: float
+    top1_interval: tuple[float, float]
+    chosen_on: float
+    note: str = HELD_OUT
 
 
 def average(members: Sequence[Predictions], weights: Sequence[float] | None = None) -> Predictions:
@@ -53,6 +84,10 @@ def average(members: Sequence[Predictions], weights: Sequence[float] | None = No
             for member, share in zip(members, shares)
         ],
     }
+    for key in ("wnids", "class_names", "split"):  # what all that say it say alike
+        said = [member.meta[key] for member in members if key in member.meta]
+        if said and all(value == said[0] for value in said):
+            meta[key] = said[0]
     return Predictions(members[0].keys, members[0].labels, total.astype(np.float32), meta)
 
 
@@ -65,16 +100,55 @@ def search(members: Sequence[Predictions], rounds: int | None = None) -> Search:
     Raises:
         PredictionsError: as `average`, or no label is known.
     """
+    labels, candidates = _labelled(members)
+    order, hits = _greedy(candidates, labels, rounds or max(20, 2 * len(members)))
+    return Search(_counted(order, len(members)), tuple(order), hits / len(labels))
+
+
+def hold_out(members: Sequence[Predictions], folds: int, seed: int = 0, rounds: int | None = None) -> HeldOut:
+    """Score what `search` does on images that it did not choose on.
+
+    The labelled images are dealt out to `folds` folds of the same size, give or take one: `seed` and their keys alone
+    say how. For each fold the weights are chosen on the others and scored on it.
+
+    Raises:
+        PredictionsError: as `search`, or `folds` is not from 2 to the number of labelled images.
+    """
+    labels, candidates = _labelled(members)
+    count = len(labels)
+    if not 2 <= folds <= count:
+        raise PredictionsError(f"{folds} folds of {count} labelled images: 2 to {count} are allowed")
+    by_key = np.argsort(members[0].keys[members[0].labels >= 0])
+    fold = np.empty(count, np.int64)
+    fold[by_key[np.random.default_rng(seed).permutation(count)]] = np.arange(count) % folds
+    rows, total, chosen_on = [], 0, 0.0
+    for number in range(folds):
+        own = fold == number
+        order, hits = _greedy([one[~own] for one in candidates], labels[~own], rounds or max(20, 2 * len(members)))
+        weights = _counted(order, len(members))
+        mean = sum(weight * one[own] for weight, one in zip(weights, candidates) if weight)
+        right = int((mean.argmax(axis=1) == labels[own]).sum())
+        rows.append(Fold(weights, int(own.sum()), right / int(own.sum()), hits / int((~own).sum())))
+        total += right
+        chosen_on += hits / int((~own).sum()) / folds
+    return HeldOut(tuple(rows), seed, total / count, metrics.wilson(total, count), chosen_on)
+
+
+def _labelled(members: Sequence[Predictions]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The known labels (m,) and each member's probabilities (m, classes), float64, of these images."""
     aligned = _align(members)
     metrics.labelled(members[0])
     known = members[0].labels >= 0
-    labels = members[0].labels[known]
-    candidates = [probabilities[known].astype(np.float64) for probabilities in aligned]
+    return members[0].labels[known], [probabilities[known].astype(np.float64) for probabilities in aligned]
+
+
+def _greedy(candidates: list[np.ndarray], labels: np.ndarray, rounds: int) -> tuple[list[int], int]:
+    """The members in the order they are taken, up to the best average, and how many images that has right."""
     rows = np.arange(len(labels))
     total = np.zeros_like(candidates[0])
     order: list[int] = []
     best_hits, best_length = -1, 0
-    for _ in range(rounds or max(20, 2 * len(members))):
+    for _ in range(rounds):
         scores = []
         for index, candidate in enumerate(candidates):
             mean = (total + candidate) / (len(order) + 1)
@@ -86,9 +160,11 @@ def search(members: Sequence[Predictions], rounds: int | None = None) -> Search:
         total += candidates[-negative]
         if hits > best_hits:
             best_hits, best_length = hits, len(order)
-    order = order[:best_length]
-    weights = tuple(order.count(index) / len(order) for index in range(len(members)))
-    return Search(weights, tuple(order), best_hits / len(labels))
+    return order[:best_length], best_hits
+
+
+def _counted(order: list[int], members: int) -> tuple[float, ...]:
+    return tuple(order.count(index) / len(order) for index in range(members))
 
 
 def describe(
@@ -139,14 +215,24 @@ def _align(members: Sequence[Predictions]) -> list[np.ndarray]:
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     aligned = []
+    known, known_name = None, ""
     for name, member in zip(names, members):
         both = f"{names[0]} and {name}"
         if member.classes != first.classes:
             raise PredictionsError(f"{both} differ: {first.classes} classes and {member.classes}: use one data set")
+        its = _wnids(member)
+        known, known_name = (known, known_name) if known or not its else (its, name)
+        if its and its != known:
+            at = next(index for index, pair in enumerate(zip(known, its)) if pair[0] != pair[1])
+            raise PredictionsError(
+                f"{known_name} and {name} differ in their classes: class {at} is {known[at]} in one and {its[at]} in "
+                "the other: use one data set"
+            )
         own = np.argsort(member.keys)
         if len(own) != len(order) or (member.keys[own] != first.keys[order]).any():
             raise PredictionsError(
-                f"{both} differ in their images: {_difference(first, member)}: use one data set and split"
+                f"{both} differ in their images ({len(order)} and {len(own)}): {_difference(first, member)}: use one "
+                "data set and split"
             )
         match = own[place]
         wrong = member.labels[match] != first.labels
@@ -154,10 +240,16 @@ def _align(members: Sequence[Predictions]) -> list[np.ndarray]:
             at = int(np.flatnonzero(wrong)[0])
             raise PredictionsError(
                 f"{both} differ in their labels: {str(first.keys[at])!r} is {first.labels[at]} in one and "
-                f"{member.labels[match][at]} in the other: use one data set and split"
+                f"{member.labels[match][at]} in the other ({int(wrong.sum())} of {len(wrong)} images differ): use one "
+                "data set and split"
             )
         aligned.append(member.probabilities[match])
     return aligned
+
+
+def _wnids(member: Predictions) -> list[str] | None:
+    wnids = member.meta.get("wnids")
+    return wnids if isinstance(wnids, list) and len(wnids) == member.classes else None
 
 
 def _difference(first: Predictions, other: Predictions) -> str:

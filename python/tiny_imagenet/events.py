@@ -18,8 +18,9 @@ class Events:
     def __init__(self, folder: Path, iteration: int):
         """`iteration` is the last one of the files that are there: what they say beyond it is void."""
         folder.mkdir(parents=True, exist_ok=True)
+        again = any(folder.iterdir())
         self._writer = EventsWriter(os.fspath(folder / "events"), f".{os.getpid()}.{iteration}")
-        if iteration:
+        if again:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._write(event_pb2.Event(session_log=start), iteration + 1)
 

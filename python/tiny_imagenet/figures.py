@@ -28,7 +28,8 @@ from tiny_imagenet.predictions import Predictions
 
 INK = "#1c1d1f"  # text and axes; the report swaps it for the page's own colour
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # tells curves apart once the colours have all been used
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # tells curves apart once the colours have all been used,
+DOTS = ("o", "s", "^")  # and their points
 PANELS = {"loss": "Training loss", "top1": "Validation top-1 (%)"}
 ENDINGS = (".png", ".svg")
 POINTS = 400  # a longer training curve is drawn as this many means
@@ -68,13 +69,15 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], panels: Sequence[str
         panel: {name: _series(records, {"loss": "train_loss", "top1": "top1"}[panel]) for name, records in runs.items()}
         for panel in panels
     }
-    if not any(len(line[0]) for lines in series.values() for line in lines.values()):
+    drawn = {name for lines in series.values() for name, (iterations, _) in lines.items() if len(iterations)}
+    if not drawn:
         names = ", ".join(runs) or "no run was given"
         raise TinyImageNetError(f"no {' or '.join(panels)} record to draw ({names}): train first with tools/train.py")
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.3 * len(panels), 3.0), layout="constrained")
+        figure = Figure(figsize=(4.3 if len(panels) == 1 else 3.5 * len(panels), 3.0), layout="constrained")
         for axes, panel in zip(np.ravel(figure.subplots(1, len(panels))), panels):
             for index, (name, (iterations, values)) in enumerate(series[panel].items()):
+                turn = index // len(PALETTE)
                 if panel == "top1":
                     values = 100 * values
                 else:
@@ -82,11 +85,11 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], panels: Sequence[str
                 axes.plot(
                     iterations,
                     values,
-                    label=plain(name),
+                    label=plain(name if name in drawn else f"{name} (no record yet)"),
                     color=PALETTE[index % len(PALETTE)],
-                    linestyle=DASHES[index // len(PALETTE) % len(DASHES)],
+                    linestyle=DASHES[turn % len(DASHES)],
                     linewidth=1.4,
-                    marker="o" if panel == "top1" and len(values) <= 60 else "",
+                    marker=DOTS[turn % len(DOTS)] if panel == "top1" and len(values) <= 60 else "",
                     markersize=3,
                 )
             axes.set(xlabel="Iteration")
@@ -95,17 +98,18 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], panels: Sequence[str
             axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
             axes.tick_params(length=3, width=0.8)
         if len(runs) > 1:
-            corner = "upper right" if panels[0] == "loss" else "lower right"
-            figure.axes[0].legend(loc=corner, ncol=1 + (len(runs) > 5), fontsize=8)
+            legend_below(figure, figure.axes[-1].lines)
     return figure
 
 
-def confusion(predictions: Predictions, class_names: Sequence[str] | None = None) -> Figure:
+def confusion(predictions: Predictions, class_names: Sequence[str] | None = None, similar: bool = False) -> Figure:
     """Draw how often each class (row) was predicted as each (column), as shares of the row.
 
     Args:
         predictions: with at least one known label.
         class_names: one a class; without them, and with more than 30 classes, the axes show class numbers.
+        similar: whether classes that are taken for each other stand side by side, and not in the order of their
+            numbers; more than 30 then have no numbers either.
 
     Raises:
         PredictionsError: no label is known.
@@ -117,9 +121,11 @@ def confusion(predictions: Predictions, class_names: Sequence[str] | None = None
         raise TinyImageNetError(f"{len(class_names)} class names for {classes} classes: give one name a class")
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    order = similar_order(shares) if similar else np.arange(classes)
+    counts, shares = counts[np.ix_(order, order)], shares[np.ix_(order, order)]
     few = classes <= NAMED_CLASSES
     with rc_context(STYLE):
-        side = min(8.0, 2.0 + 0.3 * classes) if few else 5.6
+        side = min(7.0, 2.0 + 0.3 * classes) if few else 5.6
         figure = Figure(figsize=(side, side), layout="constrained")
         axes = figure.subplots()
         norm = PowerNorm(1 if few else 0.4, 0, 1)  # a single mistake in fifty images can still be seen
@@ -128,16 +134,33 @@ def confusion(predictions: Predictions, class_names: Sequence[str] | None = None
         axes.spines[:].set_visible(True)
         axes.spines[:].set_alpha(0.4)
         if few:
-            names = [plain(short(name)) for name in class_names or range(classes)]
+            names = [plain(short(class_names[index] if class_names else index)) for index in order.tolist()]
             turned = any(len(name) > 3 for name in names)
             axes.set_xticks(range(classes), names, rotation=90 if turned else 0)
             axes.set_yticks(range(classes), names)
             axes.tick_params(length=0)
             _write_counts(axes, counts, shares)
         else:
+            if similar:
+                axes.set(xlabel="Predicted class, similar ones side by side", xticks=[], yticks=[])
             bar = figure.colorbar(image, ax=axes, shrink=0.75, aspect=30, label="Share of the true class")
             bar.outline.set_visible(False)
     return figure
+
+
+def similar_order(shares: np.ndarray) -> np.ndarray:
+    """An order of the classes, (n,) int, in which those that are taken for each other stand side by side.
+
+    Args:
+        shares: how often each class (row) is predicted as each (column), (n, n), as shares of the row.
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage  # here: no other figure needs it, and it takes a moment
+
+    if len(shares) < 3:
+        return np.arange(len(shares))
+    away = 1 - (shares + shares.T) / 2
+    pairs = away[np.triu_indices(len(away), 1)]
+    return leaves_list(linkage(pairs, "average", optimal_ordering=True)).astype(np.int64)
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -197,8 +220,18 @@ def _thin(iterations: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nd
 def _write_counts(axes: Any, counts: np.ndarray, shares: np.ndarray) -> None:
     for row, column in zip(*np.nonzero(counts)):
         colour = "white" if shares[row, column] > 0.5 else INK
-        size = 8 if len(counts) <= 12 else 6
+        size = 8 if len(counts) <= 12 else 7
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=size)
+
+
+def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
+    """Put a legend of `handles` under all else in the figure, in as many columns as its width and their names allow."""
+    longest = max(len(handle.get_label()) for handle in handles)
+    columns = int(figure.get_figwidth() / (0.65 + 0.07 * longest))
+    columns = min(max(1, columns), len(handles))
+    # It lies outside of the figure, which `_write` makes larger: no layout has to know of it.
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncol": columns}
+    figure.legend(handles=handles, fontsize=8, borderpad=0.2, handlelength=3, **place)
 
 
 def short(name: object) -> str:

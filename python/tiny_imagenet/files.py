@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,10 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, final)
     except OSError as error:
-        raise TinyImageNetError(f"cannot write {final}: {error.strerror or error}") from error
+        raise TinyImageNetError(f"cannot write {final}: {error.strerror or error}: {_advice(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -46,7 +47,8 @@ def atomic_folder(path: str | os.PathLike[str], may_replace: Callable[[Path], No
     """Yield a temporary folder beside `path` that takes its name when the block ends without an error.
 
     Without `may_replace`, `path` must not exist or be an empty folder. With it, an old folder is swapped for the new
-    one in one step and then removed; `may_replace` is called with it beforehand and raises where it must stay.
+    one in one step and then removed; `may_replace` is called with it before the block and again before the swap, and
+    raises where it must stay.
 
     The temporary folder is .NAME.tiny-imagenet.tmp, locked (flock) while a process writes it. One that a killed
     process left behind is emptied and taken over, so the next call for the same `path` clears away what the last left.
@@ -69,24 +71,35 @@ def atomic_folder(path: str | os.PathLike[str], may_replace: Callable[[Path], No
             if may_replace is None or not final.is_dir():
                 raise TinyImageNetError(f"{path} exists and is not empty: name another folder or remove it first")
             may_replace(final)
-        temporary.chmod(0o755)
+        if os.path.ismount(final):
+            raise TinyImageNetError(f"{path} is a mount point, which no folder can replace: name a folder in it")
+        temporary.chmod(0o777 & ~_umask())
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         if _is_free(final):
             os.replace(temporary, final)
         elif may_replace is None:
             raise TinyImageNetError(f"{path} has been made meanwhile: name another folder or remove it first")
         else:
             locks.append(_lock(final, path))  # it is going to have the temporary name
+            may_replace(final)  # somebody may have put something there meanwhile
             _swap(temporary, final, old)
-        _sync(final.parent)
+        sync(final.parent)
     except OSError as error:
-        raise TinyImageNetError(f"cannot write {path}: {error.strerror or error}") from error
+        raise TinyImageNetError(f"cannot write {path}: {error.strerror or error}: {_advice(error)}") from error
     finally:
         if any(_is_at(lock, temporary) for lock in locks):  # else it is another process's by now
             shutil.rmtree(temporary, ignore_errors=True)
         for lock in locks:
             os.close(lock)
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space or name another place"
+    if error.errno == errno.EFBIG:
+        return "raise the limit on a file's size (ulimit -f) or name another place"
+    return "name a place that can be written"
 
 
 def _is_free(final: Path) -> bool:
@@ -103,15 +116,34 @@ def _take(folder: Path, path: str | os.PathLike[str]) -> int:
             lock = _lock(folder, path)
         except FileNotFoundError:
             continue
+        except OSError as error:  # a link, a file, or another user's
+            raise _in_the_way(folder, path, error) from error
         if _is_at(lock, folder):
             break
         os.close(lock)  # whoever had it took it away after we opened it
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
-        else:
-            os.unlink(entry.path)
+    try:
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+    except OSError as error:
+        os.close(lock)
+        raise _in_the_way(folder, path, error) from error
     return lock
+
+
+def _in_the_way(folder: Path, path: str | os.PathLike[str], error: OSError) -> TinyImageNetError:
+    return TinyImageNetError(
+        f"cannot write {path}: {folder}, where it is made, cannot be taken over ({error.strerror or error}): remove "
+        "that or name another folder"
+    )
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # it cannot be read without being set
+    os.umask(mask)
+    return mask
 
 
 def _lock(folder: Path, path: str | os.PathLike[str]) -> int:
@@ -162,6 +194,22 @@ def _exchange(one: Path, other: Path) -> bool:
     raise OSError(code, os.strerror(code), str(other))
 
 
+def plain(path: str, flags: int) -> int:
+    """An `opener` for `open` that takes plain files alone: a pipe would keep us waiting, a device never end.
+
+    Raises:
+        OSError: it cannot be opened, or is something else.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise OSError(errno.EINVAL, "it is not a plain file", path)
+    return descriptor
+
+
 def shown(path: str | os.PathLike[str]) -> str:
     """A path as people would say it from the working folder: relative where it is in that."""
     relative = os.path.relpath(path)
@@ -181,7 +229,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         file.write("\n")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

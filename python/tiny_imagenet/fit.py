@@ -13,8 +13,9 @@ from typing import Any
 
 from caffe.proto import caffe_pb2
 
-from tiny_imagenet import datum, lmdb_reader, nets, solvers
+from tiny_imagenet import agreement, datum, lmdb_reader, nets, outline, solvers
 from tiny_imagenet.errors import DatasetError, NetError
+from tiny_imagenet.findings import NetFile
 
 
 @dataclass
@@ -179,6 +180,8 @@ def fit_solver(plan: Plan, folder: Path, seed: int, max_iter: int | None, base_l
         if value is not None:
             _change(plan, name, f"{getattr(solver, name):g}", f"{value:g}")
             setattr(solver, name, value)
+    for name in ("train_net", "train_net_param", "net_param", "test_net", "test_net_param", "test_state"):
+        solver.ClearField(name)
     for name in ("test_iter", "test_interval", "test_initialization", "display", "snapshot", "snapshot_prefix"):
         solver.ClearField(name)
     solver.snapshot_after_train = False
@@ -193,6 +196,32 @@ def _phase(layer: caffe_pb2.LayerParameter) -> str:
 def _change(plan: Plan, what: str, old: object, new: object) -> None:
     if str(old) != str(new):
         plan.changes.append(f"{what}: {new} (the file says {old})")
+
+
+def check_deploy(plan: Plan) -> None:
+    """See that weights mean in the deploy net, which validates, what they mean in the net that learns them.
+
+    A net that does not build at all is left to Caffe, which says why.
+
+    Raises:
+        NetError: they do not; the message says where.
+    """
+    path = plan.path.with_name("deploy.prototxt")
+    try:
+        deploy = outline.outline(plan.deploy, "TEST")
+        train = next(
+            (net for net in (outline.outline(plan.train_val, p) for p in ("TEST", "TRAIN")) if net.whole), None
+        )
+    except NetError:
+        return
+    if train is None or not deploy.whole:
+        return
+    found = agreement.deployed(train, deploy, NetFile(path, plan.deploy, {}))
+    errors = [finding for finding in found if finding.error]
+    if errors:
+        raise NetError(
+            f"{path} is not the net of {plan.path.name}: {errors[0].text} (tools/describe.py --check says where)"
+        )
 
 
 def describe_data(plan: Plan) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import stat
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import lmdb
 import numpy as np
 
-from tiny_imagenet import datum
+from tiny_imagenet import datum, files, lmdb_pages
 from tiny_imagenet.errors import DatasetError
 
 MANIFEST = "manifest.json"
@@ -30,13 +32,15 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     advice = "make the folder with tools/convert.py DATASET OUT"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8", opener=files.plain) as file:
+            manifest = json.load(file, parse_constant=_no_number)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DatasetError(f"{path} is missing: {folder} is no converted data set; {advice}") from error
     except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DatasetError(f"{path} is not JSON ({error}): {advice} again") from error
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}; {advice}") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        why = str(error) or "too large"
+        raise DatasetError(f"{path} is not JSON ({why}): {advice} again") from error
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if version != FORMAT:
         raise DatasetError(f"{path} has format {version!r}, this version reads {FORMAT}: {advice} again")
@@ -44,6 +48,10 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         if not fits(manifest.get(key)):
             raise DatasetError(f"{path}: {key!r} is missing or not {what}: {advice} again")
     return manifest
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number")
 
 
 def _are_classes(value: Any) -> bool:
@@ -68,7 +76,8 @@ _NEEDED: dict[str, tuple[Callable[[Any], bool], str]] = {
 def count(path: str | os.PathLike[str]) -> int:
     """How many records the LMDB folder `path` has; DatasetError where it is none."""
     file = _open(path)
-    return file.environment.stat()["entries"]
+    with _lmdb_errors(path):
+        return file.environment.stat()["entries"]
 
 
 def records(path: str | os.PathLike[str]) -> Iterator[tuple[str, int, np.ndarray]]:
@@ -104,7 +113,8 @@ class Records(Sequence[tuple[str, int, np.ndarray]]):
     def __init__(self, path: str | os.PathLike[str]):
         self.path = path
         self._file = _open(path)
-        self._count = self._file.environment.stat()["entries"]
+        with _lmdb_errors(path):
+            self._count = self._file.environment.stat()["entries"]
 
     def __len__(self) -> int:
         return self._count
@@ -115,7 +125,7 @@ class Records(Sequence[tuple[str, int, np.ndarray]]):
         number = index + self._count if index < 0 else index
         if not 0 <= number < self._count:
             raise IndexError(f"record {index} of {self.path}, which has {self._count}")
-        with self._file.environment.begin() as transaction, transaction.cursor() as cursor:
+        with _lmdb_errors(self.path), self._file.environment.begin() as transaction, transaction.cursor() as cursor:
             prefix = b"%08d_" % number
             if not cursor.set_range(prefix) or not cursor.key().startswith(prefix):
                 raise DatasetError(f"{self.path} has no record {number:08d}_NAME: convert the data set again")
@@ -155,24 +165,31 @@ def check(path: str | os.PathLike[str], shape: tuple[int, int, int], classes: in
 def _each(path: str | os.PathLike[str], read: Callable[[bytes], T]) -> Iterator[tuple[str, T]]:
     """Yield each record's key and what `read` makes of its value; DatasetError names the record it fails on."""
     file = _open(path)
-    with file.environment.begin() as transaction:
-        cursor = iter(transaction.cursor())
-        while True:
-            try:
-                key, value = next(cursor)
-            except StopIteration:
-                return
-            except lmdb.Error as error:
-                raise DatasetError(f"the LMDB {path} is damaged: {error}; convert the data set again") from error
+    with _lmdb_errors(path), file.environment.begin() as transaction, transaction.cursor() as cursor:
+        for key, value in cursor:
             name = os.fsdecode(key)
             yield name, _named(path, name, read, value)
+
+
+@contextlib.contextmanager
+def _lmdb_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what LMDB raises about a file that is open into a DatasetError."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise DatasetError(f"the LMDB {path} is damaged: {error}; convert the data set again") from error
 
 
 def _named(path: str | os.PathLike[str], name: str, read: Callable[[bytes], T], value: bytes) -> T:
     try:
         return read(value)
     except DatasetError as error:
-        raise DatasetError(f"{path}, record {name}: {error}") from error
+        raise DatasetError(f"{path}, record {printable(name)}: {error}") from error
+
+
+def printable(name: str) -> str:
+    """A key or name in a line of text, whatever bytes it has."""
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 class _File:
@@ -197,6 +214,10 @@ def _open(path: str | os.PathLike[str]) -> _File:
         raise DatasetError(
             f"{path} is not an LMDB folder (no data.mdb): tools/convert.py DATASET OUT makes them"
         ) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DatasetError(
+            f"{path} is not an LMDB folder (data.mdb is not a plain file): tools/convert.py DATASET OUT makes them"
+        )
     key = status.st_dev, status.st_ino
     with _lock:
         file = _files.get(key)
@@ -206,18 +227,9 @@ def _open(path: str | os.PathLike[str]) -> _File:
 
 
 def _open_file(path: str | os.PathLike[str]) -> lmdb.Environment:
+    lmdb_pages.check(Path(path) / "data.mdb")
     try:
         # Without the lock file a read-only folder will do, and a reader of Caffe's in this process is not disturbed.
-        environment = lmdb.open(os.fspath(path), readonly=True, lock=False)
+        return lmdb.open(os.fsencode(path), readonly=True, lock=False)
     except lmdb.Error as error:
         raise DatasetError(f"cannot open the LMDB {path}: {error}; convert the data set again") from error
-    # The file is mapped into memory: touching a page beyond its end would kill the process. These two look only at
-    # the first pages, which opening has read.
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    size = (Path(path) / "data.mdb").stat().st_size
-    if size < needed:
-        environment.close()
-        raise DatasetError(
-            f"the LMDB {path} is cut short: data.mdb has {size} of {needed} bytes; convert or copy the data set again"
-        )
-    return environment

@@ -26,21 +26,26 @@ class LmdbWriter:
     Attributes:
         count: records so far.
         sha256: over the lines "KEY LABEL" so far, as hexadecimal digits.
+        values_sha256: over the sha256 of each value so far, as hexadecimal digits.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         """Make the folder `path`. Raises OSError where it cannot be made, lmdb.Error where LMDB cannot."""
         Path(path).mkdir()
-        self._path = os.fspath(path)
+        self._path = os.fsencode(path)
         self._open(_FIRST_MAP)
         self._page = self._environment.stat()["psize"]
         self._transaction: lmdb.Transaction | None = None
         self._records = self._bytes = self._groups = 0
-        self._hash = hashlib.sha256()
+        self._hash, self._values = hashlib.sha256(), hashlib.sha256()
         self.count = 0
 
-    def add(self, records: Iterable[tuple[bytes, int, Buffer]]) -> None:
-        """Append records: name, label and value of each. Raises lmdb.Error where they cannot be written."""
+    def add(self, records: Iterable[tuple[bytes, int, Buffer]], digests: Iterable[bytes] | None = None) -> None:
+        """Append records: name, label and value of each. Raises lmdb.Error where they cannot be written.
+
+        `digests` has the sha256 of each value, where somebody has computed them in a process that had the time.
+        """
+        given = iter(digests or ())
         group: list[tuple[bytes, Buffer]] = []
         lines = []
         for name, label, value in records:
@@ -53,6 +58,7 @@ class LmdbWriter:
             key = b"%08d_%b" % (self.count, name)
             lines.append(b"%b %d\n" % (key, label))
             group.append((key, value))
+            self._values.update(hashlib.sha256(value).digest() if digests is None else next(given))
             self.count += 1
         self._put(group)
         self._hash.update(b"".join(lines))
@@ -60,6 +66,10 @@ class LmdbWriter:
     @property
     def sha256(self) -> str:
         return self._hash.hexdigest()
+
+    @property
+    def values_sha256(self) -> str:
+        return self._values.hexdigest()
 
     def finish(self) -> None:
         """Write what is left and wait until it is on the disk."""

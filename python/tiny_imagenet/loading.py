@@ -1,31 +1,18 @@
-"""Reads, decodes and screens images for `convert`, a batch at a time, in this process or in several.
+"""Reads, decodes and screens images for `convert`, a batch at a time; `pool` does it in several processes.
 
-What a batch becomes lies in a slot, a piece of a file that all processes map into memory: images need no pipe.
+What a batch becomes lies in a slot, a piece of memory.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import mmap
-import multiprocessing
-import os
-import queue
-import signal
-import threading
-from collections import deque
-from collections.abc import Iterable, Iterator
+import hashlib
 from fractions import Fraction
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from tiny_imagenet import dataset, datum, screening
+from tiny_imagenet import dataset, datum, image_files, screening
 from tiny_imagenet.catalogue import Entry
 from tiny_imagenet.dataset import SIZE
 from tiny_imagenet.errors import DatasetError
@@ -74,6 +61,7 @@ class Loaded(NamedTuple):
 
     Attributes:
         sizes: of each entry's Datum, in bytes, one behind the other in the slot (or in `data`); -1: unreadable.
+        digests: the sha256 of each entry's Datum; of an unreadable one nothing.
         data: the Datums, where they are more than a slot holds.
         errors: for each unreadable one its position in the batch and what to say.
         total: the sum of the images, float32 (64, 64, 3), exact.
@@ -84,6 +72,7 @@ class Loaded(NamedTuple):
     """
 
     sizes: list[int]
+    digests: list[bytes]
     data: bytes | None
     errors: list[tuple[int, str]]
     total: np.ndarray
@@ -95,97 +84,16 @@ class Loaded(NamedTuple):
     reencoded: list[int]
 
 
-class Pool:
-    """Loads batches in so many processes; 1 is this one, and needs no other.
-
-    The processes begin at once, so there is something to gain in making the pool early. Batches go to them in turns
-    and come back so: no queue and no thread stands between this process and its workers.
-    """
-
-    def __init__(self, workers: int, rule: Rule, folder: Path):
-        """Start the processes; in `folder` there is a file with the slots for as long as the pool is open."""
-        self._rule = rule
-        self._workers: list[tuple[BaseProcess, Connection]] = []
-        if workers == 1:
-            self._memory = memoryview(bytearray(SLOT))
-            return
-        slots = 2 * workers + 1  # two batches a worker, and one in the hands of whoever has got it
-        self._path = folder / "slots"
-        with open(self._path, "w+b") as file:
-            os.posix_fallocate(file.fileno(), 0, slots * SLOT)  # a full disk shows here, not as a dead process
-            self._memory = memoryview(mmap.mmap(file.fileno(), slots * SLOT))
-        # Fresh processes, not forks: a fork of a process with threads (OpenBLAS has some) can hang.
-        context = multiprocessing.get_context("spawn")
-        resource_tracker.ensure_running()  # the first start would, and let Ctrl-C through again
-        with _no_interrupt():
-            for _ in range(workers):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, str(self._path), rule), daemon=True)
-                process.start()
-                theirs.close()
-                self._workers.append((process, ours))
-
-    def close(self) -> None:
-        """End the processes."""
-        for process, connection in self._workers:
-            connection.close()
-            process.terminate()
-        for process, _ in self._workers:
-            process.join()
-        if self._workers:
-            self._workers.clear()
-            self._path.unlink(missing_ok=True)
-
-    def load(self, batches: Iterable[list[Entry]]) -> Iterator[tuple[list[Entry], Loaded, memoryview]]:
-        """Yield each batch, of at most BATCH entries, with what it became and the memory its Datums are in, in order.
-
-        The memory is valid until the next batch is asked for. Few batches are under way at a time.
-
-        Raises:
-            DatasetError: a process ended early.
-        """
-        if not self._workers:
-            for batch in batches:
-                with dataset.quiet():
-                    loaded = load(batch, self._memory, self._rule)
-                yield batch, loaded, self._memory if loaded.data is None else memoryview(loaded.data)
-            return
-        turns = itertools.cycle(self._workers)
-        waiting: deque[tuple[list[Entry], memoryview, Connection]] = deque()
-        try:
-            for number, batch in enumerate(batches):
-                slot, (_, connection) = number % (2 * len(self._workers) + 1), next(turns)
-                connection.send((slot, [tuple(entry) for entry in batch]))
-                waiting.append((batch, _slot(self._memory, slot), connection))
-                if len(waiting) == 2 * len(self._workers):
-                    yield self._first(waiting)
-            while waiting:
-                yield self._first(waiting)
-        except (EOFError, ConnectionError) as error:
-            raise DatasetError(
-                "a worker process ended early (out of memory, or started by a script without "
-                'an `if __name__ == "__main__":` line): try fewer workers, or 1, which needs no other process'
-            ) from error
-
-    def _first(
-        self, waiting: deque[tuple[list[Entry], memoryview, Connection]]
-    ) -> tuple[list[Entry], Loaded, memoryview]:
-        batch, slot, connection = waiting.popleft()
-        loaded = connection.recv()
-        if isinstance(loaded, Exception):
-            raise loaded
-        return batch, loaded._replace(total=_total(slot)), slot if loaded.data is None else memoryview(loaded.data)
-
-
 def load(entries: list[Entry], slot: memoryview, rule: Rule) -> Loaded:
     """Read, decode and screen the images of `entries` and put their Datums into `slot`, or into the result."""
     values: list[bytes] = []
     sizes: list[int] = []
     errors: list[tuple[int, str]] = []
-    total = _total(slot)  # exact: 255 * BATCH is far below 2**24
-    total[:] = 0
+    digests: list[bytes] = []
+    summed = total(slot)  # exact: 255 * BATCH is far below 2**24
+    summed[:] = 0
     boxes: list[tuple[int, screening.Box]] = []
-    found = Loaded(sizes, None, errors, total, [], [], [], [], [], [])
+    found = Loaded(sizes, digests, None, errors, summed, [], [], [], [], [], [])
     at = 0
     for position, entry in enumerate(entries):
         try:
@@ -194,9 +102,10 @@ def load(entries: list[Entry], slot: memoryview, rule: Rule) -> Loaded:
             image = dataset.fit(decoded, entry.path, rule.resize)
         except DatasetError as error:
             sizes.append(-1)
+            digests.append(b"")
             errors.append((position, str(error)))
             continue
-        cv2.accumulate(image, total)
+        cv2.accumulate(image, summed)
         if image is not decoded:
             found.resized.append(position)
         if rule.encoded:
@@ -205,6 +114,7 @@ def load(entries: list[Entry], slot: memoryview, rule: Rule) -> Loaded:
                 found.reencoded.append(position)
             values.append(datum.encode_file(content, SHAPE, entry.label))
             sizes.append(len(values[-1]))
+            digests.append(hashlib.sha256(values[-1]).digest())
         else:
             start, end = datum.frame(SHAPE, image.size, entry.label, False)
             pixels = at + len(start)
@@ -212,8 +122,10 @@ def load(entries: list[Entry], slot: memoryview, rule: Rule) -> Loaded:
             slot[at:pixels] = start
             cv2.split(image, list(np.frombuffer(slot[pixels:behind], np.uint8).reshape(SHAPE)))
             slot[behind : behind + len(end)] = end
-            sizes.append(behind + len(end) - at)
-            at = behind + len(end)
+            behind += len(end)
+            sizes.append(behind - at)
+            digests.append(hashlib.sha256(slot[at:behind]).digest())
+            at = behind
         box = _box(entry, decoded.shape, found.mended)
         if box:
             boxes.append((position, box))
@@ -250,7 +162,8 @@ def _box(entry: Entry, shape: tuple[int, ...], mended: list[Mended]) -> screenin
 
 def _decodes_to(content: bytes, image: np.ndarray) -> bool:
     """Whether Caffe, which decodes a file to what is in it, sees the same 8-bit image in three channels or in one."""
-    if content[:2] == b"\xff\xd8" and b"Exif\0" not in content[: 1 << 16]:
+    header = image_files.header(content)
+    if content[:2] == image_files.JPEG and header and not header.exif:
         return True  # a JPEG is that, if nothing in it says to turn it
     kept = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if kept is None or kept.dtype != np.uint8 or kept.shape not in (image.shape, image.shape[:2]):
@@ -258,56 +171,6 @@ def _decodes_to(content: bytes, image: np.ndarray) -> bool:
     return np.array_equal(kept if kept.ndim == 3 else cv2.cvtColor(kept, cv2.COLOR_GRAY2BGR), image)
 
 
-def _serve(connection: Connection, path: str, rule: Rule) -> None:
-    """What a worker process does until the connection is closed, which it also is when the parent ends."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)  # image libraries complain there, on and on; errors go to the parent
-    cv2.setNumThreads(1)  # the processes are the threads
-    tasks: queue.SimpleQueue[tuple[int, list[tuple]]] = queue.SimpleQueue()
-
-    def receive() -> None:  # in a thread: the parent never waits to send while this process waits to send to it
-        while True:
-            try:
-                tasks.put(connection.recv())
-            except (EOFError, OSError):
-                os._exit(1)
-
-    with open(path, "r+b") as file:
-        memory = memoryview(mmap.mmap(file.fileno(), 0))
-    threading.Thread(target=receive, daemon=True).start()
-    while True:
-        slot, entries = tasks.get()
-        try:
-            loaded: Loaded | Exception = load([Entry(*entry) for entry in entries], _slot(memory, slot), rule)
-            loaded = loaded._replace(total=None)  # it is in the slot
-        except Exception as error:
-            loaded = error
-        connection.send(loaded)
-
-
-def _slot(memory: memoryview, number: int) -> memoryview:
-    return memory[number * SLOT : (number + 1) * SLOT]
-
-
-def _total(slot: memoryview) -> np.ndarray:
+def total(slot: memoryview) -> np.ndarray:
+    """Where in a slot the sum of its images is."""
     return np.frombuffer(slot[-_TOTAL:], np.float32).reshape(SIZE, SIZE, 3)
-
-
-@contextlib.contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Put off Ctrl-C and SIGTERM. Processes started meanwhile never see Ctrl-C: the parent does, and ends them."""
-    seen: list[int] = []
-    handlers = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handlers[number] = signal.signal(number, lambda number, _: seen.append(number))
-    # Blocking is what a child inherits; the handlers are for this process, whose other threads may take the signal.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in handlers.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-    for number in seen:
-        signal.raise_signal(number)

@@ -1,4 +1,4 @@
-"""How good predictions are: top-k accuracy, error, intervals, loss, per-class accuracy and the confusion matrix.
+"""How good predictions are: top-k accuracy, error, intervals, loss, scores of each class and the confusion matrix.
 
 Accuracies and errors are fractions from 0 to 1. Images whose label is unknown (-1) are left out; where no label
 is known, or a labelled image's probabilities are not finite, every function raises PredictionsError.
@@ -14,7 +14,10 @@ from tiny_imagenet.errors import PredictionsError
 from tiny_imagenet.predictions import Predictions
 
 Z_95 = 1.959963984540054
-SCORES = ("top1", "top1_interval", "top5", "top5_interval", "error", "error_interval", "top5_error", "loss")
+SCORES = (
+    *("top1", "top1_interval", "top5", "top5_interval", "error", "error_interval", "top5_error", "top5_error_interval"),
+    "loss",
+)
 
 
 def labelled(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
@@ -81,12 +84,56 @@ def per_class(predictions: Predictions) -> np.ndarray:
     return np.divide(matrix.diagonal(), totals, out=np.full(len(matrix), np.nan), where=totals > 0)
 
 
+def confused(predictions: Predictions, most: int = 10) -> list[dict[str, int]]:
+    """Return the pairs of classes that are taken for each other most often, at most `most` of them.
+
+    Each is {"true", "predicted" (class indexes), "count", "of" (the true class's images)}; the more frequent come
+    first, of equals the one with the lower indexes. Pairs that never occur are left out.
+    """
+    matrix = confusion(predictions)
+    totals, mistakes = matrix.sum(axis=1), matrix - np.diag(matrix.diagonal())
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:most]
+    pairs = [divmod(int(place), len(matrix)) for place in order]
+    return [
+        {"true": true, "predicted": other, "count": int(mistakes[true, other]), "of": int(totals[true])}
+        for true, other in pairs
+        if mistakes[true, other]
+    ]
+
+
+def class_scores(predictions: Predictions) -> list[dict[str, Any]]:
+    """Return one dict a class that JSON can hold, in the order of the classes.
+
+    Each is {"count" (labelled images), "right", "top1", "top1_interval" (95 %, Wilson's), "top5", "predicted" (how
+    many images, right or wrong, were put into this class)}. A class without images has None for the shares, and so has
+    "top5" with fewer than five classes.
+    """
+    places = ranks(predictions)
+    _, labels = labelled(predictions)
+    matrix = confusion(predictions)
+    five = np.bincount(labels[places < 5], minlength=len(matrix))
+    rows = []
+    for index, row in enumerate(matrix):
+        count, right = int(row.sum()), int(row[index])
+        rows.append(
+            {
+                "count": count,
+                "right": right,
+                "top1": right / count if count else None,
+                "top1_interval": list(wilson(right, count)) if count else None,
+                "top5": int(five[index]) / count if count and len(matrix) >= 5 else None,
+                "predicted": int(matrix[:, index].sum()),
+            }
+        )
+    return rows
+
+
 def summary(predictions: Predictions) -> dict[str, Any]:
     """Return the scores as a dict that JSON can hold.
 
-    Its keys: `count` (labelled images), `unlabelled`, `classes`, `top1`, `top5`, `error` (1 - top1) and
-    `top5_error`, 95 % Wilson intervals `top1_interval`, `top5_interval` and `error_interval` as [low, high], and
-    `loss` (mean -log p of the true class, p held above float32's smallest normal number as Caffe's loss layer does).
+    Its keys: `count` (labelled images), `unlabelled`, `classes`, `top1`, `top5`, `error` (1 - top1) and `top5_error`,
+    the 95 % Wilson interval [low, high] of each of these four (`top1_interval` and so on), and `loss` (mean -log p of
+    the true class, p held above float32's smallest normal number as Caffe's loss layer does).
     With fewer than five classes every top-5 value is None.
     """
     places = ranks(predictions)
@@ -107,5 +154,6 @@ def summary(predictions: Predictions) -> dict[str, Any]:
         "error": (count - first) / count,
         "error_interval": [1 - high, 1 - low],
         "top5_error": (count - five) / count if has_five else None,
+        "top5_error_interval": [1 - end for end in wilson(five, count)[::-1]] if has_five else None,
         "loss": float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean()),
     }

@@ -1,7 +1,8 @@
-"""From weights and images to probabilities: centre crop, no flip (section 5.2.2)."""
+"""From weights and images to probabilities: centre crop, no flip (section 5.2.2), or the average of ten crops."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -11,10 +12,12 @@ import caffe
 import numpy as np
 
 from tiny_imagenet import cli, datum, lmdb_reader, nets
+from tiny_imagenet.ahead import ahead
 from tiny_imagenet.errors import DatasetError, NetError
 from tiny_imagenet.predictions import Predictions
 
 BATCH = 50
+CROPS = {False: "centre", True: "ten: four corners, centre, and their mirrors"}  # what a predictions file's meta says
 
 
 class Predictor:
@@ -25,13 +28,22 @@ class Predictor:
         mean: the mean image's binaryproto (3, height, width).
         weights: a .caffemodel, or a net whose weights are shared.
         batch: images a forward pass.
+        ten_crop: average the probabilities of the four corners, the centre and their mirrors; else the centre's alone.
 
     Raises:
         NetError: a file does not parse, does not build or does not fit the others.
     """
 
-    def __init__(self, deploy: str | os.PathLike[str], mean: str | os.PathLike[str], weights, batch: int = BATCH):
+    def __init__(
+        self,
+        deploy: str | os.PathLike[str],
+        mean: str | os.PathLike[str],
+        weights,
+        batch: int = BATCH,
+        ten_crop: bool = False,
+    ):
         self.batch = batch
+        self.ten_crop = ten_crop
         self.side = nets.crop_size(nets.read(deploy))
         self.mean = datum.read_mean(mean)
         if min(self.mean.shape[1:]) < self.side:
@@ -55,23 +67,47 @@ class Predictor:
         Raises:
             DatasetError: the images are not of the mean's size.
         """
+        starts = range(0, len(images), self.batch)
+        parts = [self.forward(self.prepare(images[start : start + self.batch])) for start in starts]
+        return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """What `forward` takes, float32 (crops, n, 3, side, side), of images (n, 3, height, width), uint8 BGR.
+
+        A crop has the mean's same window subtracted, and is mirrored after that, as Caffe's data layers do it.
+
+        Raises:
+            DatasetError: the images are not of the mean's size.
+        """
         if images.shape[1:] != self.mean.shape:
             raise DatasetError(f"images of shape {images.shape[1:]} do not fit the mean image's {self.mean.shape}")
-        top, left = ((size - self.side) // 2 for size in self.mean.shape[1:])
-        window = (slice(None), slice(top, top + self.side), slice(left, left + self.side))
-        mean = self.mean[window]
-        parts = []
-        for start in range(0, len(images), self.batch):
-            batch = images[(slice(start, start + self.batch), *window)]
-            blob = self.net.blobs[self.net.inputs[0]]
-            if blob.shape[0] != len(batch):
-                blob.reshape(len(batch), *batch.shape[1:])
-                self.net.reshape()
-            np.subtract(batch, mean, out=blob.data)
+        down, right = (size - self.side for size in self.mean.shape[1:])
+        offsets = [(down // 2, right // 2)]
+        if self.ten_crop:
+            offsets = [(0, 0), (0, right), (down, 0), (down, right), *offsets]
+        inputs = np.empty((len(offsets) * (1 + self.ten_crop), len(images), 3, self.side, self.side), np.float32)
+        for crop, (top, left) in zip(inputs, offsets):
+            window = (slice(None), slice(top, top + self.side), slice(left, left + self.side))
+            np.subtract(images[(slice(None), *window)], self.mean[window], out=crop)
+        if self.ten_crop:
+            inputs[len(offsets) :] = inputs[: len(offsets), ..., ::-1]
+        return inputs
+
+    def forward(self, inputs: np.ndarray) -> np.ndarray:
+        """Probabilities (n, classes), float32, of what `prepare` returned: the mean of its crops'."""
+        blob = self.net.blobs[self.net.inputs[0]]
+        if blob.shape[0] != inputs.shape[1]:
+            blob.reshape(*inputs.shape[1:])
+            self.net.reshape()
+        total = 0
+        for crop in inputs:
+            blob.data[...] = crop
             self.net._forward(0, len(self.net.layers) - 1)
-            output = self.net.blobs[self.net.outputs[0]].data
-            parts.append(output.reshape(len(batch), -1).copy())
-        return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+            output = self.net.blobs[self.net.outputs[0]].data.reshape(inputs.shape[1], -1)
+            if len(inputs) == 1:
+                return output.copy()
+            total = total + output.astype(np.float64)
+        return (total / len(inputs)).astype(np.float32)
 
 
 def predict(
@@ -81,6 +117,8 @@ def predict(
     between: Callable[[], None] | None = None,
 ) -> Predictions:
     """Probabilities of every record of an LMDB, in its order.
+
+    A thread reads the records and subtracts the mean while the net computes.
 
     Args:
         predictor: the net.
@@ -93,19 +131,26 @@ def predict(
     """
     count = lmdb_reader.count(lmdb)
     keys, labels, parts = [], [], []
-    records = _fitting(lmdb_reader.records(lmdb), predictor.mean.shape, lmdb)
-    batches = _batches(records, predictor.batch)
-    if between is None:
-        batches = cli.track(batches, -(-count // predictor.batch), f"predict {Path(lmdb).name}")
-    for batch in batches:
-        keys += [key for key, _, _ in batch]
-        labels += [label for _, label, _ in batch]
-        parts.append(predictor(np.stack([image for _, _, image in batch])))
-        if between:
-            between()
+    with contextlib.closing(ahead(_inputs(predictor, lmdb))) as ready:
+        shown = ready
+        if between is None:
+            shown = cli.track(ready, -(-count // predictor.batch), f"predict {Path(lmdb).name}")
+        for its_keys, its_labels, inputs in shown:
+            keys += its_keys
+            labels += its_labels
+            parts.append(predictor.forward(inputs))
+            if between:
+                between()
     if not keys:
         raise DatasetError(f"{lmdb} has no records")
     return Predictions(np.array(keys), np.array(labels, np.int64), np.concatenate(parts), meta or {})
+
+
+def _inputs(predictor: Predictor, lmdb: str | os.PathLike[str]) -> Iterator[tuple[list[str], list[int], np.ndarray]]:
+    records = _fitting(lmdb_reader.records(lmdb), predictor.mean.shape, lmdb)
+    for batch in batches(records, predictor.batch):
+        keys, labels, images = map(list, zip(*batch))
+        yield keys, labels, predictor.prepare(np.stack(images))
 
 
 def _fitting(records: Iterable, shape: tuple[int, ...], lmdb: str | os.PathLike[str]) -> Iterator:
@@ -115,6 +160,7 @@ def _fitting(records: Iterable, shape: tuple[int, ...], lmdb: str | os.PathLike[
         yield record
 
 
-def _batches(items: Iterable, size: int) -> Iterator[list]:
+def batches(items: Iterable, size: int) -> Iterator[list]:
+    """Lists of `size` items in order; the last may be shorter."""
     iterator = iter(items)
     return iter(lambda: list(itertools.islice(iterator, size)), [])

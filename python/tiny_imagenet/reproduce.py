@@ -12,16 +12,18 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
+import signal
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tiny_imagenet import cli, ensemble, evaluate, files, lmdb_reader, metrics, paper, predictions, train, zoo
-from tiny_imagenet.errors import Stopped, TinyImageNetError
-from tiny_imagenet.predictions import Predictions
+from tiny_imagenet import cli, ensemble, evaluate, files, jobs, lmdb_reader, metrics, paper, predictions, train, zoo
+from tiny_imagenet.errors import RunError, Stopped, TinyImageNetError
 from tiny_imagenet.runs import Run
+from tiny_imagenet.stop import StopRequest
 
 
 @dataclass
@@ -31,26 +33,28 @@ class Row:
     Attributes:
         name: of the model, or of the members with " + " between them.
         paper: the paper's validation top-1 in per cent.
-        top1, top5: ours in per cent, one a seed.
         parameters: of the net; None for an ensemble.
-        epochs, seconds: of training, one a seed; empty for an ensemble.
+        scores: by seed: top1, top5 (per cent; None with five classes or fewer), and for a model epochs and seconds.
         failed: what went wrong, by seed.
     """
 
     name: str
     paper: float
     parameters: int | None = None
-    top1: list[float] = field(default_factory=list)
-    top5: list[float | None] = field(default_factory=list)
-    epochs: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    scores: dict[int, dict[str, float | None]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
+
+    def values(self, name: str) -> list[float]:
+        """One of the scores, over the seeds."""
+        return [scores[name] for scores in self.scores.values() if scores.get(name) is not None]
 
 
 def reproduce(
     out: Path, options: train.Options, models: Sequence[str] = tuple(zoo.MODELS), seeds: Iterable[int] = (1,)
 ) -> list[Row]:
     """Train, evaluate and average what is not done, and write the table after each model.
+
+    Models and seeds that an earlier call has made in `out` are in the table too.
 
     Args:
         out: the folder of the experiment.
@@ -64,75 +68,109 @@ def reproduce(
 
     Raises:
         NetError: there is no such model.
-        DatasetError: the data folder cannot be read.
+        DatasetError: the data folder cannot be read, or a run in `out` was made with another.
+        RunError: a run in `out` was made in another way than `options` say.
         Stopped: Ctrl-C or SIGTERM ended it.
     """
     lmdb_reader.read_manifest(options.data)
-    models = [zoo.get(name).name for name in models]
+    models = [zoo.get(name).name for name in dict.fromkeys(models)]
     seeds = list(seeds)
-    rows = {name: Row(name, paper.MODELS[name.split("_")[0]].validation_accuracy) for name in models}
-    found: dict[int, dict[str, Predictions]] = {seed: {} for seed in seeds}
-    for seed in seeds:
-        for name in models:
+    wanted = {(name, seed) for name in models for seed in seeds}
+    known = {**zoo.MODELS, **zoo.VARIANTS}
+    there = {(run.parent.name, int(run.name[4:])) for run in out.glob("*/seed[0-9]*") if run.parent.name in known}
+    for name, seed in sorted(wanted & there):
+        _check(Run(out / name / f"seed{seed}"), options)
+    rows: dict[str, Row] = {}
+    with StopRequest() as stop:
+        for name, seed in sorted(wanted | there, key=lambda key: (key[1], list(known).index(key[0]))):
             run = Run(out / name / f"seed{seed}")
+            row = rows.setdefault(name, Row(name, paper.MODELS[name.split("_")[0]].validation_accuracy))
+            own = dataclasses.replace(options, run=run.path, seed=seed, resume=True)
             try:
-                _train(run, name, dataclasses.replace(options, run=run.path, seed=seed, resume=True))
-                scores = _evaluate(run)
-            except Stopped:
-                raise
+                if (name, seed) in wanted:
+                    _train(run, name, own, stop)
+                elif not (run.started and "finished" in run.info):
+                    continue
+                _add(row, seed, run)
+            except Stopped as error:
+                text = str(error).replace("the same command with --resume", "the same command")
+                raise Stopped(text, error.status - 128) from error
             except TinyImageNetError as error:
                 cli.note(f"{name}, seed {seed}: {error}")
-                rows[name].failed[seed] = str(error)
-                continue
-            found[seed][name] = predictions.load(run.predictions)
-            _add(rows[name], scores)
-            rows[name].parameters = run.info["parameters"]
-            rows[name].epochs.append(run.info["finished"]["epochs"])
-            rows[name].seconds.append(run.info["finished"]["seconds"])
+                row.failed[seed] = str(error)
+            if stop.signal:
+                raise Stopped(f"stopped by {stop.signal}: the same command goes on", signal.Signals[stop.signal])
             _write(out, [*rows.values()])
-    combined = [row for members in paper.ENSEMBLES if (row := _ensemble(out, members, found)) is not None]
-    _write(out, [*rows.values(), *combined])
-    return [*rows.values(), *combined]
+    result = [rows[name] for name in known if name in rows]
+    result += [row for members in paper.ENSEMBLES if (row := _ensemble(out, members, rows)).scores]
+    _write(out, result)
+    return result
 
 
-def _train(run: Run, name: str, options: train.Options) -> None:
-    done = run.info.get("finished") if run.started else None
-    if done and (options.max_iter or 0) <= done["iterations"] and (options.epochs or 0) <= done["epochs"]:
+def _check(run: Run, options: train.Options) -> None:
+    """Raises RunError or DatasetError where a run was made in another way than the experiment's."""
+    if not run.started:
         return
+    jobs.check_same(run, dataclasses.replace(options, seed=None))
+    jobs.check_data(run, options.data)
+    done = run.info.get("finished")
+    if done and done["iterations"] > _length(run, options):
+        raise RunError(
+            f"{run.path} has been trained for {done['iterations']} iterations, this experiment has "
+            f"{_length(run, options)}: name another --out, or remove that run"
+        )
+
+
+def _length(run: Run, options: train.Options) -> int:
+    """The iterations that a run of the experiment has."""
+    info = run.info
+    if options.epochs:
+        return options.epochs * math.ceil(info["train_images"] / info["batch"])
+    return options.max_iter or info["max_iter_of_file"]
+
+
+def _train(run: Run, name: str, options: train.Options, stop: StopRequest) -> None:
+    if run.started:
+        done = run.info.get("finished")
+        if done and (done["verdict"] == "stop" or done["iterations"] >= _length(run, options)):
+            return
+        options = dataclasses.replace(options, epochs=None, max_iter=_length(run, options))
     cli.note(f"==> {name}, seed {options.seed}: {run.path}")
-    train.train(name, options)
+    train.train(name, options, stop=stop)
 
 
-def _evaluate(run: Run) -> dict[str, Any]:
-    """The scores of the run's best checkpoint, evaluated where they are not those of it."""
+def _add(row: Row, seed: int, run: Run) -> None:
+    """The scores of the run's best checkpoint, evaluated where they are not there."""
     best = int(run.weights("best").parent.name)
-    if run.scores.get("checkpoint") != best or not run.predictions.is_file():
-        return evaluate.evaluate_run(run)
-    return run.scores
+    scores = run.scores
+    if scores.get("checkpoint") != best or not run.predictions.is_file():
+        scores = evaluate.evaluate_run(run)
+    row.scores[seed] = {**_per_cent(scores), "epochs": run.info["finished"]["epochs"]}
+    row.scores[seed]["seconds"] = run.info["finished"]["seconds"]
+    row.parameters = run.info["parameters"]
 
 
-def _ensemble(out: Path, wanted: paper.Ensemble, found: dict[int, dict[str, Predictions]]) -> Row | None:
-    """The row of one of the paper's ensembles; None where a seed lacks a member."""
-    row = Row(
-        " + ".join(wanted.members) if len(wanted.members) < len(zoo.MODELS) else "all nine", wanted.validation_accuracy
-    )
-    for seed, members in found.items():
-        if not set(wanted.members) <= set(members):
-            continue
-        combined = ensemble.average([members[name] for name in wanted.members])
-        name = "-".join(wanted.members) if len(wanted.members) < len(zoo.MODELS) else "all"
-        predictions.save(out / "ensembles" / f"seed{seed}" / f"{name}.npz", combined)
-        _add(row, metrics.summary(combined))
-    return row if row.top1 else None
+def _per_cent(scores: dict[str, Any]) -> dict[str, float | None]:
+    return {name: None if scores[name] is None else 100 * scores[name] for name in ("top1", "top5")}
 
 
-def _add(row: Row, scores: dict[str, Any]) -> None:
-    row.top1.append(100 * scores["top1"])
-    row.top5.append(None if scores["top5"] is None else 100 * scores["top5"])
+def _ensemble(out: Path, wanted: paper.Ensemble, rows: dict[str, Row]) -> Row:
+    """The row of one of the paper's ensembles, with the seeds that have all of its members."""
+    every = len(wanted.members) == len(zoo.MODELS)
+    row = Row("all nine" if every else " + ".join(wanted.members), wanted.validation_accuracy)
+    members = [rows[name].scores if name in rows else {} for name in wanted.members]
+    for seed in sorted(set.intersection(*map(set, members))):
+        loaded = [predictions.load(Run(out / name / f"seed{seed}").predictions) for name in wanted.members]
+        combined = ensemble.average(loaded)
+        file = "all.npz" if every else f"{'-'.join(wanted.members)}.npz"
+        predictions.save(out / "ensembles" / f"seed{seed}" / file, combined)
+        row.scores[seed] = _per_cent(metrics.summary(combined))
+    return row
 
 
 def _write(out: Path, rows: list[Row]) -> None:
-    files.write_json(out / "table2.json", [{**dataclasses.asdict(row), **_spread(row.top1)} for row in rows])
+    table = [{**dataclasses.asdict(row), **_spread(row.values("top1"))} for row in rows]
+    files.write_json(out / "table2.json", table)
     files.write_text(out / "table2.csv", _csv(rows))
     files.write_text(out / "table2.md", markdown(rows))
 
@@ -150,18 +188,20 @@ def markdown(rows: list[Row]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        ours, difference = _with_spread(row.top1), ""
-        if row.top1:
-            difference = f"{statistics.fmean(row.top1) - row.paper:+.2f}"
-        elif row.failed:
-            ours = "failed"
-        parameters = f"{row.parameters:,}" if row.parameters else ""
-        epochs = f"{statistics.fmean(row.epochs):g}" if row.epochs else ""
-        top5 = _with_spread([value for value in row.top5 if value is not None])
-        cells = [row.name, f"{row.paper:.2f}", ours, difference, top5, parameters, epochs, str(len(row.top1))]
+        top1, epochs = row.values("top1"), row.values("epochs")
+        cells = [
+            row.name,
+            f"{row.paper:.2f}",
+            _with_spread(top1) or ("failed" if row.failed else ""),
+            f"{statistics.fmean(top1) - row.paper:+.2f}" if top1 else "",
+            _with_spread(row.values("top5")),
+            f"{row.parameters:,}" if row.parameters else "",
+            f"{statistics.fmean(epochs):g}" if epochs else "",
+            ", ".join(map(str, row.scores)),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     failed = [f"- {row.name}, seed {seed}: {why}" for row in rows for seed, why in row.failed.items()]
-    return "\n".join(lines) + "\n" + ("\nFailed:\n" + "\n".join(failed) + "\n" if failed else "")
+    return "\n".join(lines) + "\n" + ("\nFailed:\n\n" + "\n".join(failed) + "\n" if failed else "")
 
 
 def _with_spread(values: list[float]) -> str:
@@ -175,9 +215,9 @@ def _csv(rows: list[Row]) -> str:
     """One line a model and seed."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["model", "run", "paper_top1", "top1", "top5", "epochs", "seconds"])
+    writer.writerow(["model", "seed", "paper_top1", "top1", "top5", "epochs", "seconds"])
     for row in rows:
-        for i, top1 in enumerate(row.top1):
-            rest = [values[i] if i < len(values) else "" for values in (row.top5, row.epochs, row.seconds)]
-            writer.writerow([row.name, i + 1, row.paper, f"{top1:.4f}", *("" if v is None else v for v in rest)])
+        for seed, scores in row.scores.items():
+            rest = [scores.get(name) for name in ("top1", "top5", "epochs", "seconds")]
+            writer.writerow([row.name, seed, row.paper, *("" if v is None else f"{v:.4f}" for v in rest)])
     return stream.getvalue()

@@ -94,9 +94,12 @@ class Run:
         """Take run.json away: the folder is no run any more."""
         self._info.unlink(missing_ok=True)
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Write into run.json that the run is whole."""
-        files.write_json(self._info, {**self.info, "finished": result})
+    def update(self, **values: Any) -> None:
+        """Write values into run.json; one of None goes."""
+        info = {**self.info, **values}
+        files.write_json(
+            self._info, {name: value for name, value in info.items() if value is not None or name == "init"}
+        )
 
     def log(self, record: dict[str, Any]) -> None:
         """Add a record to metrics.jsonl.
@@ -110,9 +113,16 @@ class Run:
         except OSError as error:
             raise RunError(f"cannot write {self._metrics}: {error.strerror}") from error
 
-    def rewind(self, iteration: int) -> None:
-        """Drop what metrics.jsonl has of later iterations, and half a line at its end."""
-        records = [record for record in self.metrics() if record.get("iteration", 0) <= iteration]
+    def rewind(self, iteration: int, validated: bool = True) -> None:
+        """Drop what metrics.jsonl has of later iterations, and half a line at its end.
+
+        Unless `validated`, a validation of that iteration goes too.
+        """
+        records = [
+            record
+            for record in self.metrics()
+            if record.get("iteration", 0) <= iteration - (not validated and "top1" in record)
+        ]
         if self._metrics.is_file():
             files.write_text(self._metrics, "".join(json.dumps(record) + "\n" for record in records))
 
@@ -140,10 +150,7 @@ class Run:
     @contextlib.contextmanager
     def checkpoint(self, iteration: int) -> Iterator[Path]:
         """Yield a folder to write a checkpoint into; it becomes checkpoints/<iteration> and `last` when it is whole."""
-        final = self._checkpoints / str(iteration)
-        if final.exists():
-            self._remove(iteration)
-        with files.atomic_folder(final) as temporary:
+        with files.atomic_folder(self._folder(str(iteration)), may_replace=lambda _: None) as temporary:
             yield temporary
         self.link("last", iteration)
 
@@ -152,19 +159,19 @@ class Run:
         temporary = self._checkpoints / f".{name}.tmp"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(str(iteration))
-        os.replace(temporary, self._checkpoints / name)
+        final = self._checkpoints / name
+        if final.is_dir() and not final.is_symlink():  # of a copy that has followed the link
+            shutil.rmtree(final)
+        os.replace(temporary, final)
 
     def prune(self, keep: int) -> None:
         """Remove all checkpoints but the newest `keep` and those that best and last stand for."""
         linked = {os.readlink(self._checkpoints / name) for name in LINKS if (self._checkpoints / name).is_symlink()}
         for iteration in self.iterations()[:-keep]:
-            if str(iteration) not in linked:
-                self._remove(iteration)
-
-    def _remove(self, iteration: int) -> None:
-        gone = self._checkpoints / f".{iteration}.gone.tmp"
-        os.replace(self._checkpoints / str(iteration), gone)
-        shutil.rmtree(gone)
+            if str(iteration) not in linked:  # half removed it must not be taken for one
+                gone = self._checkpoints / f".{iteration}.gone.tmp"
+                os.replace(self._checkpoints / str(iteration), gone)
+                shutil.rmtree(gone)
 
     def tidy(self) -> None:
         """Remove what a killed process left half written or half removed."""
@@ -293,8 +300,10 @@ def _locked(run: Run) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise RunError(f"{run.path} is in use by another training: wait for it or name another folder") from error
+        except OSError:
+            pass  # a file system without locks: two at once go unnoticed there
         yield
 
 

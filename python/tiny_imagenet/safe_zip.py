@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from tiny_imagenet import cli
+from tiny_imagenet import cli, files
 from tiny_imagenet.errors import DatasetError
 
 LARGEST = 4 << 30  # bytes of an archive, and of all its files unpacked: the public ones are about 0.25 GB
 MOST_FILES = 1_000_000  # the public archive has about 120,000
+LONGEST, DEEPEST = 4096, 32  # characters and parts of a path
 
 _CHUNK = 1 << 18
 _FILES = ("wnids.txt", "words.txt", "val/val_annotations.txt")
@@ -36,7 +37,7 @@ class ArchiveError(DatasetError):
 def check(path: Path, name: object, md5: str | None) -> None:
     """Raise ArchiveError unless the file is a zip archive of that checksum; `name` is what to call it."""
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=files.plain) as stream:
             start = stream.read(16)
             if start[:2] != b"PK":
                 state = f"begins with {start!r}" if start else "is empty"
@@ -101,6 +102,8 @@ def _members(infos: list[zipfile.ZipInfo], name: object) -> list[tuple[zipfile.Z
     members = []
     for info in infos:
         is_folder = info.filename.endswith("/")
+        if len(info.filename) > LONGEST or info.filename.count("/") > DEEPEST:
+            _refuse(name, info, f"its name has more than {LONGEST} characters or {DEEPEST} parts")
         parts = tuple(info.filename[: len(info.filename) - is_folder].split("/"))
         kind = stat.S_IFMT(info.external_attr >> 16)
         plain = info.filename == info.orig_filename and info.filename.isprintable() and "\\" not in info.filename

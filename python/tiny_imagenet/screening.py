@@ -37,8 +37,15 @@ def keep(
     boxes: np.ndarray, image: int = 64, crop: int = CROP, min_visible: Fraction | float = MIN_VISIBLE
 ) -> np.ndarray:
     """True for each box of which every crop shows at least `min_visible`, bool (n,); in whole numbers, so exact."""
-    share = Fraction(min_visible).limit_denominator(1_000_000)
-    return worst_pixels(boxes, image, crop) * share.denominator >= area(boxes) * share.numerator
+    least = share(min_visible)
+    kind = np.int64 if least.denominator < 2**32 else object  # pixels are fewer than 2**31
+    visible, whole = worst_pixels(boxes, image, crop).astype(kind), area(boxes).astype(kind)
+    return (visible * least.denominator >= whole * least.numerator).astype(bool)
+
+
+def share(value: Fraction | float) -> Fraction:
+    """A share in whole numbers; of a float the simplest one near it (0.1 is 1/10), of anything else itself."""
+    return Fraction(value).limit_denominator(1_000_000) if isinstance(value, float) else Fraction(value)
 
 
 def is_small(boxes: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import caffe
 from caffe.proto import caffe_pb2
 
+from tiny_imagenet import files
 from tiny_imagenet.errors import RunError
 
 
@@ -30,6 +31,8 @@ def write(solver: Any, folder: Path) -> None:
     solverstate = next(folder.glob("snapshot*.solverstate")).rename(folder / "solver.solverstate")
     with open(solverstate, "ab") as stream:  # of a field that comes twice in a message, the last counts
         stream.write(caffe_pb2.SolverState(learned_net="weights.caffemodel").SerializeToString())
+    for path in folder.iterdir():
+        files.sync(path)
 
 
 def restore(solver: Any, folder: Path) -> None:

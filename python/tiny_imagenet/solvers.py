@@ -77,7 +77,7 @@ def read(path: str | os.PathLike[str]) -> caffe_pb2.SolverParameter:
         NetError: it is missing, does not parse, names no net or holds a number that trains nothing.
     """
     solver = prototxt.read(caffe_pb2.SolverParameter(), path)
-    if not solver.net:
+    if not (solver.net or solver.train_net):
         raise NetError(f'{path} names no net: add a line such as net: "train_val.prototxt"')
     if not 0 < solver.base_lr < math.inf:
         raise NetError(f"{path}: base_lr is {solver.base_lr:g}, it must be a number above 0")

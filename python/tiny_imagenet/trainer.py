@@ -47,6 +47,7 @@ class Trainer:
         save_every: seconds after which a checkpoint is due, validated or not.
         console: where people look.
         stop: whether people want it to end.
+        stage: which training stage this is, from 1; 0 for the net itself.
         best: the iteration of the best validation; None before the first.
         verdict: what the plateau rule made of the last validation.
     """
@@ -61,6 +62,7 @@ class Trainer:
     save_every: float
     console: Console
     stop: StopRequest
+    stage: int = 0
     best: int | None = None
     verdict: str = ""
     _losses: list[float] = field(default_factory=list)  # since the last record
@@ -72,6 +74,10 @@ class Trainer:
     def __post_init__(self):
         self._started = self._saved = time.monotonic()
         self._first = 0
+        self._parts: list[float] = []  # of an iteration's passes, where iter_size makes them several
+        if self.plan.solver.iter_size > 1:
+            net, last = self.solver.net, len(self.solver.net.layers) - 1
+            net.after_forward(lambda layer: self._parts.append(_loss(net)) if layer == last else None)
         self._restart_clock()
 
     @property
@@ -112,7 +118,7 @@ class Trainer:
             what = f"cannot go on from {checkpoint}: {type(error).__name__}: {error}"
             raise RunError(f"{what}: remove it to go on from an earlier one") from error
         self._first = self.iteration
-        self.run.rewind(self.iteration)
+        self.run.rewind(self.iteration, self._validated)
         self.run.link("last", self.iteration)
         if self.best in self.run.iterations():
             self.run.link("best", self.best)
@@ -127,6 +133,8 @@ class Trainer:
             TinyImageNetError: something cannot be written; the last checkpoint is as it was.
         """
         try:
+            if not self.iteration:
+                self.run.rewind(0)  # what a run wrote that was killed before its first checkpoint
             self._events = Events(self.run.events, self.iteration)
             if not self._validated:
                 self._validate()
@@ -164,14 +172,15 @@ class Trainer:
             self.solver.step(1)
         except caffe.CaffeError as error:
             raise RunError(f"iteration {self.iteration + 1}: {error}{self._good()}") from error
-        loss = sum(float(np.sum(blob.data)) * weight for blob, weight in _losses(self.solver.net))
+        loss = sum(self._parts) / len(self._parts) if self._parts else _loss(self.solver.net)
+        self._parts.clear()
         self._check_finite(loss, "loss")
         self._losses.append(loss)
         self._lately.append(loss)
 
     def _check_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
-            rate = f"train anew with a --base-lr below {_decimal(self.solver.lr):g}"
+            rate = f"train anew with a --base-lr below {decimal(self.solver.lr):g}, in another folder"
             raise RunError(f"the {what} is {value} at iteration {self.iteration}: {rate}{self._good()}")
 
     def _good(self) -> str:
@@ -186,7 +195,7 @@ class Trainer:
         record = {
             "iteration": self.iteration,
             "epoch": round(self.iteration / self.plan.epoch, 4),
-            "learning_rate": _decimal(self.solver.lr),
+            "learning_rate": decimal(self.solver.lr),
             "train_loss": float(np.mean(self._losses)) if self._losses else None,
             "images_per_second": self._speed(),
             **values,
@@ -213,7 +222,7 @@ class Trainer:
             self.iteration,
             self.iteration / self.plan.epoch,
             sum(self._lately) / len(self._lately),
-            _decimal(self.solver.lr),
+            decimal(self.solver.lr),
             self._speed() or 0,
             each * (self.last - self.iteration),
         )
@@ -233,7 +242,7 @@ class Trainer:
             self.solver.param.base_lr *= self.plateau.factor
         if self.verdict == "best":
             self.best = self.iteration
-        self._checkpoint(record)
+        self._checkpoint()
         self._say(record)
         self._restart_clock()
 
@@ -245,11 +254,12 @@ class Trainer:
             f"{record['validation_loss']:.4f}, top-1 {100 * record['top1']:.2f} %"
             f"{' (best)' if self.verdict == 'best' else ''}{speed}, {duration(self.seconds)}"
         )
-        waited = f"no better for {self.plateau.patience} epochs"
+        epochs = "an epoch" if self.plateau.patience == 1 else f"{self.plateau.patience} epochs"
+        waited = f"no better for {epochs}"
         if self.verdict == "drop":
-            self.console.say(f"{waited}: learning rate {_decimal(self.solver.lr):g} from here")
+            self.console.say(f"{waited}: learning rate {decimal(self.solver.lr):g} from here")
         if self.verdict == "stop":
-            self.console.say(f"{waited}, for the {self.plateau.drops}. time: training ends")
+            self.console.say(f"{waited}, and that {self.plateau.drops} times: training ends")
 
     def _stop_validating(self) -> None:
         if self.stop.signal:
@@ -259,10 +269,11 @@ class Trainer:
         if self.iteration not in self.run.iterations():
             self._checkpoint()
         number = signal.Signals[self.stop.signal]
-        how = f"stopped by {self.stop.signal} at iteration {self.iteration}, with a checkpoint"
+        where = f"iteration {self.iteration}" + (f" of stage {self.stage}" if self.stage else "")
+        how = f"stopped by {self.stop.signal} at {where}, with a checkpoint"
         raise Stopped(f"{how}: the same command with --resume goes on", number)
 
-    def _checkpoint(self, record: dict[str, Any] | None = None) -> None:
+    def _checkpoint(self) -> None:
         """Write weights, solver state and what the loop knows as one checkpoint."""
         for name, blobs in self.solver.net.params.items():
             if not all(np.isfinite(blob.data).all() for blob in blobs):
@@ -277,7 +288,6 @@ class Trainer:
             "verdict": self.verdict,
             "validated": self._validated,
             "seconds": round(self.seconds, 3),
-            "record": record,
         }
         with self.run.checkpoint(self.iteration) as folder:
             snapshots.write(self.solver, folder)
@@ -288,14 +298,15 @@ class Trainer:
         self._saved = time.monotonic()
 
 
-def _decimal(value: float) -> float:
+def decimal(value: float) -> float:
     """The number a person wrote where the message holds its float32."""
     return float(f"{value:.7g}")
 
 
-def _losses(net) -> list[tuple[Any, float]]:
+def _loss(net) -> float:
+    """The weighted sum of a net's losses in its last forward pass."""
     weights = zip(net.blobs.values(), net._blob_loss_weights)
-    return [(blob, weight) for blob, weight in weights if weight]
+    return sum(float(np.sum(blob.data)) * weight for blob, weight in weights if weight)
 
 
 def _seed(seed: int, iteration: int) -> int:

@@ -14,15 +14,16 @@ from tiny_imagenet.errors import DatasetError
 
 _AGAIN = "convert the data set again, or copy it again"
 _PART = 1024  # images
+_LARGEST = 4096  # pixels a side
 
 
 def verify(folder: str | os.PathLike[str]) -> list[str]:
     """Go through all records of the converted data set in `folder`; return what was checked, in lines to print.
 
     Of each LMDB: keys are the zero-padded index and a name, each record is a Datum of the manifest's shape that holds
-    what "encoded" says (an encoded image decodes), labels are of the classes (-1 in test), and count and sha256 are as
-    in the manifest. train_screened is train without the dropped names, bytes and order alike. The mean image is that
-    of train, to the rounding of a float.
+    what "encoded" says (an encoded image decodes), labels are of the classes (-1 in test), and count, sha256 and
+    values_sha256 (which manifests of an earlier version lack) are as in the manifest. train_screened is train without
+    the dropped names, bytes and order alike. The mean image is that of train, to the rounding of a float.
 
     Raises:
         DatasetError: something is wrong; the message names the LMDB and the record.
@@ -32,21 +33,33 @@ def verify(folder: str | os.PathLike[str]) -> list[str]:
     path = folder / lmdb_reader.MANIFEST
     try:
         shape = tuple(int(manifest["image"][side]) for side in ("channels", "height", "width"))
-        expected = {name: (int(entry["count"]), str(entry["sha256"])) for name, entry in manifest["lmdbs"].items()}
+        expected = {
+            name: (int(entry["count"]), str(entry["sha256"]), entry.get("values_sha256"))
+            for name, entry in manifest["lmdbs"].items()
+        }
         dropped = Counter(manifest["screening"]["dropped"])
         encoded = bool(manifest["encoded"])
-    except (KeyError, TypeError, ValueError) as error:
+        if not all(1 <= side <= _LARGEST for side in shape):
+            raise ValueError(f"an image of {shape}")
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise DatasetError(f"{path} lacks a part or has it in another form ({error!r}): {_AGAIN}") from error
     if missing := {"train", "train_screened", "val", "test"} - set(expected):
         raise DatasetError(f"{path} has no entry {min(missing)!r} in lmdbs: {_AGAIN}")
-    lines = []
-    for name, (count, sha256) in expected.items():
+    lines, others = [], []
+    for name, (count, sha256, values_sha256) in expected.items():
         labels = range(-1, 0) if name == "test" else range(len(manifest["classes"]))
-        total = _check_records(folder / f"{name}.lmdb", count, sha256, shape, labels, encoded)
-        lines.append(f"{name + '.lmdb':<20}{count:>8,} records: keys, labels, images and sha256 are right")
+        total, values = _check_records(folder / f"{name}.lmdb", count, sha256, shape, labels, encoded)
+        state = "keys, labels, images and sha256 are right"
+        if values_sha256 is None:
+            state = "keys, labels and sha256 are right; the pixels were not checked (no values_sha256 in the manifest)"
+        elif values != values_sha256:
+            others.append(folder / f"{name}.lmdb")
+        lines.append(f"{name + '.lmdb':<20}{count:>8,} records: {state}")
         if name == "train":
             _check_mean(folder / manifest["mean"], total, count)
     _check_screened(folder, dropped)
+    if others:  # last: what is above names the record, where it can
+        raise DatasetError(f"{others[0]}: the images are not those of the manifest (another values_sha256): {_AGAIN}")
     lines.append(f"{'dropped':<20}{sum(dropped.values()):>8,} by screening: train_screened is train without them")
     lines.append(f"{'mean':<20}{'':>8} {manifest['mean']} is the mean of train.lmdb")
     return lines
@@ -54,12 +67,12 @@ def verify(folder: str | os.PathLike[str]) -> list[str]:
 
 def _check_records(
     path: Path, count: int, sha256: str, shape: tuple[int, ...], labels: range, encoded: bool
-) -> np.ndarray:
-    """Check the LMDB `path`; return the sum of its images, uint64 of `shape`."""
+) -> tuple[np.ndarray, str]:
+    """Check the LMDB `path`; return the sum of its images, uint64 of `shape`, and what values_sha256 should be."""
     found = lmdb_reader.count(path)
     if found != count:
         raise DatasetError(f"{path} has {found} records, the manifest says {count}: {_AGAIN}")
-    digest = hashlib.sha256()
+    digest, values = hashlib.sha256(), hashlib.sha256()
     total = np.zeros(shape, np.uint64)
     part = np.zeros(shape, np.uint32)  # 255 * _PART is far below 2**32
     for index, (key, value) in enumerate(cli.track(lmdb_reader.raw_records(path), count, f"checking {path.name}")):
@@ -74,7 +87,9 @@ def _check_records(
             if label not in labels:
                 raise DatasetError(f"the label is {label}, allowed are {labels[0]} to {labels[-1]}")
         except DatasetError as error:
-            raise DatasetError(f"{path}, record {key}: {error}: {_AGAIN}") from error
+            again = "" if "again" in str(error) else f": {_AGAIN}"
+            raise DatasetError(f"{path}, record {lmdb_reader.printable(key)}: {error}{again}") from error
+        values.update(hashlib.sha256(value).digest())
         digest.update(os.fsencode(f"{key} {label}\n"))
         part += image
         if index % _PART == _PART - 1:
@@ -82,7 +97,7 @@ def _check_records(
             part[:] = 0
     if digest.hexdigest() != sha256:
         raise DatasetError(f"{path}: the names or labels are not those of the manifest (another sha256): {_AGAIN}")
-    return total + part
+    return total + part, values.hexdigest()
 
 
 def _check_mean(path: Path, total: np.ndarray, count: int) -> None:

@@ -1,0 +1,61 @@
+"""What a JPEG or PNG file says of itself before it is decoded: whether it is one, its size, its Exif data."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+LARGEST = 4096  # pixels a side of an image that is decoded
+MOST = 32 << 20  # bytes of a file that is read
+
+_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # start-of-frame markers
+_ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})  # markers without a segment, and no marker
+
+
+class Header(NamedTuple):
+    """Width and height in pixels, and whether there is Exif data, which may say to turn the image."""
+
+    width: int
+    height: int
+    exif: bool
+
+
+def is_known(data: bytes) -> bool:
+    """Whether the bytes begin as those of a JPEG or PNG file."""
+    return data[:2] == JPEG or data[:8] == PNG
+
+
+def header(data: bytes) -> Header | None:
+    """The header of a JPEG or PNG file's bytes; None where they have none, so that they cannot be decoded either."""
+    found = _jpeg(data) if data[:2] == JPEG else _png(data) if data[:8] == PNG else None
+    return found if found and found.width and found.height else None
+
+
+def _png(data: bytes) -> Header | None:
+    if data[12:16] != b"IHDR" or len(data) < 24:
+        return None
+    return Header(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"), False)
+
+
+def _jpeg(data: bytes) -> Header | None:
+    """What stands before the scan; decoders pass over bytes between segments, and so does this."""
+    at, width, height, exif = 2, 0, 0, False
+    while True:
+        at = data.find(b"\xff", at)
+        if at < 0 or at + 4 > len(data):
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:  # a byte of filling
+            at += 1
+            continue
+        at += 2
+        if marker in _ALONE:
+            continue
+        if marker == 0xDA:  # the scan
+            return Header(width, height, exif)
+        if marker in _SIZES:
+            height = max(height, data[at + 3] << 8 | data[at + 4]) if at + 7 <= len(data) else 0
+            width = max(width, data[at + 5] << 8 | data[at + 6]) if at + 7 <= len(data) else 0
+        elif marker == 0xE1 and data[at + 2 : at + 7] == b"Exif\0":
+            exif = True
+        at += max(2, data[at] << 8 | data[at + 1])

@@ -1,0 +1,76 @@
+"""The members of an ensemble: files of predictions, or run folders with theirs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tiny_imagenet import cli, evaluate, lmdb_reader, predictions
+from tiny_imagenet.errors import RunError
+from tiny_imagenet.predictions import Predictions
+from tiny_imagenet.runs import Run
+
+
+def load(
+    sources: Sequence[str | os.PathLike[str]], split: str = "val", ten_crop: bool = False, checkpoints: bool = False
+) -> list[Predictions]:
+    """The predictions that `sources` name, in their order.
+
+    Args:
+        sources: .npz files, which are taken as they are, and run folders.
+        split: of a run folder's predictions.
+        ten_crop: of a run folder's predictions: whether those by ten crops are meant.
+        checkpoints: a run folder stands for each of its checkpoints, oldest first. What has no predictions yet is
+            predicted, on the data the run was trained on, and kept beside the checkpoint's weights. Otherwise it stands
+            for the predictions that tools/evaluate.py left in it.
+
+    Raises:
+        PredictionsError: a file cannot be read or is not valid.
+        RunError: a folder is no run folder, or has no such predictions or no checkpoint.
+    """
+    found: list[Predictions] = []
+    for source in sources:
+        if not Path(source).is_dir():
+            found.append(predictions.load(source))
+        elif checkpoints:
+            found += _of_checkpoints(Run(source), split, ten_crop)
+        else:
+            found.append(_of_run(Run(source), split, ten_crop))
+    return found
+
+
+def _of_run(run: Run, split: str, ten_crop: bool) -> Predictions:
+    _ = run.info  # or it is no run folder
+    file = evaluate.predictions_file(run, split, ten_crop)
+    if not file.is_file():
+        flags = ("" if split == "val" else f" --split {split}") + (" --ten-crop" if ten_crop else "")
+        raise RunError(f"{run.path} has no {file.name}: make it with tools/evaluate.py {run.path}{flags}")
+    given = predictions.load(file)
+    checkpoint, iteration = given.meta.get("checkpoint"), given.meta.get("iteration")
+    if checkpoint in ("best", "last") and iteration is not None:
+        now = int(run.weights(checkpoint).parent.name)
+        if now != iteration:
+            cli.note(f"note: {file} is of iteration {iteration}, {checkpoint} is {now} by now: evaluate it again")
+    return given
+
+
+def _of_checkpoints(run: Run, split: str, ten_crop: bool) -> list[Predictions]:
+    iterations = run.iterations() if run.info else []
+    if not iterations:
+        raise RunError(f"{run.path} has no checkpoint yet: train it with tools/train.py")
+    found = []
+    for iteration in iterations:
+        weights = run.weights(str(iteration))
+        file = weights.with_name(evaluate.predictions_file(run, split, ten_crop).name)
+        made_from = [weights, Path(str(run.info.get("data"))) / lmdb_reader.MANIFEST]
+        if not file.is_file() or any(_is_newer(path, file) for path in made_from):
+            name = f"{run.info.get('model') or run.path.resolve().name}@{iteration}"
+            given = evaluate.predict_run(run, None, split, str(iteration), ten_crop, name)
+            predictions.save(file, given)
+        found.append(predictions.load(file))
+    return found
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    return path.is_file() and path.stat().st_mtime_ns > other.stat().st_mtime_ns

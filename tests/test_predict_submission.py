@@ -1,0 +1,155 @@
+"""The challenge's test file: a line an image, or no file at all."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tiny_imagenet import evaluate, lmdb_reader, predictions, submission
+from tiny_imagenet.errors import DatasetError, PredictionsError
+from tiny_imagenet.predictions import Predictions
+from tiny_imagenet.runs import Run
+
+
+def made_up(data, seed=0, order_seed=None, **meta):
+    """Random predictions of the test split."""
+    keys = np.array([key for key, _, _ in lmdb_reader.records(data / "test.lmdb")])
+    probabilities = np.random.default_rng(seed).dirichlet(np.ones(10), len(keys)).astype(np.float32)
+    order = np.arange(len(keys)) if order_seed is None else np.random.default_rng(order_seed).permutation(len(keys))
+    return Predictions(keys[order], np.full(len(keys), -1), probabilities[order], meta)
+
+
+@pytest.fixture
+def edited(data, tmp_path):
+    """A copy of the data folder whose manifest a function may change."""
+    folder = tmp_path / "edited"
+    shutil.copytree(data, folder)
+
+    def edit(change):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        change(manifest)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return folder
+
+    return edit
+
+
+def test_the_file_has_a_line_for_each_test_image_file(tool, trained, data, dataset, tmp_path):
+    out = tmp_path / "new" / "test.txt"
+    assert "20 images" in tool("predict", trained, "--submission", out).stdout
+    rows = [line.split(" ") for line in out.read_text().splitlines()]
+    names = sorted(path.name for path in (dataset / "test" / "images").iterdir())
+    assert [name for name, _ in rows] == names and len(names) == 20
+    given = evaluate.predict_run(Run(trained), data, "test")
+    wnids = (dataset / "wnids.txt").read_text().split()
+    best = {key.split("_", 1)[1]: wnids[row.argmax()] for key, row in zip(given.keys, given.probabilities)}
+    assert dict(rows) == best and out.read_text().endswith("\n")
+    assert [path.name for path in out.parent.iterdir()] == ["test.txt"]
+
+
+def test_an_ensembles_predictions_make_the_same_file_whatever_their_order(tool, data, tmp_path):
+    for seed in (1, 2):
+        predictions.save(tmp_path / f"{seed}.npz", made_up(data, seed, order_seed=seed, model=f"model{seed}"))
+    files = [tmp_path / "1.npz", tmp_path / "2.npz"]
+    tool("ensemble", *files, "--out", tmp_path / "both.npz")
+    out = tmp_path / "test.txt"
+    tool("predict", "--predictions", tmp_path / "both.npz", "--data", data, "--submission", out)
+    mean = (made_up(data, 1).probabilities.astype(np.float64) + made_up(data, 2).probabilities) / 2
+    names = [key.split("_", 1)[1] for key in made_up(data).keys]
+    want = sorted(f"{name} n{row.argmax():08d}" for name, row in zip(names, mean))
+    assert out.read_text().splitlines() == want
+
+
+def test_of_equal_classes_the_first_is_taken(data):
+    given = made_up(data)
+    given.probabilities[:] = 0.1
+    assert {line.split()[1] for line in submission.lines(given, data)} == {"n00000000"}
+
+
+def without(given, index):
+    keep = np.arange(len(given.keys)) != index
+    return Predictions(given.keys[keep], given.labels[keep], given.probabilities[keep], given.meta)
+
+
+def renamed(given, index, key):
+    keys = given.keys.astype("U40")
+    keys[index] = key
+    return Predictions(keys, given.labels, given.probabilities, given.meta)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: without(g, 3), r"lacks 1 of its 20 test images \(such as '00000003_"),
+        (lambda g: renamed(g, 3, "00000003_other.JPEG"), r"lacks 1 .* and has 1 others \(such as '00000003_other"),
+        (lambda g: renamed(g, 3, str(g.keys[4])), "is there 2 times"),
+        (lambda g: Predictions(g.keys, g.labels, g.probabilities * 2, {}), "sum to 2, not 1"),
+        (lambda g: Predictions(g.keys, g.labels, g.probabilities * np.float32(np.nan), {}), "not finite"),
+        (lambda g: Predictions(g.keys, g.labels, np.full((20, 4), 0.25, np.float32), {}), "4 classes apart"),
+        (lambda g: Predictions(g.keys, g.labels, g.probabilities, {"wnids": ["n1"] * 10}), "has other classes"),
+    ],
+)
+def test_predictions_that_do_not_fit_leave_no_file(data, tmp_path, change, message):
+    out = tmp_path / "test.txt"
+    out.write_text("the old one\n")
+    with pytest.raises(PredictionsError, match=message) as caught:
+        submission.write(out, change(made_up(data)), data)
+    assert "\n" not in str(caught.value)
+    assert out.read_text() == "the old one\n" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_validation_splits_predictions_are_refused(tool, trained, data, tmp_path):
+    predictions.save(tmp_path / "val.npz", evaluate.predict_run(Run(trained), data))
+    arguments = ("--predictions", tmp_path / "val.npz", "--data", data, "--submission", tmp_path / "t.txt")
+    error = tool("predict", *arguments, fails=1).stderr
+    assert "lacks 20 of its 20 test images" in error and "--split test" in error
+    assert not (tmp_path / "t.txt").exists()
+
+
+def test_data_without_a_test_split_is_refused(tool, trained, data, edited, tmp_path):
+    folder = edited(lambda manifest: manifest["lmdbs"].pop("test"))
+    error = tool("predict", trained, "--data", folder, "--submission", tmp_path / "t.txt", fails=1).stderr
+    assert "has no test split (no test.lmdb)" in error and error.count("\n") == 1
+    given = made_up(data)
+    folder = edited(lambda manifest: manifest["lmdbs"].update(test={"count": 21}))
+    with pytest.raises(DatasetError, match="has 20 records, the manifest says 21"):
+        submission.lines(given, folder)
+    shutil.rmtree(folder / "test.lmdb")
+    with pytest.raises(DatasetError, match="has no test split"):
+        submission.lines(given, folder)
+    assert not (tmp_path / "t.txt").exists()
+
+
+def test_data_of_other_classes_is_refused(tool, trained, data, edited, tmp_path):
+    folder = edited(lambda manifest: manifest["classes"].reverse())
+    error = tool("predict", trained, "--data", folder, "--submission", tmp_path / "t.txt", fails=1).stderr
+    assert "has other classes, or in another order, than" in error
+    wnids = [entry["wnid"] for entry in lmdb_reader.read_manifest(data)["classes"]]
+    with pytest.raises(PredictionsError, match="has other classes"):
+        submission.lines(made_up(data, wnids=wnids), folder)
+    folder = edited(lambda manifest: manifest["classes"].pop())
+    with pytest.raises(PredictionsError, match="10 classes apart, .* has 9"):
+        submission.lines(made_up(data), folder)
+    assert not (tmp_path / "t.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a b.JPEG", "c.JPEG"], "'a b.JPEG' of record .* has a space"),
+        (["a.JPEG", "a.JPEG"], "'a.JPEG' .* there twice"),
+    ],
+)
+def test_names_that_no_line_can_hold_are_refused(data, edited, names, message):
+    import lmdb
+
+    from tiny_imagenet import datum
+
+    folder = edited(lambda manifest: manifest["lmdbs"].update(test={"count": 2}))
+    shutil.rmtree(folder / "test.lmdb")
+    with lmdb.open(str(folder / "test.lmdb"), map_size=1 << 20) as file, file.begin(write=True) as transaction:
+        for index, name in enumerate(names):
+            transaction.put(f"{index:08d}_{name}".encode(), datum.encode(np.zeros((3, 64, 64), np.uint8), -1))
+    with pytest.raises(DatasetError, match=message):
+        submission.lines(made_up(folder), folder)

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Name what is on images, with a trained net; or write the challenge's file of the test images' classes."""
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import _venv  # noqa: F401
+from tiny_imagenet import cli
+
+
+def classes(args, parser) -> int:
+    """Print the classes of each image; return the exit status."""
+    from tiny_imagenet import classify, runs  # after the arguments: Caffe takes a moment to load
+
+    run = runs.Run(args.run)
+    predictor = classify.open_run(run, args.checkpoint, args.ten_crop)
+    names = classify.class_names(run, args.data)
+    width = min(60, max((len(path) for path, _ in classify.image_files(args.images)), default=0))
+    images, unreadable = [], []
+    with contextlib.closing(classify.classify(predictor, args.images, names, args.top)) as outcomes:
+        for path, guesses, error in outcomes:
+            if error:
+                unreadable.append({"path": path, "error": error})
+                continue
+            images.append({"path": path, "classes": [guess._asdict() for guess in guesses]})
+            shown = os.fsencode(path).decode(errors="backslashreplace")
+            for guess in [] if args.json else guesses:
+                print(f"{shown:<{width}}  {100 * guess.probability:6.2f} %  {guess.wnid}  {guess.words}".rstrip())
+            sys.stdout.flush()
+    for problem in unreadable:  # only now: stderr is kept quiet while images are decoded
+        cli.note(f"{parser.prog}: error: {problem['error']}")
+    if args.json:
+        print(json.dumps({"images": images, "unreadable": unreadable}, indent=2))
+    return 1 if unreadable else 0
+
+
+def submission(args) -> None:
+    if args.predictions:
+        from tiny_imagenet import predictions, submission
+
+        given, data = predictions.load(args.predictions), args.data
+    else:
+        from tiny_imagenet import evaluate, runs, submission
+
+        run = runs.Run(args.run)
+        data = evaluate.data_of(run, args.data)
+        submission.image_keys(data)  # a folder without them is told at once
+        given = evaluate.predict_run(run, data, "test", args.checkpoint, args.ten_crop)
+    print(f"{args.submission}: {submission.write(args.submission, given, data)} images")
+
+
+def main() -> None:
+    parser = cli.Parser(
+        __doc__,
+        "tools/predict.py runs/model1 cat.jpg photos --top 3\n"
+        "  tools/predict.py runs/model1 --submission test.txt\n"
+        "  tools/predict.py --predictions ensemble_test.npz --data data --submission test.txt",
+    )
+    parser.add_argument("run", metavar="RUN", nargs="?", help="a run folder of tools/train.py")
+    parser.add_argument("images", metavar="IMAGE|FOLDER", nargs="*", help="images of any size, folders of such")
+    parser.add_argument("--top", type=cli.positive_int, default=5, metavar="K", help="classes an image (5)")
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="best|last|ITER", help="which weights of the run (best)"
+    )
+    parser.add_argument(
+        "--ten-crop",
+        action="store_true",
+        help="average the corners, the centre and their mirrors, not the centre alone",
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="what tools/convert.py wrote (the run's)")
+    parser.add_argument("--submission", type=Path, metavar="FILE", help="write the test split's classes")
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE.npz", help="with --submission: of the test split, instead of a run"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_intermixed_args()
+    if args.predictions and not (args.submission and args.data):
+        parser.error("--predictions needs --submission FILE and --data DIR")
+    if bool(args.predictions) == bool(args.run):
+        parser.error("give a run folder, or --predictions FILE.npz with --submission" + " alone" * bool(args.run))
+    if args.submission and (args.images or args.json):
+        parser.error("--submission takes the data folder's test split: no images and no --json with it")
+    if args.submission:
+        submission(args)
+    elif not args.images:
+        parser.error("name images or folders, or --submission FILE")
+    else:
+        sys.exit(classes(args, parser))
+
+
+if __name__ == "__main__":
+    cli.run(main)
