@@ -251,7 +251,11 @@ def test_differences_of_nets():
 def test_pictures_are_drawn(tool, tmp_path):
     svg, png = tmp_path / "net.svg", tmp_path / "net.png"
     tool("describe", "model6", "--draw", svg)
-    text = "".join(ET.parse(svg).getroot().itertext())
+    root = ET.parse(svg).getroot()
+    text = "".join(root.itertext())
+    frame, drawing_scale = root.get("viewBox").split(), re.search(r"scale\(([\d.]+) ", svg.read_text())
+    assert abs(float(root.get("width")[:-2]) - float(frame[2])) <= 1  # or it is cropped
+    assert drawing_scale is None or float(drawing_scale[1]) == 1
     for word in ("conv1_1", "LReLU 0.01", "14,196,488 parameters", "Dropout 0.5", "SoftmaxWithLoss"):
         assert word in text
     tool("describe", PROTOTXT / "model1" / "deploy.prototxt", "--draw", png)

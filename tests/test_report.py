@@ -14,7 +14,7 @@ from tiny_imagenet.errors import PredictionsError, RunError, TinyImageNetError
 from tiny_imagenet.predictions import Predictions
 
 ROOT = Path(__file__).parent.parent
-VOID = {"meta", "link", "br", "img", "hr", "input"}
+VOID = {"meta", "link", "br", "img", "hr", "input", "wbr"}
 
 
 class Page(HTMLParser):
@@ -203,7 +203,12 @@ def test_the_best_run_is_the_one_whose_confusion_is_shown(tmp_path):
 def test_runs_of_one_model_are_told_apart(tmp_path):
     runs = [make_run(tmp_path / name, "model1", seed=seed) for seed, name in enumerate("ab")]
     _text, page = build(tmp_path, runs)
+    assert row(page, "model1 (a)") and row(page, "model1 (b)")
+    runs = [make_run(tmp_path / name / "run", "model1", seed=seed) for seed, name in enumerate("cd")]
+    _text, page = build(tmp_path, [*runs, runs[0]])
     assert row(page, f"model1 ({runs[0]})") and row(page, f"model1 ({runs[1]})")
+    _text, page = build(tmp_path, runs)
+    assert row(page, "model1 (c/run)") and row(page, "model1 (d/run)")
 
 
 def test_names_cannot_become_markup(tmp_path):

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Write one self-contained HTML page about runs: results beside the paper's, curves, confusion, commands."""
+"""Write one self-contained HTML page about runs: results beside the paper's, curves, errors, nets, commands."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, report
+from tiny_imagenet import cli, describe, report
 
 
 def main() -> None:
@@ -18,6 +18,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.html", help="the page to write")
     options = parser.parse_args()
+    describe.quiet()
     report.build(options.runs, options.out, options.ensemble)
     print(options.out)
 

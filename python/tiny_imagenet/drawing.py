@@ -52,7 +52,9 @@ def draw(net: Outline, path: Path) -> None:
     if shutil.which("dot") is None:
         raise NetError("drawing needs graphviz's program dot, which is not installed: apt-get install graphviz")
     with files.atomic_file(path) as temporary:
-        command = ["dot", f"-T{path.suffix[1:].lower()}", "-o", str(temporary)]
+        kind = path.suffix[1:].lower()
+        # Of an SVG, which has no dots, some versions of graphviz scale the drawing and not its frame.
+        command = ["dot", f"-T{kind}", *(["-Gdpi=110"] if kind == "png" else []), "-o", str(temporary)]
         done = subprocess.run(command, input=graph(net).to_string(), capture_output=True, text=True)
         if done.returncode:
             said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
@@ -66,7 +68,7 @@ def graph(net: Outline):
     dot = pydot.Dot(
         "net", graph_type="digraph", rankdir="TB", bgcolor=_PAPER, pad="0.2", nodesep="0.35", ranksep="0.32"
     )
-    dot.set_graph_defaults(fontname="Helvetica", fontsize="15", fontcolor=_INK, labelloc="t", dpi="110")
+    dot.set_graph_defaults(fontname="Helvetica", fontsize="15", fontcolor=_INK, labelloc="t")
     title = f"{net.name or 'net'} ({net.phase.lower()})"
     if net.whole:
         title += f"\n{net.parameter_count:,} parameters, {net.multiply_adds / 1e6:,.1f} M multiply-adds an image"

@@ -6,32 +6,46 @@ edited, has its place on the page. The same files give the same bytes.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-import math
 import os
-import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 
-from tiny_imagenet import figures, metrics, paper, predictions
-from tiny_imagenet.errors import PredictionsError, RunError, TinyImageNetError
+from tiny_imagenet import (
+    figures,
+    metrics,
+    paper,
+    predictions,
+    report_classes,
+    report_gallery,
+    report_nets,
+    report_scores,
+)
+from tiny_imagenet.errors import RunError, TinyImageNetError
 from tiny_imagenet.files import write_text
+from tiny_imagenet.report_values import NONE, flat, inline, integer, join, number, text
 from tiny_imagenet.runs import Run as RunFolder
 
 TEMPLATES = Path(__file__).parent / "templates"
-NONE = "-"
 DETAILS = {
     "data": "Data",
     "classes": "Classes",
     "seed": "Seed",
     "batch": "Batch",
+    "base_lr": "Learning rate",
+    "weight_decay": "Weight decay",
+    "max_iter": "Iterations at most",
+    "stages": "Earlier stages",
+    "init": "First weights",
+    "changes": "Changed in the files",
     "started": "Started",
     "commit": "Commit",
     "versions": "Versions",
@@ -59,9 +73,14 @@ class Run:
     predictions: Path | None
 
     @property
+    def deploy(self) -> Path:
+        """The net that predicts."""
+        return RunFolder(self.path).deploy
+
+    @property
     def model(self) -> str:
         """The model's name, the folder's where run.json does not say."""
-        return _text(self.info.get("model"), self.path.resolve().name)
+        return text(self.info.get("model"), self.path.resolve().name)
 
 
 def read(path: str | os.PathLike[str]) -> Run:
@@ -72,7 +91,7 @@ def read(path: str | os.PathLike[str]) -> Run:
     """
     run = RunFolder(path)
     info, scores = run.info, run.scores
-    file = _inside(run.path, _text(scores.get("predictions"), run.predictions.name))
+    file = _inside(run.path, text(scores.get("predictions"), run.predictions.name))
     return Run(run.path, info, run.metrics(), scores, file)
 
 
@@ -119,7 +138,7 @@ def build(
         raise RunError("a report needs at least one run folder: make one with tools/train.py")
     read_runs = [read(run) for run in runs]
     rows = [_run_row(run, name) for run, name in zip(read_runs, _names(read_runs))]
-    averages = [_ensemble_row(path) for path in ensembles]
+    averages = [report_scores.ensemble(path) for path in ensembles]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -136,88 +155,53 @@ def build(
         incomparable=[row for row in rows + averages if not row["comparable"]],
         paper_classes=paper.CLASSES,
         curves=_curve_figures(read_runs),
-        confusion=_confusion_section(read_runs, rows),
+        nets=report_nets.of((row["name"], run.deploy) for row, run in zip(rows, read_runs)),
+        script=_script(),
+        **_looked_into(read_runs, rows),
     )
     write_text(out, page)
 
 
 def _run_row(run: Run, name: str) -> dict[str, Any]:
     info, known = run.info, paper.MODELS.get(run.model)
-    classes = _number(run.evaluation.get("classes", info.get("classes")))
-    iterations = [value for value in (_number(record.get("iteration")) for record in run.records) if value is not None]
-    argv = info.get("argv")
-    command = shlex.join(map(str, argv)) if isinstance(argv, list) else _text(argv, "")
+    classes = number(run.evaluation.get("classes", info.get("classes")))
+    iterations = [value for value in (number(record.get("iteration")) for record in run.records) if value is not None]
     return {
         "name": name,
         "folder": str(run.path),
-        "nonlinearity": _text(info.get("nonlinearity")),
+        "nonlinearity": text(info.get("nonlinearity")),
         "screened": "yes" if info.get("screened") is True else "no" if info.get("screened") is False else NONE,
-        "parameters": _integer(info.get("parameters")),
-        "iterations": _integer(max(iterations, default=None)),
-        "images": _integer(info.get("train_images")),
-        "scores": _scores(run.evaluation),
+        "parameters": integer(info.get("parameters")),
+        "iterations": integer(max(iterations, default=None)),
+        "images": integer(info.get("train_images")),
+        "scores": report_scores.of(run.evaluation),
         "evaluated": bool(run.evaluation),
-        "split": _text(run.evaluation.get("split")),
-        "classes": _integer(classes),
+        "split": text(run.evaluation.get("split")),
+        "classes": integer(classes),
         "comparable": classes == paper.CLASSES,
         "paper": f"{known.validation_accuracy:.2f}" if known else NONE,
         "paper_at": known.validation_accuracy if known else None,
-        "command": command,
+        "command": _command(info),
+        "sessions": _sessions(info),
         "details": [
             ("Run folder", str(run.path)),
-            *((label, _flat(info.get(key))) for key, label in DETAILS.items()),
-            ("Evaluated", _join(_text(run.evaluation.get(key)) for key in ("split", "checkpoint"))),
+            *((label, flat(info.get(key))) for key, label in DETAILS.items()),
+            ("Evaluated", join(text(run.evaluation.get(key)) for key in ("split", "checkpoint"))),
         ],
     }
 
 
-def _ensemble_row(path: str | os.PathLike[str]) -> dict[str, Any]:
-    advice = "write it with tools/ensemble.py PRED.npz PRED.npz --json > FILE.json"
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-        members, scores = value["members"], value["ensemble"]
-        names = [str(member["name"]) for member in members]
-        if not isinstance(scores, dict):
-            raise TypeError("scores")
-    except FileNotFoundError as error:
-        raise PredictionsError(f"{path}: no such file: {advice}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PredictionsError(f"{path}: not what tools/ensemble.py --json prints: {advice}") from error
-    known, weights = paper.ensemble(names), value.get("weights")
-    paths = [str(member.get("path", NONE)) for member in members]
-    given = ["--weights", *(f"{weight:.6g}" for weight in weights)] if _uneven(weights) else []
-    return {
-        "name": "all nine models" if known is paper.FULL_ENSEMBLE else " + ".join(names),
-        "weights": "weights " + ", ".join(f"{weight:.3g}" for weight in weights) if given else "equal weights",
-        "command": shlex.join(["tools/ensemble.py", *paths, *given, "--json"]),
-        "searched": isinstance(value.get("search"), dict),
-        "scores": _scores(scores),
-        "comparable": _number(scores.get("classes")) == paper.CLASSES,
-        "classes": _integer(scores.get("classes")),
-        "paper": f"{known.validation_accuracy:g}" if known else NONE,
-        "paper_at": known.validation_accuracy if known else None,
-    }
+def _command(info: Mapping[str, Any]) -> str:
+    argv = info.get("argv")
+    return shlex.join(map(str, argv)) if isinstance(argv, list) else text(argv, "")
 
 
-def _scores(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scores as text in per cent, and the numbers that place the interval's mark."""
-    interval = summary.get("top1_interval")
-    ends = [_share(end) for end in interval] if isinstance(interval, list) and len(interval) == 2 else [None, None]
-    value = _share(summary.get("top1"))
-    return {
-        "value": value,
-        "top1": _percent(value),
-        "interval": NONE if None in ends else f"{100 * ends[0]:.2f} to {100 * ends[1]:.2f}",
-        "mark": None if value is None or None in ends else [round(100 * x, 3) for x in (ends[0], value, ends[1])],
-        "top5": _percent(_share(summary.get("top5"))),
-        "error": _percent(_share(summary.get("error"))),
-        "count": _integer(summary.get("count")),
-    }
-
-
-def _uneven(weights: Any) -> bool:
-    numbers = [_number(weight) for weight in weights] if isinstance(weights, list) else []
-    return None not in numbers and len(set(numbers)) > 1
+def _sessions(info: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return when each session began, of which commit, and its command; none where all was done in one."""
+    sessions = info.get("sessions")
+    known = [session for session in sessions if isinstance(session, dict)] if isinstance(sessions, list) else []
+    rows = [(text(one.get("started")), text(one.get("commit")), _command(one) or NONE) for one in known]
+    return rows if len(rows) > 1 else []
 
 
 def _curve_figures(runs: Sequence[Run]) -> list[Markup]:
@@ -227,48 +211,79 @@ def _curve_figures(runs: Sequence[Run]) -> list[Markup]:
             figure = figures.curves(curves(runs), [panel])
         except TinyImageNetError:  # nothing was recorded, which the page says
             continue
-        drawn.append(_inline(figures.svg(figure), panel, f"{title} against the iteration, a line a run"))
+        drawn.append(_figure(figures.svg(figure), panel, f"{title} against the iteration, a line a run"))
     return drawn
 
 
-def _confusion_section(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return the figure of the best run that has predictions with labels, and its most confused pairs of classes."""
-    order = sorted(zip(runs, rows), key=lambda pair: -(pair[1]["scores"]["value"] or 0))
-    for run, row in order:
-        if run.predictions is None:
+def _looked_into(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what single predictions say of the runs: the confusion of the best, the worst classes and the errors."""
+    order = sorted(range(len(runs)), key=lambda index: -(rows[index]["scores"]["value"] or 0))
+    found: dict[str, Any] = {"confusion": None, "worst": None}
+    galleries, classes = {}, {}
+    for index in order:
+        run, row = runs[index], rows[index]
+        given = predictions.load(run.predictions) if run.predictions else None
+        if given is not None and not (given.labels >= 0).any():
+            given = None
+        names = given and class_names(given)
+        classes[index] = report_classes.of(run.evaluation, given, names)
+        if given is None:
             continue
-        loaded = predictions.load(run.predictions)
-        if not (loaded.labels >= 0).any():
-            continue
-        counts = metrics.confusion(loaded)
-        names = class_names(loaded) or [str(index) for index in range(loaded.classes)]
-        totals, mistakes = counts.sum(axis=1), counts - np.diag(counts.diagonal())
-        flat = np.argsort(-mistakes, axis=None, kind="stable")[:PAIRS]
-        pairs = [divmod(int(place), len(counts)) for place in flat]
-        label = f"Confusion matrix of {row['name']}, true classes down, predicted classes across"
-        return {
-            "name": row["name"],
-            "figure": _inline(figures.svg(figures.confusion(loaded, names)), "confusion", label),
-            "pairs": [
-                (names[true], names[other], _integer(mistakes[true, other]), _integer(totals[true]))
-                for true, other in pairs
-                if mistakes[true, other]
-            ],
+        names = names or [str(label) for label in range(given.classes)]
+        found["confusion"] = found["confusion"] or _confusion_section(row["name"], given, names)
+        data = text(run.evaluation.get("data"), text(run.info.get("data"), "")) or None
+        shown = report_gallery.of(given, data, names, report_gallery.share(len(runs)))
+        galleries[index] = {"name": row["name"], **shown}
+    compared = [index for index in range(len(runs)) if classes[index]]
+    first = next((index for index in order if classes[index]), None)
+    if first is not None:
+        found["worst"] = {
+            "name": rows[first]["name"],
+            "columns": [rows[index]["name"] for index in compared],
+            "rows": report_classes.worst([classes[index] for index in compared], compared.index(first)),
         }
-    return None
+    found["gallery"] = [galleries[index] for index in sorted(galleries)]
+    found["gallery_classes"] = report_gallery.classes(found["gallery"])
+    return found
 
 
-def _inline(svg: str, prefix: str, label: str) -> Markup:
-    """Make a figure part of the page: its ids its own, as wide as its place, in the page's text colour."""
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
-    svg = re.sub(r'\s(width|height)="[\d.]+pt"', "", svg, count=2).replace(figures.INK, "currentColor")
-    return Markup('<svg role="img" aria-label="{}"').format(label) + Markup(svg[len("<svg") :])
+def _confusion_section(name: str, given: predictions.Predictions, names: Sequence[str]) -> dict[str, Any]:
+    """Return the figure of predictions with labels, and their most confused pairs of classes."""
+    label = f"Confusion matrix of {name}, true classes down, predicted classes across"
+    pairs = metrics.confused(given, PAIRS)
+    return {
+        "name": name,
+        "figure": _figure(figures.svg(figures.confusion(given, names)), "confusion", label),
+        "pairs": [
+            (names[pair["true"]], names[pair["predicted"]], integer(pair["count"]), integer(pair["of"]))
+            for pair in pairs
+        ],
+    }
+
+
+def _figure(svg: str, prefix: str, label: str) -> Markup:
+    """Make a figure part of the page, in the page's text colour."""
+    return inline(svg.replace(figures.INK, "currentColor"), prefix, label)
+
+
+def _script() -> dict[str, Markup]:
+    """Return the page's script, and what its policy calls it by."""
+    code = (TEMPLATES / "report.js").read_text(encoding="utf-8").strip()
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return {"code": Markup(code), "source": Markup("'sha256-{}'").format(digest)}
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """Return each run's model, with the folder where several runs share it."""
+    """Return each run's model, with as much of the folder's end as tells it from others where several share it."""
     models = [run.model for run in runs]
-    return [run.model if models.count(run.model) == 1 else f"{run.model} ({run.path})" for run in runs]
+    names = []
+    for run in runs:
+        same = [other.path.parts for other in runs if other.model == run.model]
+        tails = (["/".join(parts[-length:]) for parts in same] for length in range(1, len(run.path.parts) + 1))
+        length = next((number for number, found in enumerate(tails, 1) if len(set(found)) == len(same)), 0)
+        folder = "/".join(run.path.parts[-length:]) if length else str(run.path)
+        names.append(run.model if models.count(run.model) == 1 else f"{run.model} ({folder})")
+    return names
 
 
 def _inside(folder: Path, name: str) -> Path | None:
@@ -278,42 +293,3 @@ def _inside(folder: Path, name: str) -> Path | None:
         return file if file.is_file() and file.resolve().is_relative_to(folder.resolve()) else None
     except (OSError, ValueError, RuntimeError):  # no name of a file at all
         return None
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return value
-
-
-def _share(value: Any) -> float | None:
-    number = _number(value)
-    return number if number is not None and 0 <= number <= 1 else None
-
-
-def _percent(value: float | None) -> str:
-    return NONE if value is None else f"{100 * value:.2f}"
-
-
-def _integer(value: Any) -> str:
-    number = _number(int(value) if isinstance(value, np.integer) else value)
-    return NONE if number is None else f"{number:,.0f}"
-
-
-def _text(value: Any, otherwise: str = NONE) -> str:
-    return value if isinstance(value, str) and value.strip() else otherwise
-
-
-def _flat(value: Any) -> str:
-    """Return any JSON value as a line of text."""
-    if isinstance(value, Mapping):
-        return _join(f"{key} {_flat(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return _join(_flat(item) for item in value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return NONE if value is None or value == "" else str(value)
-
-
-def _join(parts: Iterable[str]) -> str:
-    return " · ".join(parts) or NONE

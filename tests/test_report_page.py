@@ -1,0 +1,159 @@
+"""The report as a browser has it: headless Chromium, which has nobody to talk to."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from test_report import Page
+from tiny_imagenet import report
+from tiny_imagenet.evaluate import evaluate_run
+from tiny_imagenet.runs import Run
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+PLAIN = '<meta http-equiv="Content-Security-Policy"'
+TILE = re.compile(r'<li data-class="(\d+)"( hidden="")?>')
+
+
+class Browser:
+    """Opens pages and says what they came to, what they said and what they asked for."""
+
+    def __init__(self, program, folder):
+        self.program, self.folder = program, folder
+
+    def open(self, file, fragment=""):
+        log = self.folder / "net.json"
+        command = [
+            *(self.program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"),
+            *("--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"),
+            *("--host-resolver-rules=MAP * ~NOTFOUND", f"--log-net-log={log}", "--window-size=1280,844"),
+            *(f"--user-data-dir={self.folder / 'profile'}", "--virtual-time-budget=1000"),
+            *("--dump-dom", Path(file).as_uri() + fragment),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        said = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+        lines = log.read_text().splitlines() if log.exists() else []
+        # the browser's own requests have "not an origin"
+        asked = [line for line in lines if '"initiator":"' in line and '"initiator":"not an origin"' not in line]
+        return done.stdout, said, [re.search(r'"url":"([^"]*)', line)[1] for line in asked if '"url":"' in line]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip(f"no Chromium here ({', '.join(NAMES)}): apt-get install chromium")
+    folder = tmp_path_factory.mktemp("browser")
+    page = folder / "try.html"
+    page.write_text('<img src="http://outside.test/"><script>console.error("said"); document.title = "ran"</script>')
+    found = Browser(program, folder)
+    text, said, asked = found.open(page)
+    if "<title>ran</title>" not in text:
+        pytest.skip(f"{program} shows no page here")
+    assert any('"said"' in line for line in said) and asked == ["http://outside.test/"]  # what is looked for is seen
+    return found
+
+
+@pytest.fixture(scope="module")
+def page(trained, tmp_path_factory):
+    """A report of two runs."""
+    folder = tmp_path_factory.mktemp("report")
+    for name in ("one", "two"):
+        shutil.copytree(trained, folder / name, symlinks=True)
+        evaluate_run(Run(folder / name))
+    report.build([folder / "one", folder / "two"], folder / "report.html")
+    return folder / "report.html"
+
+
+def shown(text):
+    return [label for label, hidden in TILE.findall(text) if not hidden]
+
+
+def altered(page, script):
+    """The page with a script of ours at its end, and without the policy that would not have it."""
+    text = re.sub(PLAIN + "[^>]*>", "", page.read_text(encoding="utf-8"))
+    copy = page.with_name("altered.html")
+    copy.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    return copy
+
+
+def test_the_page_is_quiet_and_asks_for_nothing(browser, page):
+    text, said, asked = browser.open(page)
+    assert said == [] and asked == []
+    assert len(shown(text)) == len(TILE.findall(text)) > 10
+    assert f">{len(shown(text))} images</output>" in text and '<form class="filter" id="filter" aria-label' in text
+    assert 'hidden="">' not in re.search(r"<form[^>]*>", text)[0]
+
+
+def test_without_its_policy_it_asks_for_nothing_either(browser, page):
+    script = 'document.title = "loaded " + performance.getEntriesByType("resource").map((one) => one.name).join()'
+    text, said, asked = browser.open(altered(page, script))
+    assert said == [] and asked == []
+    addresses = re.search("<title>loaded (.*?)</title>", text)[1]
+    assert all(address.startswith("data:") for address in addresses.split(",") if "base64" not in address and address)
+
+
+def test_the_address_chooses_class_and_run(browser, page):
+    every = TILE.findall(page.read_text(encoding="utf-8"))
+    label = every[0][0]
+    text, said, _ = browser.open(page, f"#class={label}")
+    assert said == [] and shown(text) == [label] * [one for one, _ in every].count(label)
+    assert len(TILE.findall(text)) == len(every)
+    text, *_ = browser.open(page, f"#class={label}&run=1")
+    assert re.findall(r'<div data-run="(\d)" hidden="">', text) == ["0"]
+    for wrong in ("#class=nothing", "#class=&run=", "#results"):
+        assert len(shown(browser.open(page, wrong)[0])) == len(every)
+
+
+def test_a_choice_filters_and_is_kept_in_the_address(browser, page):
+    label = TILE.findall(page.read_text(encoding="utf-8"))[0][0]
+    script = (
+        f'const select = document.getElementById("filter-class"); select.focus(); select.value = "{label}";'
+        'select.dispatchEvent(new Event("change", {bubbles: true}));'
+        "document.title = location.hash + ' ' + document.activeElement.id;"
+    )
+    text, said, _ = browser.open(altered(page, script))
+    assert said == [] and set(shown(text)) == {label}
+    assert f"<title>#class={label} filter-class</title>" in text
+
+
+def test_without_its_script_everything_is_there(browser, page):
+    copy = page.with_name("scriptless.html")
+    copy.write_text(re.sub("<script>.*?</script>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL))
+    text, said, _ = browser.open(copy, "#class=1")
+    assert said == [] and len(shown(text)) == len(TILE.findall(text)) > 10
+    assert 'hidden=""' in re.search(r"<form[^>]*>", text)[0]
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+def test_nothing_is_wider_than_the_window(browser, page, width):
+    altered(
+        page,
+        'document.querySelectorAll("details").forEach((one) => { one.open = true; });'
+        'parent.postMessage([document.documentElement.scrollWidth, innerWidth].join(), "*")',
+    )
+    frame = page.with_name("frame.html")  # a window itself has a least width
+    frame.write_text(
+        "<title></title><script>onmessage = (event) => { document.title = event.data; }</script>"
+        f'<iframe src="altered.html" style="border: 0; width: {width}px; height: 844px"></iframe>'
+    )
+    inside, window = map(int, re.search(r"<title>(\d+),(\d+)</title>", browser.open(frame)[0]).groups())
+    assert inside <= window and width - 20 <= window <= width
+
+
+def test_what_scrolls_can_be_reached_by_the_keyboard_and_has_a_name(browser, page):
+    script = (
+        'document.querySelectorAll("details").forEach((one) => { one.open = true; });'
+        'const bad = [...document.querySelectorAll(".scroll, .card")].filter((one) => one.tabIndex !== 0 ||'
+        ' !(one.ariaLabel || document.getElementById(one.getAttribute("aria-labelledby"))));'
+        'document.title = "bad " + bad.length'
+    )
+    assert "<title>bad 0</title>" in browser.open(altered(page, script))[0]
+
+
+def test_ids_and_fragments_fit_together(page):
+    found = Page(page.read_text(encoding="utf-8"))
+    assert len(found.ids) == len(set(found.ids))
+    assert {fragment[1:] for fragment in found.fragments} <= set(found.ids)
