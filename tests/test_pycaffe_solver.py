@@ -276,6 +276,7 @@ def test_a_snapshot_that_cannot_be_written_leaves_the_one_before(solver_file, tm
 
 INTERRUPTED = """
 import caffe, os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script in the background may be told to ignore it
 solver = caffe.SGDSolver(sys.argv[1])
 def interrupt():
     while solver.iter < 5:
@@ -343,6 +344,7 @@ def test_a_handler_of_ones_own_raises_what_it_likes(solver_file):
 
 NESTED = """
 import caffe, os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script in the background may be told to ignore it
 solver = caffe.SGDSolver(sys.argv[1])
 nested = []
 def nest(layer):
