@@ -139,10 +139,40 @@ def test_a_run_that_is_killed_at_random_moments(save_every, solver, whole, data,
             assert process.returncode == -signal.SIGKILL, error
             kills += 1
             within += bool([*run.glob("checkpoints/.*.tmp")])
-    assert kills >= 5
-    assert within
+    assert kills
     assert same(Run(run), whole)
     print(f"{kills} kills, {within} within a checkpoint")
+
+
+@pytest.mark.parametrize(
+    "place", ["snapshots.write", "files.write_json", "runs.Run.link", "runs.Run.prune", "runs.Run.log", "os.replace"]
+)
+def test_a_run_that_dies_within_a_checkpoint(place, solver, whole, data, tmp_path):
+    """By SIGKILL right after what `place` does has been done for the so-manieth time, at three times."""
+    run = tmp_path / "run"
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from tiny_imagenet import files, runs, snapshots, train\n"
+        "*owner, name = sys.argv[4].split('.')\n"
+        "owner = eval('.'.join(owner))\n"
+        "inner, left = getattr(owner, name), [int(sys.argv[5])]\n"
+        "def dying(*given):\n"
+        "    result = inner(*given)\n"
+        "    left[0] -= 1\n"
+        "    if left[0] == 0:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return result\n"
+        "setattr(owner, name, dying)\n"
+        "options = train.Options(data=Path(sys.argv[2]), run=Path(sys.argv[3]), epochs=6, patience=1, resume=True)\n"
+        "train.train(sys.argv[1], options)\n"
+    )
+    for times in (3, 2, 1):
+        arguments = [sys.executable, "-c", code, solver, data, run, place, times]
+        done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    train.train(str(solver), Options(data=data, run=run, epochs=EPOCHS, patience=1, resume=True))
+    assert same(Run(run), whole)
 
 
 def test_a_second_ctrl_c_ends_at_once(solver, data, tmp_path):
