@@ -64,6 +64,24 @@ def interruptible(command, **options):
             process.kill()
 
 
+class StopAfter:
+    """A StopRequest that comes after so many questions."""
+
+    def __init__(self, questions):
+        self.left = questions
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def signal(self):
+        self.left -= 1
+        return "SIGTERM" if self.left < 0 else ""
+
+
 TINY_NET = """
 name: "tiny"
 layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TRAIN }}

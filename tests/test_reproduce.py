@@ -9,7 +9,7 @@ import statistics
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, StopAfter
 from tiny_imagenet import ensemble, generate, metrics, paper, predictions, reproduce, train, zoo
 from tiny_imagenet.errors import DatasetError, NetError, RunError, Stopped
 from tiny_imagenet.runs import Run
@@ -99,22 +99,8 @@ def test_what_is_done_is_not_done_again(made, data, prototxt, monkeypatch):
 
 
 def test_an_experiment_that_is_stopped_goes_on(options, made, tmp_path, monkeypatch):
-    class Sometimes:
-        lives = iter([3, 8])
-
-        def __enter__(self):
-            self.left = next(self.lives, 1000)
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        @property
-        def signal(self):
-            self.left -= 1
-            return "SIGTERM" if self.left < 0 else ""
-
-    monkeypatch.setattr(reproduce, "StopRequest", Sometimes)
+    lives = iter([3, 8])
+    monkeypatch.setattr(reproduce, "StopRequest", lambda: StopAfter(next(lives, 1000)))
     stops = 0
     while True:
         try:

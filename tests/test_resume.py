@@ -18,7 +18,7 @@ import caffe
 import numpy as np
 import pytest
 
-from conftest import ROOT, interruptible
+from conftest import ROOT, StopAfter, interruptible
 from tiny_imagenet import generate, runs, snapshots, train, zoo
 from tiny_imagenet.errors import DatasetError, NetError, RunError, Stopped
 from tiny_imagenet.runs import Run
@@ -71,24 +71,6 @@ def same(run, whole):
 def test_the_schedule_has_dropped_the_rate_on_the_way(whole):
     """Or the runs below would not show that its state is kept."""
     assert len({record["learning_rate"] for record in whole.metrics()}) > 1
-
-
-class StopAfter:
-    """A StopRequest that comes after so many questions."""
-
-    def __init__(self, questions):
-        self.left = questions
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    @property
-    def signal(self):
-        self.left -= 1
-        return "SIGTERM" if self.left < 0 else ""
 
 
 @pytest.mark.parametrize("every", [1, 7, 13])

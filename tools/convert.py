@@ -52,7 +52,7 @@ def main() -> None:
             parser.error(f"--verify takes OUT alone, not {flag} as well")
         from tiny_imagenet import verify
 
-        say(*verify.verify(args.verify))
+        cli.say(*verify.verify(args.verify))
         return
     if not args.out:
         parser.error("DATASET and OUT are needed, or --verify OUT")
@@ -97,20 +97,7 @@ def main() -> None:
     for what, count, more in rest:
         if count:
             lines.append(f"{what:<20}{count:>8,} {more} (see {args.out}/manifest.json)")
-    say(*lines, f"wrote {args.out} in {time.monotonic() - start:.1f} seconds")
-
-
-def say(*lines: str) -> None:
-    """Print what has been done; that nobody can read it, or a name in it, does not undo it."""
-    try:
-        sys.stdout.reconfigure(errors="backslashreplace")
-        print(*lines, sep="\n", flush=True)
-    except (AttributeError, OSError, ValueError):  # it is closed, a pipe without a reader, or a full disk
-        null = open(os.devnull, "w")  # noqa: SIM115
-        if sys.stdout is None:
-            sys.stdout = null
-        else:
-            os.dup2(null.fileno(), sys.stdout.fileno())
+    cli.say(*lines, f"wrote {args.out} in {time.monotonic() - start:.1f} seconds")
 
 
 if __name__ == "__main__":

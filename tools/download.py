@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Fetches Tiny ImageNet's public archive, checks it and unpacks it; after a break, the same command goes on."""
 
-import os
 import re
 import sys
 
@@ -65,20 +64,7 @@ def main() -> None:
         state = f": {safe_zip.megabytes(size)} are kept: {safe_zip.AGAIN}" if size else ""
         print(f"{parser.prog}: error: interrupted{state}", file=sys.stderr)
         sys.exit(130)
-    say(f"wrote {args.out}" + (f", kept {kept}" if kept else ""))
-
-
-def say(line: str) -> None:
-    """Print what has been done; that nobody can read it, or a name in it, does not undo it."""
-    try:
-        sys.stdout.reconfigure(errors="backslashreplace")
-        print(line, flush=True)
-    except (AttributeError, OSError, ValueError):  # it is closed, a pipe without a reader, or a full disk
-        null = open(os.devnull, "w")  # noqa: SIM115
-        if sys.stdout is None:
-            sys.stdout = null
-        else:
-            os.dup2(null.fileno(), sys.stdout.fileno())
+    cli.say(f"wrote {args.out}" + (f", kept {kept}" if kept else ""))
 
 
 if __name__ == "__main__":

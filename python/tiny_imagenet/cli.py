@@ -112,6 +112,19 @@ def _fail(prog: str, error: object, status: int) -> int:
     return status
 
 
+def say(*lines: str) -> None:
+    """Print what has been done; that nobody can read it, or a name in it, does not undo it."""
+    try:
+        sys.stdout.reconfigure(errors="backslashreplace")
+        print(*lines, sep="\n", flush=True)
+    except (AttributeError, OSError, ValueError):  # it is closed, a pipe without a reader, or a full disk
+        null = open(os.devnull, "w")  # noqa: SIM115
+        if sys.stdout is None:
+            sys.stdout = null
+        else:
+            os.dup2(null.fileno(), sys.stdout.fileno())
+
+
 def note(text: str) -> None:
     """Print a line about what is going on (stderr, so that stdout stays the result's)."""
     print(text, file=sys.stderr, flush=True)
