@@ -229,6 +229,18 @@ def test_limits_of_the_system_are_named(source, tmp_path, monkeypatch, code):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_fails_behind_the_writer(source, tmp_path, monkeypatch):
+    """What is committed goes to the disk in a thread of its own: what that meets is not lost."""
+
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("tiny_imagenet.lmdb_writer._sync", fail)
+    with pytest.raises(TinyImageNetError, match="cannot write .*Input/output error"):
+        convert.convert(source, tmp_path / "out", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_put_into_an_old_output_meanwhile_stays(source, tmp_path, monkeypatch):
     out = tmp_path / "x"
     convert.convert(source, out, workers=1)

@@ -99,9 +99,12 @@ def val_lines(path: Path, labels: dict[str, int]) -> Iterator[Line]:
 
 def _box(fields: list[str]) -> Box | None:
     try:
-        x0, y0, x1, y1 = (int(_POINT.sub("", field)) for field in fields)
+        x0, y0, x1, y1 = map(int, fields)
     except ValueError:
-        return None
+        try:
+            x0, y0, x1, y1 = (int(_POINT.sub("", field)) for field in fields)
+        except ValueError:
+            return None
     if min(x0, y0, x1, y1) < -_FAR or max(x0, y0, x1, y1) > _FAR:
         x0, y0, x1, y1 = (max(-_FAR, min(corner, _FAR)) for corner in (x0, y0, x1, y1))
     return x0, y0, x1, y1

@@ -233,12 +233,13 @@ class Catalogue:
 
     def _add_lines(self, split: int, where: int) -> None:
         before, given = self._database.total_changes, 0
+        path = self._file(split, where)
 
         def rows() -> Iterator[tuple]:
             nonlocal given
             for line in self._lines(split, where):
                 given += 1
-                self._odd.add(self._file(split, where), line)
+                self._odd.add(path, line)
                 key = self._key(split, os.fsencode(line.name), where)
                 yield (*key, line.number, line.label, line.text, *(line.box or (None,) * 4))
 

@@ -83,12 +83,15 @@ def read_image(path: str | os.PathLike[str], resize: bool = False) -> np.ndarray
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The file's bytes; DatasetError where it cannot be read, is no plain file or absurdly large."""
     try:
-        with open(path, "rb", buffering=0, opener=files.plain) as file:
-            size = os.fstat(file.fileno()).st_size
+        descriptor = files.plain(path, os.O_RDONLY)
+        try:
+            size = os.fstat(descriptor).st_size
             if size > image_files.MOST:
                 most = image_files.MOST >> 20
                 raise DatasetError(f"the image {path} has {size:,} bytes: at most {most} MiB are allowed; {ADVICE}")
-            return file.read(size)
+            return os.read(descriptor, size)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror or error}; {ADVICE}") from error
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple
 
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 LARGEST = 4096  # pixels a side of an image that is decoded
 MOST = 32 << 20  # bytes of a file that is read
 
+_SEGMENT = struct.Struct(">BBH").unpack_from  # 0xff, the marker and, behind most markers, the segment's length
 _SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # start-of-frame markers
 _ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})  # markers without a segment, and no marker
 
@@ -40,22 +42,26 @@ def _png(data: bytes) -> Header | None:
 def _jpeg(data: bytes) -> Header | None:
     """What stands before the scan; decoders pass over bytes between segments, and so does this."""
     at, width, height, exif = 2, 0, 0, False
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 4 > len(data):
-            return None
-        marker = data[at + 1]
+    last = len(data) - 4
+    while at <= last:
+        mark, marker, length = _SEGMENT(data, at)
+        if mark != 0xFF:
+            at = data.find(b"\xff", at)
+            if at < 0:
+                return None
+            continue
         if marker == 0xFF:  # a byte of filling
             at += 1
             continue
+        if marker == 0xDA:  # the scan
+            return Header(width, height, exif)
         at += 2
         if marker in _ALONE:
             continue
-        if marker == 0xDA:  # the scan
-            return Header(width, height, exif)
         if marker in _SIZES:
             height = max(height, data[at + 3] << 8 | data[at + 4]) if at + 7 <= len(data) else 0
             width = max(width, data[at + 5] << 8 | data[at + 6]) if at + 7 <= len(data) else 0
         elif marker == 0xE1 and data[at + 2 : at + 7] == b"Exif\0":
             exif = True
-        at += max(2, data[at] << 8 | data[at + 1])
+        at += length if length > 2 else 2
+    return None

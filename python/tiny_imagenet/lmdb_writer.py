@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Union
 
@@ -33,6 +34,8 @@ class LmdbWriter:
         """Make the folder `path`. Raises OSError where it cannot be made, lmdb.Error where LMDB cannot."""
         Path(path).mkdir()
         self._path = os.fsencode(path)
+        self._background = ThreadPoolExecutor(1, "to disk")
+        self._flushed: Future[None] | None = None
         self._open(_FIRST_MAP)
         self._page = self._environment.stat()["psize"]
         self._transaction: lmdb.Transaction | None = None
@@ -41,7 +44,7 @@ class LmdbWriter:
         self.count = 0
 
     def add(self, records: Iterable[tuple[bytes, int, Buffer]], digests: Iterable[bytes] | None = None) -> None:
-        """Append records: name, label and value of each. Raises lmdb.Error where they cannot be written.
+        """Append records: name, label and value of each. Raises lmdb.Error or OSError where they cannot be written.
 
         `digests` has the sha256 of each value, where somebody has computed them in a process that had the time.
         """
@@ -72,8 +75,10 @@ class LmdbWriter:
         return self._values.hexdigest()
 
     def finish(self) -> None:
-        """Write what is left and wait until it is on the disk."""
+        """Write what is left and wait until it is on the disk. Raises lmdb.Error or OSError where it cannot."""
         self._commit()
+        if self._flushed is not None:
+            self._flushed.result()
         self._environment.sync(True)
 
     def close(self) -> None:
@@ -81,6 +86,7 @@ class LmdbWriter:
         if self._transaction is not None:
             self._transaction.abort()
             self._transaction = None
+        self._background.shutdown()
         self._environment.close()
 
     def _put(self, group: list[tuple[bytes, Buffer]]) -> None:
@@ -106,12 +112,31 @@ class LmdbWriter:
             transaction, self._transaction = self._transaction, None
             transaction.commit()
             self._groups += 1
+            self._flush()
             if self._groups % _GROUPS_OPEN == 0:
                 size = self._environment.info()["map_size"]
                 self._environment.close()
                 self._open(size)
         self._records = self._bytes = 0
 
+    def _flush(self) -> None:
+        """Send what is committed to the disk beside what else goes on, so that `finish` has little left to wait for.
+
+        Raises what the one before met.
+        """
+        if self._flushed is None or self._flushed.done():
+            if self._flushed is not None:
+                self._flushed.result()
+            self._flushed = self._background.submit(_sync, os.path.join(self._path, b"data.mdb"))
+
     def _open(self, size: int) -> None:
         # One writer in a private folder needs no lock file, and one that travels with the data could only be stale.
         self._environment = lmdb.open(self._path, map_size=size, lock=False, sync=False, metasync=False)
+
+
+def _sync(path: bytes) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
