@@ -1,5 +1,9 @@
 # CUDA for a build with CPU_ONLY=OFF: the language, the architectures (CMAKE_CUDA_ARCHITECTURES names others) and the
-# libraries; NCCL where it is found.
+# libraries; cuDNN 8 or 9 (CUDNN_ROOT names a folder with its include and lib, -DUSE_CUDNN=OFF leaves it out) and NCCL
+# where they are found.
+
+option(USE_CUDNN "cuDNN's convolutions and other layers, where cuDNN is found" ON)
+set(CUDNN_ROOT "$ENV{CUDNN_ROOT}" CACHE PATH "a folder with cuDNN's include and lib; empty: CUDA's and the system's")
 
 if(NOT CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
   set(choose_architectures ON)
@@ -30,13 +34,54 @@ set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 # One runtime in a process: libcaffe, pycaffe and the programs are asked for errors and devices by each other.
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 find_package(CUDAToolkit REQUIRED)
+
+# --- cuDNN -----------------------------------------------------------------------------------------------------------
+# CUDNN_FOUND, and of a cuDNN that is to be used its CUDNN_VERSION, CUDNN_INCLUDE_DIR, CUDNN_LIBRARY and CUDNN_DIR
+set(CUDNN_FOUND OFF)
+if(USE_CUDNN)
+  find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDNN_ROOT} ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)
+  # by the name with its version too: PyPI's packages of cuDNN have no other
+  find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 libcudnn.so.8 HINTS ${CUDNN_ROOT} ${CUDAToolkit_LIBRARY_DIR}
+               PATH_SUFFIXES lib lib64)
+endif()
+if(USE_CUDNN AND CUDNN_INCLUDE_DIR AND CUDNN_LIBRARY)
+  set(CUDNN_VERSION)
+  foreach(header cudnn_version.h cudnn.h) # before cuDNN 8 it stood in cudnn.h
+    if(NOT CUDNN_VERSION AND EXISTS ${CUDNN_INCLUDE_DIR}/${header})
+      file(READ ${CUDNN_INCLUDE_DIR}/${header} text)
+      if(text MATCHES "#define CUDNN_MAJOR ([0-9]+).*#define CUDNN_MINOR ([0-9]+).*#define CUDNN_PATCHLEVEL ([0-9]+)")
+        set(CUDNN_VERSION ${CMAKE_MATCH_1}.${CMAKE_MATCH_2}.${CMAKE_MATCH_3})
+        set(major ${CMAKE_MATCH_1})
+      endif()
+    endif()
+  endforeach()
+  if(NOT CUDNN_VERSION OR CUDNN_VERSION VERSION_LESS 8)
+    message(FATAL_ERROR "cuDNN ${CUDNN_VERSION} in ${CUDNN_INCLUDE_DIR} cannot be used: install cuDNN 8 or 9, name its "
+                        "folder with -DCUDNN_ROOT=..., or build without it with -DUSE_CUDNN=OFF")
+  endif()
+  get_filename_component(file ${CUDNN_LIBRARY} REALPATH)
+  if(file MATCHES "libcudnn\\.so\\.([0-9]+)" AND NOT CMAKE_MATCH_1 EQUAL major)
+    message(FATAL_ERROR "cuDNN's headers in ${CUDNN_INCLUDE_DIR} are of version ${CUDNN_VERSION}, its library is "
+                        "${file}: name the folder of one cuDNN with -DCUDNN_ROOT=... in a new build folder")
+  endif()
+  set(CUDNN_FOUND ON)
+  get_filename_component(CUDNN_DIR ${CUDNN_LIBRARY} DIRECTORY)
+  set(cudnn "cuDNN ${CUDNN_VERSION}: ${CUDNN_LIBRARY}")
+elseif(USE_CUDNN)
+  set(cudnn "without cuDNN, which was not found: Caffe's own convolutions (-DCUDNN_ROOT=... names its folder)")
+else()
+  set(cudnn "without cuDNN: Caffe's own convolutions")
+endif()
+
 find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS}) # NVIDIA's packages: libnccl-dev
 find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR})
 set(nccl "without NCCL: one GPU trains, several together need it")
 if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
   set(nccl "NCCL for several GPUs: ${NCCL_LIBRARY}")
 endif()
-message(STATUS "CUDA ${CUDAToolkit_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}, ${nccl}")
+message(STATUS "CUDA ${CUDAToolkit_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
+message(STATUS "${cudnn}")
+message(STATUS "${nccl}")
 
 # Puts files that include eight of upstream's .cu files each in their place in the list `sources`: most of the work is
 # in the headers they share. UNITY_BUILD does it for .cpp files alone before CMake 3.31.

@@ -15,6 +15,16 @@ int CheckLabel(Dtype label, int classes) {
   return static_cast<int>(label);
 }
 
+/// Throws caffe::Error, as CheckLabel does, for the first of `count` labels that names no class and is not to be
+/// ignored.
+template <typename Dtype>
+void CheckLabels(const Dtype* labels, int count, int classes, bool has_ignore_label, int ignore_label) {
+  for (int i = 0; i < count; ++i) {
+    if (has_ignore_label && labels[i] == ignore_label) continue;
+    CheckLabel(labels[i], classes);
+  }
+}
+
 }  // namespace caffe
 
 #endif  // CAFFE_LAYERS_COMPAT_CHECK_LABEL_HPP_

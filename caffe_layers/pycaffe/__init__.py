@@ -7,7 +7,8 @@
     solver = caffe.get_solver("solver.prototxt")
     solver.step(100)
 
-Added: CaffeError (a RuntimeError, where upstream ends the process), log_level, Solver, SolverParameter and Blob.
+Added: CaffeError (a RuntimeError, where upstream ends the process), log_level, Solver, SolverParameter and Blob, and
+how to compute on the GPU: set_tf32, set_workspace_limit and set_deterministic, each with a function that tells it.
 """
 
 import os
@@ -41,12 +42,14 @@ from ._caffe import (
     Solver,
     SolverParameter,
     __version__,
+    deterministic,
     get_solver,
     has_nccl,
     init_log,
     layer_type_list,
     log,
     log_level,
+    set_deterministic,
     set_device,
     set_mode_cpu,
     set_mode_gpu,
@@ -54,8 +57,12 @@ from ._caffe import (
     set_random_seed,
     set_solver_count,
     set_solver_rank,
+    set_tf32,
+    set_workspace_limit,
     solver_count,
     solver_rank,
+    tf32,
+    workspace_limit,
 )
 from .proto.caffe_pb2 import TEST, TRAIN
 from . import kernels
@@ -84,6 +91,7 @@ __all__ = [
     "SolverParameter",
     "Timer",
     "__version__",
+    "deterministic",
     "get_solver",
     "has_nccl",
     "init_log",
@@ -94,6 +102,7 @@ __all__ = [
     "log",
     "log_level",
     "params",
+    "set_deterministic",
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
@@ -101,7 +110,11 @@ __all__ = [
     "set_random_seed",
     "set_solver_count",
     "set_solver_rank",
+    "set_tf32",
+    "set_workspace_limit",
     "solver_count",
     "solver_rank",
+    "tf32",
     "to_proto",
+    "workspace_limit",
 ]

@@ -121,27 +121,6 @@ Returns the level until now, so that caffe.log_level(before) brings it back; wit
       "log", [](const std::string& text) { LOG(INFO) << text; }, py::arg("s"), "Write an info message to the log.");
   m.def(
       "set_mode_cpu", [] { Caffe::set_mode(Caffe::CPU); }, "Compute on the CPU. As all settings, of this thread.");
-  m.def(
-      "set_mode_gpu",
-      [] {
-#ifdef CPU_ONLY
-        LOG(FATAL) << "this build of Caffe has no GPU support: stay with caffe.set_mode_cpu()";
-#else
-        Caffe::set_mode(Caffe::GPU);
-#endif
-      },
-      "Compute on the GPU. Raises CaffeError in a build for the CPU alone.");
-  m.def(
-      "set_device",
-      [](int device) {
-#ifdef CPU_ONLY
-        LOG(FATAL) << "this build of Caffe has no GPU support, device " << device << " cannot be set";
-#else
-        Caffe::SetDevice(device);
-#endif
-      },
-      py::arg("device_id"),
-      "Choose the GPU by its number from 0. Raises CaffeError where there is none of that number.");
   m.def("set_random_seed", &Caffe::set_random_seed, py::arg("seed"),
         "Seed the generator of this thread: fillers, dropout, and the data layers of upstream.");
   m.def("solver_count", &Caffe::solver_count, "How many solvers train together.");
@@ -165,6 +144,7 @@ Returns the level until now, so that caffe.log_level(before) brings it back; wit
   m.def("layer_type_list", &caffe::LayerRegistry<Dtype>::LayerTypeList, "The names of all layer types, a list of str.");
 
   BindThreads(&m);
+  BindGpu(&m);
   BindBlob(&m);
   BindLayer(&m);
   BindNet(&m);

@@ -60,6 +60,7 @@ void BindNet(py::module_* module);
 void BindSolvers(py::module_* module);
 void BindNccl(py::module_* module);
 void BindThreads(py::module_* module);
+void BindGpu(py::module_* module);
 void BindInspect(py::module_* module);
 void BindKernels(py::module_* module);
 

@@ -1,30 +1,13 @@
 // The kernels as they are on each kind of vector unit that this processor has, the plainest included.
 
-#include <hwy/targets.h>
-
 #include "crop_copy.hpp"
 #include "rectifier.hpp"
 #include "reference.hpp"
+#include "vector_units.hpp"
 
 namespace {
 
-/// Calls run() once for each kind, and gives all back at the end.
-template <typename Run>
-void OnEachVectorUnit(const Run& run) {
-  const auto all = hwy::SupportedTargets();
-  int kinds = 0;
-  for (auto rest = all; rest != 0; rest &= rest - 1) {
-    const auto target = rest & ~(rest - 1);
-    SCOPED_TRACE(hwy::TargetName(target));
-    hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().DeInit();
-    run();
-    ++kinds;
-  }
-  hwy::SetSupportedTargetsForTest(0);
-  hwy::GetChosenTarget().DeInit();
-  EXPECT_GT(kinds, 0);
-}
+using reference::OnEachVectorUnit;
 
 template <typename Dtype>
 struct Rectified {

@@ -1,0 +1,34 @@
+// Convolutions on the CPU as matrix products, an image a thread and some rows of it at a time.
+#pragma once
+
+#include <cstddef>
+
+namespace caffe {
+
+/// A batch of images and the kernels that go over it; all arrays are float32 and as Caffe's blobs have them.
+struct ConvolutionShape {
+  size_t images;
+  size_t channels, height, width;  // of the input
+  size_t outputs, out_height, out_width;
+  size_t kernel_h, kernel_w, pad_h, pad_w, stride_h, stride_w, dilation_h, dilation_w;
+  size_t groups;  // channels and outputs are cut into so many; output group g sees input group g alone
+};
+
+/// Whether the functions below are likely to be faster than a matrix product that all threads share: there are images
+/// for all threads, and the weights are not so many that a copy for each thread is too much.
+bool ImageConvolutionFits(const ConvolutionShape& shape);
+
+/// y = x * weights + bias (bias may be null).
+void ImageConvolutionForward(const ConvolutionShape& shape, const float* x, const float* weights, const float* bias,
+                             float* y);
+
+/// dx, the gradient to x, from dy, the one to y.
+void ImageConvolutionBackwardData(const ConvolutionShape& shape, const float* dy, const float* weights, float* dx);
+
+/// Adds the gradient to the weights to dw; the same number of threads gives the same bits.
+void ImageConvolutionBackwardWeights(const ConvolutionShape& shape, const float* x, const float* dy, float* dw);
+
+/// Adds the gradient to the bias to db: the sums of dy over images and positions (`plane` of them).
+void BiasGradient(size_t images, size_t outputs, size_t plane, const float* dy, float* db);
+
+}  // namespace caffe

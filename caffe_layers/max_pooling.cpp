@@ -1,0 +1,173 @@
+// Compiled once for each kind of vector unit by Highway, as rectifier.cpp.
+
+#include "max_pooling.hpp"
+
+#include <cfloat>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "max_pooling.cpp"
+#include <hwy/foreach_target.h>
+// after foreach_target.h
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace caffe {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using D = hn::ScalableTag<float>;
+using Bytes = hn::Rebind<uint8_t, D>;
+using Integers = hn::RebindToSigned<D>;
+
+/// Two rows of x to one of y, of windows 2x2 side by side. @return how many; the rest is the caller's.
+size_t Forward2x2(const float* x, size_t width, size_t count, float* y, uint8_t* winners) {
+  const D d;
+  const Integers integers;
+  const size_t lanes = hn::Lanes(d);
+  size_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    hn::Vec<D> value[4];
+    hn::LoadInterleaved2(d, x + 2 * i, value[0], value[1]);
+    hn::LoadInterleaved2(d, x + width + 2 * i, value[2], value[3]);
+    auto best = hn::Set(d, -FLT_MAX);
+    auto winner = hn::Set(integers, kNoWinner);
+    for (int k = 0; k < 4; ++k) {
+      const auto wins = hn::Or(hn::Gt(value[k], best), hn::Ne(value[k], value[k]));
+      best = hn::IfThenElse(wins, value[k], best);
+      winner = hn::IfThenElse(hn::RebindMask(integers, wins), hn::Set(integers, k), winner);
+    }
+    hn::StoreU(best, d, y + i);
+    hn::StoreU(hn::DemoteTo(Bytes(), winner), Bytes(), winners + i);
+  }
+  return i;
+}
+
+size_t Backward2x2(const uint8_t* winners, const float* dy, size_t width, size_t count, float* dx) {
+  const D d;
+  const Integers integers;
+  const size_t lanes = hn::Lanes(d);
+  size_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    const auto winner = hn::PromoteTo(integers, hn::LoadU(Bytes(), winners + i));
+    const auto gradient = hn::LoadU(d, dy + i);
+    hn::Vec<D> value[4];
+    for (int k = 0; k < 4; ++k) {
+      value[k] = hn::IfThenElseZero(hn::RebindMask(d, hn::Eq(winner, hn::Set(integers, k))), gradient);
+    }
+    hn::StoreInterleaved2(value[0], value[1], d, dx + 2 * i);
+    hn::StoreInterleaved2(value[2], value[3], d, dx + width + 2 * i);
+  }
+  return i;
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace caffe
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include <algorithm>
+
+namespace caffe {
+namespace {
+
+HWY_EXPORT(Forward2x2);
+HWY_EXPORT(Backward2x2);
+
+const size_t kParallelCount = 1 << 15;  // values of x up to which a second thread costs more than it saves
+
+/// Whether windows are 2x2 and do not overlap; the last may be cut off at the edges.
+bool Is2x2(const PoolingShape& s) {
+  return s.kernel_h == 2 && s.kernel_w == 2 && s.stride_h == 2 && s.stride_w == 2 && s.pad_h + s.pad_w == 0;
+}
+
+template <typename Dtype>
+size_t FastForward(const Dtype*, size_t, size_t, Dtype*, uint8_t*) {
+  return 0;
+}
+size_t FastForward(const float* x, size_t width, size_t count, float* y, uint8_t* winners) {
+  return HWY_DYNAMIC_DISPATCH(Forward2x2)(x, width, count, y, winners);
+}
+template <typename Dtype>
+size_t FastBackward(const uint8_t*, const Dtype*, size_t, size_t, Dtype*) {
+  return 0;
+}
+size_t FastBackward(const uint8_t* winners, const float* dy, size_t width, size_t count, float* dx) {
+  return HWY_DYNAMIC_DISPATCH(Backward2x2)(winners, dy, width, count, dx);
+}
+
+}  // namespace
+
+template <typename Dtype>
+void MaxPoolingForward(const PoolingShape& s, const Dtype* x, Dtype* y, uint8_t* winners) {
+  const bool fast = Is2x2(s);
+  const ptrdiff_t height = s.height, width = s.width;
+#pragma omp parallel for schedule(static) if (s.planes * s.height * s.width > kParallelCount)
+  for (size_t p = 0; p < s.planes; ++p) {
+    const Dtype* plane = x + p * s.height * s.width;
+    for (size_t row = 0; row < s.out_height; ++row) {
+      const size_t at = (p * s.out_height + row) * s.out_width;
+      size_t column = 0;
+      if (fast && 2 * row + 1 < s.height) {
+        column = FastForward(plane + 2 * row * s.width, s.width, s.width / 2, y + at, winners + at);
+      }
+      for (; column < s.out_width; ++column) {
+        const ptrdiff_t top = static_cast<ptrdiff_t>(row * s.stride_h) - static_cast<ptrdiff_t>(s.pad_h);
+        const ptrdiff_t left = static_cast<ptrdiff_t>(column * s.stride_w) - static_cast<ptrdiff_t>(s.pad_w);
+        const ptrdiff_t bottom = std::min<ptrdiff_t>(s.kernel_h, height - top);
+        const ptrdiff_t right = std::min<ptrdiff_t>(s.kernel_w, width - left);
+        Dtype best = -FLT_MAX;
+        uint8_t winner = kNoWinner;
+        for (ptrdiff_t i = std::max<ptrdiff_t>(0, -top); i < bottom; ++i) {
+          for (ptrdiff_t j = std::max<ptrdiff_t>(0, -left); j < right; ++j) {
+            const Dtype value = plane[(top + i) * width + left + j];
+            if (value > best || value != value) {
+              best = value;
+              winner = static_cast<uint8_t>(i * s.kernel_w + j);
+            }
+          }
+        }
+        y[at + column] = best;
+        winners[at + column] = winner;
+      }
+    }
+  }
+}
+
+template <typename Dtype>
+void MaxPoolingBackward(const PoolingShape& s, const uint8_t* winners, const Dtype* dy, Dtype* dx) {
+  const bool fast = Is2x2(s);
+#pragma omp parallel for schedule(static) if (s.planes * s.height * s.width > kParallelCount)
+  for (size_t p = 0; p < s.planes; ++p) {
+    Dtype* plane = dx + p * s.height * s.width;
+    if (!fast) std::fill(plane, plane + s.height * s.width, Dtype(0));
+    for (size_t row = 0; row < s.out_height; ++row) {
+      const size_t at = (p * s.out_height + row) * s.out_width;
+      size_t column = 0;
+      if (fast) {
+        const size_t rows = std::min<size_t>(2, s.height - 2 * row);
+        Dtype* first = plane + 2 * row * s.width;
+        if (rows == 2) column = FastBackward(winners + at, dy + at, s.width, s.width / 2, first);
+        for (size_t i = 0; i < rows; ++i) std::fill(first + i * s.width + 2 * column, first + (i + 1) * s.width, Dtype(0));
+      }
+      for (; column < s.out_width; ++column) {
+        const uint8_t winner = winners[at + column];
+        if (winner == kNoWinner) continue;
+        const size_t i = row * s.stride_h + winner / s.kernel_w - s.pad_h;
+        const size_t j = column * s.stride_w + winner % s.kernel_w - s.pad_w;
+        plane[i * s.width + j] += dy[at + column];
+      }
+    }
+  }
+}
+
+template void MaxPoolingForward(const PoolingShape&, const float*, float*, uint8_t*);
+template void MaxPoolingForward(const PoolingShape&, const double*, double*, uint8_t*);
+template void MaxPoolingBackward(const PoolingShape&, const uint8_t*, const float*, float*);
+template void MaxPoolingBackward(const PoolingShape&, const uint8_t*, const double*, double*);
+
+}  // namespace caffe
+
+#endif  // HWY_ONCE

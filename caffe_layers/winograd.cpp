@@ -1,0 +1,296 @@
+#include "winograd.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+
+#include "winograd_kernels.hpp"
+#include "workspace.hpp"
+
+namespace caffe {
+namespace {
+
+using winograd::BestKernels;
+using winograd::Kernels;
+using winograd::kPositions;
+using winograd::kTile;
+using winograd::Planes;
+using winograd::Tiles;
+
+const size_t kForwardFloats = size_t(1) << 18;   // of a thread's transformed tiles: what the second cache holds
+const size_t kGradientFloats = size_t(3) << 20;  // of all threads' together: what the third cache holds
+const size_t kOwnFloats = size_t(1) << 19;       // of sums that each thread may have for itself
+const size_t kFewestTiles = 16;                  // below, transforming the weights costs more than it saves
+
+size_t DivideUp(size_t a, size_t b) { return (a + b - 1) / b; }
+size_t RoundUp(size_t a, size_t b) { return DivideUp(a, b) * b; }
+
+/// A row of channels: whole pairs of vectors, and rows of neighbours in different sets of the cache.
+size_t Row(const Kernels& kernels, size_t channels) { return RoundUp(channels, 2 * kernels.lanes) + 16; }
+
+/// How a batch's output is cut: a strip is one row of tiles of one image, a block some strips.
+struct Cut {
+  size_t m, across, down, strips;
+
+  explicit Cut(const WinogradShape& shape)
+      : m(kTile + 1 - shape.kernel),
+        across(DivideUp(shape.out_width(), m)),
+        down(DivideUp(shape.out_height(), m)),
+        strips(shape.images * down) {}
+  size_t image(size_t strip) const { return strip / down; }
+  size_t top(size_t strip) const { return strip % down * m; }
+};
+
+/// y = x * weights, each weight w(output, channel) being at output * output_step + channel * channel_step.
+void Convolve(const WinogradShape& shape, const float* x, const float* weights, size_t output_step,
+              size_t channel_step, bool flip, const float* bias, float* y) {
+  const Kernels kernels = BestKernels();
+  const Cut cut(shape);
+  const size_t lanes = kernels.lanes, panel = 2 * lanes, panels = DivideUp(shape.outputs, panel);
+  const size_t row = Row(kernels, shape.channels), groups = DivideUp(shape.channels, lanes);
+  const size_t threads = omp_get_max_threads();
+  size_t most = std::max<size_t>(28, RoundUp(kForwardFloats / kPositions / row, 14));
+  most = std::max<size_t>(1, most / cut.across);
+  const size_t blocks = RoundUp(DivideUp(cut.strips, most), std::min(threads, cut.strips));
+  const size_t strips = DivideUp(cut.strips, blocks), tiles = strips * cut.across;
+  // the transformed weights: panels x 36 x channels x 2 lanes
+  const size_t matrix = shape.channels * panel, weight_floats = panels * kPositions * matrix;
+  const size_t bias_floats = panels * panel;
+  const size_t scratch_floats = kTile * (cut.across * cut.m + kTile) * lanes;
+  const size_t own = kPositions * tiles * (row + panel) + scratch_floats;
+  float* transformed = Workspace(weight_floats + bias_floats + threads * own);
+  float* biases = transformed + weight_floats;
+  std::fill(biases, biases + bias_floats, 0.f);
+  if (bias != nullptr) std::copy(bias, bias + shape.outputs, biases);
+  const size_t in_plane = shape.height * shape.width, out_plane = shape.out_height() * shape.out_width();
+  const size_t some = 16;  // channels whose weights are transformed in one go
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for collapse(2) schedule(static)
+    for (size_t p = 0; p < panels; ++p) {
+      for (size_t first = 0; first < shape.channels; first += some) {
+        kernels.weights(shape.kernel, weights + p * panel * output_step + first * channel_step, output_step,
+                        channel_step, flip, shape.outputs - p * panel, std::min(some, shape.channels - first),
+                        transformed + p * kPositions * matrix + first * panel, matrix);
+      }
+    }
+    float* const v = biases + bias_floats + omp_get_thread_num() * own;
+    float* const products = v + kPositions * tiles * row;
+    float* const scratch = products + kPositions * tiles * panel;
+#pragma omp for schedule(static)
+    for (size_t block = 0; block < blocks; ++block) {
+      const size_t begin = block * strips, end = std::min(cut.strips, begin + strips);
+      if (begin >= end) continue;
+      for (size_t g = 0; g < groups; ++g) {
+        for (size_t s = begin; s < end; ++s) {
+          const float* image = x + (cut.image(s) * shape.channels + g * lanes) * in_plane;
+          kernels.input(cut.m, {image, std::min(lanes, shape.channels - g * lanes), shape.height, shape.width},
+                        static_cast<ptrdiff_t>(cut.top(s)) - static_cast<ptrdiff_t>(shape.pad_h), shape.pad_w, scratch,
+                        {v + (s - begin) * cut.across * row + g * lanes, tiles * row, row, cut.across});
+        }
+      }
+      const size_t count = (end - begin) * cut.across, pieces = DivideUp(count, kernels.rows);
+      for (size_t p = 0; p < panels; ++p) {
+        for (size_t i = 0; i < kPositions; ++i) {
+          const float* u = transformed + (p * kPositions + i) * matrix;
+          for (size_t piece = 0; piece < pieces; ++piece) {
+            const size_t from = piece * count / pieces, to = (piece + 1) * count / pieces;
+            kernels.multiply(to - from, shape.channels, v + (i * tiles + from) * row, row, 1, u, panel,
+                             products + (i * tiles + from) * panel, panel, false);
+          }
+        }
+        for (size_t half = 0; half < 2; ++half) {
+          const size_t output = p * panel + half * lanes;
+          if (output >= shape.outputs) break;
+          for (size_t s = begin; s < end; ++s) {
+            kernels.output(cut.m, {products + (s - begin) * cut.across * panel + half * lanes, tiles * panel, panel,
+                                   cut.across},
+                           bias == nullptr ? nullptr : biases + output, scratch,
+                           {y + (cut.image(s) * shape.outputs + output) * out_plane,
+                            std::min(lanes, shape.outputs - output), shape.out_height(), shape.out_width()},
+                           cut.top(s));
+          }
+        }
+      }
+    }
+  }
+}
+
+/// The gradient to the weights: for each of the 36 positions the products outputs x channels, summed over all tiles.
+class Gradient {
+ public:
+  Gradient(const WinogradShape& shape, const float* x, const float* dy)
+      : shape_(shape),
+        x_(x),
+        dy_(dy),
+        kernels_(BestKernels()),
+        cut_(shape),
+        lanes_(kernels_.lanes),
+        in_row_(Row(kernels_, shape.channels)),
+        out_row_(Row(kernels_, shape.outputs)),
+        in_groups_(RoundUp(shape.channels, 2 * lanes_) / lanes_),
+        out_groups_(DivideUp(shape.outputs, lanes_)),
+        matrix_(shape.outputs * in_row_),
+        pieces_(DivideUp(shape.outputs, kernels_.rows)),
+        scratch_floats_(kTile * (cut_.across * cut_.m + kTile) * lanes_) {}
+
+  /// Of the products of all positions.
+  size_t sums_floats() const { return kPositions * matrix_; }
+
+  /// Each thread takes some of the strips and has its own sums: for few channels.
+  void Apart(float* dw) const {
+    const size_t threads = std::min<size_t>(omp_get_max_threads(), cut_.strips);
+    const size_t strips = StripsIn(kForwardFloats, DivideUp(cut_.strips, threads));
+    const size_t own = sums_floats() + BlockFloats(strips) + scratch_floats_;
+    float* const memory = Workspace(threads * own);
+#pragma omp parallel num_threads(threads)
+    {
+      const size_t thread = omp_get_thread_num();
+      float* const sums = memory + thread * own;
+      float* const block = sums + sums_floats();
+      float* const scratch = block + BlockFloats(strips);
+      const size_t first = thread * cut_.strips / threads, last = (thread + 1) * cut_.strips / threads;
+      for (size_t begin = first; begin < last; begin += strips) {
+        const size_t end = std::min(last, begin + strips);
+        for (size_t g = 0; g < in_groups_; ++g) {
+          for (size_t s = begin; s < end; ++s) Input(s, g, strips, s - begin, scratch, block);
+        }
+        for (size_t g = 0; g < out_groups_; ++g) {
+          for (size_t s = begin; s < end; ++s) Output(s, g, strips, s - begin, scratch, block);
+        }
+        for (size_t i = 0; i < kPositions; ++i) {
+          for (size_t p = 0; p < pieces_; ++p) Multiply(i, p, strips, end - begin, block, sums, begin > first);
+        }
+      }
+#pragma omp barrier
+#pragma omp for schedule(static)
+      for (size_t i = 0; i < kPositions; ++i) {
+        for (size_t t = 1; t < threads; ++t) {
+          const float* from = memory + t * own + i * matrix_;
+          float* to = memory + i * matrix_;
+#pragma omp simd
+          for (size_t j = 0; j < matrix_; ++j) to[j] += from[j];
+        }
+      }
+      Finish(memory, dw);
+    }
+  }
+
+  /// All threads work on one block after the other and share the sums: for many channels, whose sums take much memory.
+  void Together(float* dw) const {
+    const size_t threads = omp_get_max_threads();
+    const size_t strips = StripsIn(kGradientFloats, cut_.strips);
+    float* const sums = Workspace(sums_floats() + BlockFloats(strips) + threads * scratch_floats_);
+    float* const block = sums + sums_floats();
+#pragma omp parallel num_threads(threads)
+    {
+      float* const scratch = block + BlockFloats(strips) + omp_get_thread_num() * scratch_floats_;
+      for (size_t begin = 0; begin < cut_.strips; begin += strips) {
+        const size_t end = std::min(cut_.strips, begin + strips);
+#pragma omp for collapse(2) schedule(static) nowait
+        for (size_t s = begin; s < end; ++s) {
+          for (size_t g = 0; g < in_groups_; ++g) Input(s, g, strips, s - begin, scratch, block);
+        }
+#pragma omp for collapse(2) schedule(static)
+        for (size_t s = begin; s < end; ++s) {
+          for (size_t g = 0; g < out_groups_; ++g) Output(s, g, strips, s - begin, scratch, block);
+        }
+#pragma omp for collapse(2) schedule(static)
+        for (size_t i = 0; i < kPositions; ++i) {
+          for (size_t p = 0; p < pieces_; ++p) Multiply(i, p, strips, end - begin, block, sums, begin > 0);
+        }
+      }
+      Finish(sums, dw);
+    }
+  }
+
+ private:
+  /// How many strips have so many transformed floats.
+  size_t StripsIn(size_t floats, size_t most) const {
+    const size_t strips = floats / BlockFloats(1);
+    return DivideUp(most, DivideUp(most, std::max<size_t>(1, std::min(most, strips))));  // blocks of like size
+  }
+  /// Of the transformed tiles of so many strips: the input's, and behind them the gradient's.
+  size_t BlockFloats(size_t strips) const { return kPositions * strips * cut_.across * (in_row_ + out_row_); }
+
+  /// Strip s, group g of the input to its place in a block of `strips`.
+  void Input(size_t s, size_t g, size_t strips, size_t place, float* scratch, float* block) const {
+    const size_t first = g * lanes_, plane = shape_.height * shape_.width;
+    const size_t channels = shape_.channels > first ? std::min(lanes_, shape_.channels - first) : 0;
+    const float* image = x_ + (cut_.image(s) * shape_.channels + (channels > 0 ? first : 0)) * plane;
+    kernels_.input(cut_.m, {image, channels, shape_.height, shape_.width},
+                   static_cast<ptrdiff_t>(cut_.top(s)) - static_cast<ptrdiff_t>(shape_.pad_h), shape_.pad_w, scratch,
+                   {block + place * cut_.across * in_row_ + first, strips * cut_.across * in_row_, in_row_, cut_.across});
+  }
+
+  /// The same of the output's gradient.
+  void Output(size_t s, size_t g, size_t strips, size_t place, float* scratch, float* block) const {
+    const size_t first = g * lanes_, plane = shape_.out_height() * shape_.out_width();
+    const float* image = dy_ + (cut_.image(s) * shape_.outputs + first) * plane;
+    const size_t tiles = strips * cut_.across;
+    kernels_.gradient(cut_.m,
+                      {image, std::min(lanes_, shape_.outputs - first), shape_.out_height(), shape_.out_width()},
+                      cut_.top(s), scratch,
+                      {block + kPositions * tiles * in_row_ + place * cut_.across * out_row_ + first, tiles * out_row_,
+                       out_row_, cut_.across});
+  }
+
+  /// Piece p of the outputs at position i: the sum over the block's first `used` strips.
+  void Multiply(size_t i, size_t p, size_t strips, size_t used, const float* block, float* sums, bool add) const {
+    const size_t from = p * shape_.outputs / pieces_, to = (p + 1) * shape_.outputs / pieces_;
+    const size_t tiles = strips * cut_.across;
+    const float* v = block + i * tiles * in_row_;
+    const float* w = block + kPositions * tiles * in_row_ + i * tiles * out_row_;
+    for (size_t c = 0; c < shape_.channels; c += 2 * lanes_) {
+      kernels_.multiply(to - from, used * cut_.across, w + from, 1, out_row_, v + c, in_row_,
+                        sums + i * matrix_ + from * in_row_ + c, in_row_, add);
+    }
+  }
+
+  /// The sums to the weights' gradient; all threads call it.
+  void Finish(const float* sums, float* dw) const {
+#pragma omp for schedule(static)
+    for (size_t output = 0; output < shape_.outputs; ++output) {
+      kernels_.weight_gradient(shape_.kernel, sums + output * in_row_, matrix_, shape_.channels,
+                               dw + output * shape_.channels * shape_.kernel * shape_.kernel);
+    }
+  }
+
+  const WinogradShape shape_;
+  const float* const x_;
+  const float* const dy_;
+  const Kernels kernels_;
+  const Cut cut_;
+  const size_t lanes_, in_row_, out_row_, in_groups_, out_groups_, matrix_, pieces_, scratch_floats_;
+};
+
+}  // namespace
+
+bool WinogradFits(const WinogradShape& shape) {
+  if (shape.kernel != 3 && shape.kernel != 5) return false;
+  if (shape.pad_h >= shape.kernel || shape.pad_w >= shape.kernel) return false;
+  if (shape.height + 2 * shape.pad_h < shape.kernel || shape.width + 2 * shape.pad_w < shape.kernel) return false;
+  if (shape.channels < 16 || shape.outputs < 16) return false;
+  const Cut cut(shape);
+  return cut.strips * cut.across >= kFewestTiles;
+}
+
+void WinogradForward(const WinogradShape& shape, const float* x, const float* weights, const float* bias, float* y) {
+  const size_t count = shape.kernel * shape.kernel;
+  Convolve(shape, x, weights, shape.channels * count, count, false, bias, y);
+}
+
+void WinogradBackwardData(const WinogradShape& shape, const float* dy, const float* weights, float* dx) {
+  const size_t count = shape.kernel * shape.kernel;
+  const WinogradShape other = {shape.images,   shape.outputs,  shape.out_height(),
+                               shape.out_width(), shape.channels, shape.kernel,
+                               shape.kernel - 1 - shape.pad_h, shape.kernel - 1 - shape.pad_w};
+  Convolve(other, dy, weights, count, shape.channels * count, true, nullptr, dx);
+}
+
+void WinogradBackwardWeights(const WinogradShape& shape, const float* x, const float* dy, float* dw) {
+  const Gradient gradient(shape, x, dy);
+  gradient.sums_floats() <= kOwnFloats ? gradient.Apart(dw) : gradient.Together(dw);
+}
+
+}  // namespace caffe
