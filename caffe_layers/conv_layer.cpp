@@ -32,8 +32,10 @@ void ConvolutionLayer<Dtype>::compute_output_shape() {
   this->output_shape_.clear();
   for (int i = 0; i < this->num_spatial_axes_; ++i) {
     const int extent = this->dilation_.cpu_data()[i] * (this->kernel_shape_.cpu_data()[i] - 1) + 1;
-    const int padded = this->input_shape(i + 1) + 2 * this->pad_.cpu_data()[i];
-    this->output_shape_.push_back((padded - extent) / this->stride_.cpu_data()[i] + 1);
+    const int inputs = this->input_shape(i + 1);
+    const int output_dim = (inputs + 2 * this->pad_.cpu_data()[i] - extent) / this->stride_.cpu_data()[i] + 1;
+    CHECK_GT(output_dim, 0) << "outputs for " << inputs << " inputs and a kernel that spans " << extent;
+    this->output_shape_.push_back(output_dim);
   }
 }
 

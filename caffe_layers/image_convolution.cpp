@@ -12,7 +12,8 @@ namespace caffe {
 namespace {
 
 const size_t kColumnFloats = size_t(1) << 16;    // of a thread's columns: what the second cache holds beside the rest
-const size_t kMostWeightFloats = size_t(1) << 20;  // of all threads' sums of gradients together
+const size_t kMostWeightFloats = size_t(1) << 20;  // of all parts' sums of gradients together
+const size_t kParts = 8;                           // of the images, each with sums of its own
 
 size_t DivideUp(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -89,15 +90,21 @@ void AddColumns(const ConvolutionShape& s, const Piece& piece, const float* from
   }
 }
 
-/// Calls run(image, group, top, bottom, columns) for each piece; an image is one thread's.
+/// Parts of the images: as many with any number of threads up to kParts, so that sums over them are the same bits.
+size_t Parts(const ConvolutionShape& s) { return std::min(s.images, std::max<size_t>(kParts, omp_get_max_threads())); }
+
+/// Calls run(part, image, group, top, bottom, columns) for each piece; a part is one thread's. columns: `own` floats.
 template <class Run>
 void ForPieces(const ConvolutionShape& s, const Piece& piece, float* memory, size_t own, const Run& run) {
+  const size_t parts = Parts(s);
 #pragma omp parallel for schedule(static)
-  for (size_t image = 0; image < s.images; ++image) {
+  for (size_t part = 0; part < parts; ++part) {
     float* columns = memory + omp_get_thread_num() * own;
-    for (size_t g = 0; g < s.groups; ++g) {
-      for (size_t top = 0; top < s.out_height; top += piece.rows) {
-        run(image, g, top, std::min(s.out_height, top + piece.rows), columns);
+    for (size_t image = part * s.images / parts; image < (part + 1) * s.images / parts; ++image) {
+      for (size_t g = 0; g < s.groups; ++g) {
+        for (size_t top = 0; top < s.out_height; top += piece.rows) {
+          run(part, image, g, top, std::min(s.out_height, top + piece.rows), columns);
+        }
       }
     }
   }
@@ -109,7 +116,7 @@ bool ImageConvolutionFits(const ConvolutionShape& s) {
   const size_t threads = omp_get_max_threads();
   const Piece piece(s);
   return s.images >= threads && s.out_height * s.out_width >= 16 &&
-         threads * s.outputs * piece.depth <= std::max(kMostWeightFloats, piece.columns(s));
+         Parts(s) * s.outputs * piece.depth <= kMostWeightFloats;
 }
 
 void ImageConvolutionForward(const ConvolutionShape& s, const float* x, const float* weights, const float* bias,
@@ -118,7 +125,7 @@ void ImageConvolutionForward(const ConvolutionShape& s, const float* x, const fl
   const size_t own = IsPlain(s) ? 0 : piece.columns(s), plane = s.out_height * s.out_width;
   const size_t in_plane = s.height * s.width;
   ForPieces(s, piece, Workspace(omp_get_max_threads() * own), own,
-            [&](size_t image, size_t g, size_t top, size_t bottom, float* columns) {
+            [&](size_t, size_t image, size_t g, size_t top, size_t bottom, float* columns) {
               const float* from = x + (image * s.channels + g * piece.channels) * in_plane;
               float* to = y + (image * s.outputs + g * piece.outputs) * plane + top * s.out_width;
               const size_t count = (bottom - top) * s.out_width;
@@ -140,7 +147,7 @@ void ImageConvolutionBackwardData(const ConvolutionShape& s, const float* dy, co
   const size_t own = IsPlain(s) ? 0 : piece.columns(s), plane = s.out_height * s.out_width;
   const size_t in_plane = s.height * s.width;
   ForPieces(s, piece, Workspace(omp_get_max_threads() * own), own,
-            [&](size_t image, size_t g, size_t top, size_t bottom, float* columns) {
+            [&](size_t, size_t image, size_t g, size_t top, size_t bottom, float* columns) {
               const float* from = dy + (image * s.outputs + g * piece.outputs) * plane + top * s.out_width;
               float* to = dx + (image * s.channels + g * piece.channels) * in_plane;
               const size_t count = (bottom - top) * s.out_width;
@@ -154,23 +161,22 @@ void ImageConvolutionBackwardData(const ConvolutionShape& s, const float* dy, co
 
 void ImageConvolutionBackwardWeights(const ConvolutionShape& s, const float* x, const float* dy, float* dw) {
   const Piece piece(s);
-  const size_t weights = s.outputs * piece.depth, threads = omp_get_max_threads();
-  const size_t own = (IsPlain(s) ? 0 : piece.columns(s)) + weights;
+  const size_t weights = s.outputs * piece.depth, parts = Parts(s), own = IsPlain(s) ? 0 : piece.columns(s);
   const size_t plane = s.out_height * s.out_width, in_plane = s.height * s.width;
-  float* memory = Workspace(threads * own);
-  for (size_t t = 0; t < threads; ++t) std::fill(memory + t * own, memory + t * own + weights, 0.f);
-  ForPieces(s, piece, memory, own, [&](size_t image, size_t g, size_t top, size_t bottom, float* sums) {
-    const float* in = x + (image * s.channels + g * piece.channels) * in_plane;
-    const float* out = dy + (image * s.outputs + g * piece.outputs) * plane + top * s.out_width;
-    const size_t count = (bottom - top) * s.out_width;
-    float* columns = sums + weights;
-    if (!IsPlain(s)) ToColumns(s, piece, in, top, bottom, columns);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, piece.outputs, piece.depth, count, 1, out, plane,
-                IsPlain(s) ? in + top * s.out_width : columns, IsPlain(s) ? in_plane : count, 1,
-                sums + g * piece.outputs * piece.depth, piece.depth);
-  });
-  for (size_t t = 0; t < threads; ++t) {
-    for (size_t i = 0; i < weights; ++i) dw[i] += memory[t * own + i];
+  float* const sums = Workspace(parts * weights + omp_get_max_threads() * own);
+  std::fill(sums, sums + parts * weights, 0.f);
+  ForPieces(s, piece, sums + parts * weights, own,
+            [&](size_t part, size_t image, size_t g, size_t top, size_t bottom, float* columns) {
+              const float* in = x + (image * s.channels + g * piece.channels) * in_plane;
+              const float* out = dy + (image * s.outputs + g * piece.outputs) * plane + top * s.out_width;
+              const size_t count = (bottom - top) * s.out_width;
+              if (!IsPlain(s)) ToColumns(s, piece, in, top, bottom, columns);
+              cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, piece.outputs, piece.depth, count, 1, out, plane,
+                          IsPlain(s) ? in + top * s.out_width : columns, IsPlain(s) ? in_plane : count, 1,
+                          sums + part * weights + g * piece.outputs * piece.depth, piece.depth);
+            });
+  for (size_t part = 0; part < parts; ++part) {
+    for (size_t i = 0; i < weights; ++i) dw[i] += sums[part * weights + i];
   }
 }
 

@@ -25,7 +25,7 @@ void ImageConvolutionForward(const ConvolutionShape& shape, const float* x, cons
 /// dx, the gradient to x, from dy, the one to y.
 void ImageConvolutionBackwardData(const ConvolutionShape& shape, const float* dy, const float* weights, float* dx);
 
-/// Adds the gradient to the weights to dw; the same number of threads gives the same bits.
+/// Adds the gradient to the weights to dw. Up to eight threads give the same bits; so does the same number of more.
 void ImageConvolutionBackwardWeights(const ConvolutionShape& shape, const float* x, const float* dy, float* dw);
 
 /// Adds the gradient to the bias to db: the sums of dy over images and positions (`plane` of them).

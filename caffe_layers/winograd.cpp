@@ -19,7 +19,8 @@ using winograd::Tiles;
 
 const size_t kForwardFloats = size_t(1) << 18;   // of a thread's transformed tiles: what the second cache holds
 const size_t kGradientFloats = size_t(3) << 20;  // of all threads' together: what the third cache holds
-const size_t kOwnFloats = size_t(1) << 19;       // of sums that each thread may have for itself
+const size_t kOwnFloats = size_t(1) << 19;       // of sums that each part of the images may have for itself
+const size_t kParts = 8;                         // of the images
 const size_t kFewestTiles = 16;                  // below, transforming the weights costs more than it saves
 
 size_t DivideUp(size_t a, size_t b) { return (a + b - 1) / b; }
@@ -137,42 +138,45 @@ class Gradient {
   /// Of the products of all positions.
   size_t sums_floats() const { return kPositions * matrix_; }
 
-  /// Each thread takes some of the strips and has its own sums: for few channels.
+  /// The strips in parts, each with its own sums: for few channels. There are as many parts with any number of threads
+  /// up to kParts, so that the bits are the same.
   void Apart(float* dw) const {
-    const size_t threads = std::min<size_t>(omp_get_max_threads(), cut_.strips);
-    const size_t strips = StripsIn(kForwardFloats, DivideUp(cut_.strips, threads));
-    const size_t own = sums_floats() + BlockFloats(strips) + scratch_floats_;
-    float* const memory = Workspace(threads * own);
+    const size_t threads = omp_get_max_threads(), parts = std::min(std::max(threads, kParts), cut_.strips);
+    const size_t strips = StripsIn(kForwardFloats, DivideUp(cut_.strips, parts));
+    const size_t own = BlockFloats(strips) + scratch_floats_;
+    float* const sums = Workspace(parts * sums_floats() + threads * own);
 #pragma omp parallel num_threads(threads)
     {
-      const size_t thread = omp_get_thread_num();
-      float* const sums = memory + thread * own;
-      float* const block = sums + sums_floats();
+      float* const block = sums + parts * sums_floats() + omp_get_thread_num() * own;
       float* const scratch = block + BlockFloats(strips);
-      const size_t first = thread * cut_.strips / threads, last = (thread + 1) * cut_.strips / threads;
-      for (size_t begin = first; begin < last; begin += strips) {
-        const size_t end = std::min(last, begin + strips);
-        for (size_t g = 0; g < in_groups_; ++g) {
-          for (size_t s = begin; s < end; ++s) Input(s, g, strips, s - begin, scratch, block);
-        }
-        for (size_t g = 0; g < out_groups_; ++g) {
-          for (size_t s = begin; s < end; ++s) Output(s, g, strips, s - begin, scratch, block);
-        }
-        for (size_t i = 0; i < kPositions; ++i) {
-          for (size_t p = 0; p < pieces_; ++p) Multiply(i, p, strips, end - begin, block, sums, begin > first);
+#pragma omp for schedule(static)
+      for (size_t part = 0; part < parts; ++part) {
+        const size_t first = part * cut_.strips / parts, last = (part + 1) * cut_.strips / parts;
+        for (size_t begin = first; begin < last; begin += strips) {
+          const size_t end = std::min(last, begin + strips);
+          for (size_t g = 0; g < in_groups_; ++g) {
+            for (size_t s = begin; s < end; ++s) Input(s, g, strips, s - begin, scratch, block);
+          }
+          for (size_t g = 0; g < out_groups_; ++g) {
+            for (size_t s = begin; s < end; ++s) Output(s, g, strips, s - begin, scratch, block);
+          }
+          for (size_t i = 0; i < kPositions; ++i) {
+            for (size_t p = 0; p < pieces_; ++p) {
+              Multiply(i, p, strips, end - begin, block, sums + part * sums_floats(), begin > first);
+            }
+          }
         }
       }
-#pragma omp barrier
 #pragma omp for schedule(static)
       for (size_t i = 0; i < kPositions; ++i) {
-        for (size_t t = 1; t < threads; ++t) {
-          const float* from = memory + t * own + i * matrix_;
-          float* to = memory + i * matrix_;
+        for (size_t part = 1; part < parts; ++part) {
+          const float* from = sums + part * sums_floats() + i * matrix_;
+          float* to = sums + i * matrix_;
 #pragma omp simd
           for (size_t j = 0; j < matrix_; ++j) to[j] += from[j];
         }
       }
-      Finish(memory, dw);
+      Finish(sums, dw);
     }
   }
 

@@ -35,7 +35,7 @@ void WinogradForward(const WinogradShape& shape, const float* x, const float* we
 /// dx, the gradient to x, from dy, the one to y.
 void WinogradBackwardData(const WinogradShape& shape, const float* dy, const float* weights, float* dx);
 
-/// Adds the gradient to the weights to dw; the same number of threads gives the same bits.
+/// Adds the gradient to the weights to dw. Up to eight threads give the same bits; so does the same number of more.
 void WinogradBackwardWeights(const WinogradShape& shape, const float* x, const float* dy, float* dw);
 
 }  // namespace caffe

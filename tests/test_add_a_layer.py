@@ -28,6 +28,7 @@ def run(*command, **options):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / "build" / "CMakeCache.txt").exists(), reason="no build in build/: tools/setup.sh")
 def test_the_five_steps(tmp_path):
     checkout = tmp_path / "checkout"
     checkout.mkdir()

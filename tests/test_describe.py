@@ -17,6 +17,9 @@ from tiny_imagenet.errors import NetError
 PROTOTXT = ROOT / "prototxt"
 GOLDEN = ROOT / "tests" / "data" / "nets.json"
 SOURCE = ROOT / "build" / "caffe-source"
+needs_source = pytest.mark.skipif(
+    not SOURCE.exists(), reason="Caffe's source is in the build folder, which is not here"
+)
 STAGES = {stage.name: stage for model in zoo.MODELS.values() for stage in model.training_stages}
 NOT_THE_PAPERS = {"model9"}  # which prints VGG-16's own count (open point c)
 
@@ -75,6 +78,7 @@ def test_multiply_adds_are_those_of_the_formula():
     assert by_name["relu1_1"].activation_bytes == 0
 
 
+@needs_source
 def test_lenet_has_its_well_known_figures():
     net = caffe_pb2.NetParameter()
     text_format.Parse((SOURCE / "examples/mnist/lenet.prototxt").read_text(), net)
@@ -156,6 +160,7 @@ def test_the_table_of_a_model_has_its_figures_and_the_papers(tool):
     assert lines[-1] == "the paper: 9 layers with weights, 60.56 M parameters, 46.45 % top-1 on validation"
 
 
+@needs_source
 def test_data_that_is_not_here_needs_a_shape(tool):
     lenet = SOURCE / "examples" / "mnist" / "lenet_train_test.prototxt"
     unknown = tool("describe", lenet).stdout

@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "generate": {"nets", "solvers", "zoo"},
     "fit": {"agreement", "datum", "findings", "lmdb_reader", "nets", "outline", "solvers"},
     "ahead": set(),
-    "predict": {"ahead", "datum", "lmdb_reader", "nets", "predictions"},
+    "predict": {"ahead", "datum", "gpu", "lmdb_reader", "nets", "predictions"},
     "classify": {"ahead", "annotations", "dataset", "lmdb_reader", "predict", "runs"},
     "submission": {"lmdb_reader", "predictions"},
     "members": {"evaluate", "lmdb_reader", "predictions", "runs"},
@@ -71,12 +71,26 @@ MAY_IMPORT = {
     "events": set(),
     "snapshots": set(),
     "provenance": set(),
-    "trainer": {"console", "events", "fit", "metrics", "predict", "runs", "schedule", "snapshots", "stop"},
-    "jobs": {"fit", "lmdb_reader", "nets", "outline", "provenance", "runs", "schedule", "trainer", "zoo"},
-    "train": {"console", "fit", "jobs", "nets", "predict", "runs", "stop", "trainer"},
+    "gpu": set(),
+    "ranks": set(),
+    "rank_links": {"ranks"},
+    "gpu_ranks": {"rank_links"},
+    "solving": {"nets", "ranks", "runs", "solvers"},
+    "follower": {"gpu", "ranks", "snapshots", "solving"},
+    "trainer": {
+        *("console", "events", "fit", "follower", "metrics", "predict", "ranks", "runs", "schedule", "snapshots"),
+        *("solving", "stop"),
+    },
+    "jobs": {"fit", "gpu", "lmdb_reader", "nets", "outline", "provenance", "runs", "schedule", "trainer", "zoo"},
+    "supervisor": {"console", "jobs", "runs", "stop"},
+    "train": {
+        *("console", "fit", "follower", "gpu", "jobs", "nets", "predict", "ranks", "runs", "solving", "stop"),
+        *("supervisor", "trainer"),
+    },
+    "rank_main": {"supervisor", "train"},
     "reproduce": {
-        *("ensemble", "evaluate", "jobs", "lmdb_reader", "metrics", "paper", "predictions", "runs", "stop", "train"),
-        "zoo",
+        *("ensemble", "evaluate", "jobs", "lmdb_reader", "metrics", "paper", "predictions", "runs", "stop"),
+        *("train", "zoo"),
     },
     "figures": {"metrics", "predictions"},
     "screening_figure": {"dataset", "figures", "screening"},
@@ -98,6 +112,11 @@ MAY_IMPORT = {
     "data_timing": {"datum"},
     "benchmark": {"data_timing", "timing"},
     "benchmark_tables": {"benchmark"},
+    "gpu_memory": set(),
+    "torch_nets": set(),
+    "net_cases": {"nets", "outline", "solvers"},
+    "net_benchmark": {"gpu_memory", "timing"},
+    "net_tables": set(),
 }
 THIRD_PARTY = {
     "caffe",
@@ -114,7 +133,7 @@ THIRD_PARTY = {
     "sklearn",
     "tensorboardX",
     "threadpoolctl",
-    "torch",  # in torch_layers alone, which another Python runs
+    "torch",  # in torch_layers and torch_nets alone, which another Python runs
 }
 STANDARD_ALONE = {
     "ahead",
@@ -127,6 +146,10 @@ STANDARD_ALONE = {
     "catalogue",
     "safe_zip",
     "reproduce",
+    "rank_links",
+    "supervisor",
+    "gpu_memory",
+    "net_benchmark",
 }
 NUMPY_ALONE = {"lmdb_pages", "metrics", "ensemble", "screening", "predictions"}
 WITH_CAFFE = {
@@ -134,6 +157,7 @@ WITH_CAFFE = {
     *("prototxt", "stand_in", "outline", "describe", "canonical", "net_diff", "stock"),
     *("findings", "agreement", "solver_soundness", "soundness"),
     *("provenance", "snapshots", "trainer", "weights_figure"),
+    *("gpu", "ranks", "gpu_ranks", "solving", "follower", "rank_main", "net_cases"),
 }
 
 
@@ -187,7 +211,7 @@ def test_a_module_imports_only_what_it_may(path):
         assert third <= {"numpy"}
     if path.stem not in WITH_CAFFE:
         assert "caffe" not in third
-    if path.stem != "torch_layers":
+    if path.stem not in ("torch_layers", "torch_nets"):
         assert "torch" not in third
 
 

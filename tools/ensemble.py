@@ -49,7 +49,7 @@ def load(options) -> list:
     if any(map(os.path.isdir, options.members)):
         from tiny_imagenet import members  # Caffe takes a moment to load; files need none
 
-        return members.load(options.members, options.split, options.ten_crop, options.checkpoints)
+        return members.load(options.members, options.split, options.ten_crop, options.checkpoints, options.gpu)
     return [predictions.load(path) for path in options.members]
 
 
@@ -67,6 +67,9 @@ def main() -> None:
         "--split", default="val", choices=("train", "train_screened", "val", "test"), help="of run folders (val)"
     )
     parser.add_argument("--ten-crop", action="store_true", help="of run folders, the predictions by ten crops")
+    parser.add_argument(
+        "--gpu", type=cli.gpu, metavar="N", help="with --checkpoints: predict on the GPU of this number (on the CPU)"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--weights", nargs="+", type=weight, metavar="W", help="one a member (default: all the same)")
     how.add_argument("--search", action="store_true", help="choose the weights greedily on these very images")
@@ -86,6 +89,8 @@ def main() -> None:
         parser.error("an ensemble needs at least two files or run folders, or one run folder with --checkpoints")
     if options.weights is not None and not options.checkpoints and len(options.weights) != len(options.members):
         parser.error(f"{len(options.weights)} weights for {len(options.members)} members: give one weight a member")
+    if options.gpu is not None and not options.checkpoints:
+        parser.error("--gpu is for what --checkpoints predicts: averages of files are made on the CPU")
     if options.folds is not None and not options.search:
         parser.error("--folds says how --search is scored: give both")
     if options.folds == 1:

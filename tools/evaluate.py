@@ -64,6 +64,7 @@ def main():
         help="average the corners, the centre and their mirrors, not the centre alone",
     )
     parser.add_argument("--out", type=Path, metavar="FILE.npz", help="where the predictions go (the run folder)")
+    parser.add_argument("--gpu", type=cli.gpu, metavar="N", help="compute on the GPU of this number (on the CPU)")
     parser.add_argument("--per-class", action="store_true", help="print each class too, the worst first")
     parser.add_argument("--confusion", type=Path, metavar="FILE.csv", help="write the confusion matrix")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -77,7 +78,13 @@ def main():
 
     from tiny_imagenet import evaluate, runs  # after the arguments: Caffe takes a moment to load
 
-    options = {"split": args.split, "out": args.out, "ten_crop": args.ten_crop, "confusion": args.confusion}
+    options = {
+        "split": args.split,
+        "out": args.out,
+        "ten_crop": args.ten_crop,
+        "confusion": args.confusion,
+        "gpu": args.gpu,
+    }
     if args.run:
         result = evaluate.evaluate_run(runs.Run(args.run), args.data, checkpoint=args.checkpoint, **options)
     else:

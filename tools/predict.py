@@ -16,7 +16,7 @@ def classes(args, parser) -> int:
     from tiny_imagenet import classify, runs  # after the arguments: Caffe takes a moment to load
 
     run = runs.Run(args.run)
-    predictor = classify.open_run(run, args.checkpoint, args.ten_crop)
+    predictor = classify.open_run(run, args.checkpoint, args.ten_crop, args.gpu)
     names = classify.class_names(run, args.data)
     width = min(60, max((len(path) for path, _ in classify.image_files(args.images)), default=0))
     images, unreadable = [], []
@@ -48,7 +48,7 @@ def submission(args) -> None:
         run = runs.Run(args.run)
         data = evaluate.data_of(run, args.data)
         submission.image_keys(data)  # a folder without them is told at once
-        given = evaluate.predict_run(run, data, "test", args.checkpoint, args.ten_crop)
+        given = evaluate.predict_run(run, data, "test", args.checkpoint, args.ten_crop, gpu=args.gpu)
     print(f"{args.submission}: {submission.write(args.submission, given, data)} images")
 
 
@@ -71,6 +71,7 @@ def main() -> None:
         help="average the corners, the centre and their mirrors, not the centre alone",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="what tools/convert.py wrote (the run's)")
+    parser.add_argument("--gpu", type=cli.gpu, metavar="N", help="compute on the GPU of this number (on the CPU)")
     parser.add_argument("--submission", type=Path, metavar="FILE", help="write the test split's classes")
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE.npz", help="with --submission: of the test split, instead of a run"

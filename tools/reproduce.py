@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The paper's experiment from one data folder: every model and its stages, evaluation, ensembles, Table 2."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -26,6 +27,16 @@ def main():
     parser.add_argument("--batch", type=cli.positive_int, metavar="N", help="images an iteration (the files')")
     parser.add_argument("--base-lr", type=cli.positive_float, metavar="RATE", help="rate to begin with (the files')")
     parser.add_argument("--no-stages", action="store_true", help="train deep nets from random weights at once")
+    parser.add_argument(
+        "--gpu",
+        type=cli.gpus,
+        dest="gpus",
+        metavar="N[,N...]|all|none",
+        help="train on these GPUs, which share each batch, and evaluate on the first (the CPU)",
+    )
+    switch = argparse.BooleanOptionalAction
+    parser.add_argument("--tf32", action=switch, help="GPU: round the factors of products to TF32; faster (not)")
+    parser.add_argument("--deterministic", action=switch, help="GPU: the same bits in every run; slower (not)")
     parser.add_argument("--quiet", action="store_true", help="say nothing of the trainings on the way")
     args = parser.parse_args()
     names = args.models or list(zoo.MODELS)
@@ -43,6 +54,9 @@ def main():
         batch=args.batch,
         base_lr=args.base_lr,
         staged=not args.no_stages,
+        gpus=args.gpus,
+        tf32=args.tf32,
+        deterministic=args.deterministic,
         quiet=args.quiet,
         prototxt=PROTOTXT,
     )

@@ -1,20 +1,36 @@
 #!/usr/bin/env bash
 # Make this checkout ready to use: system packages, .venv, Caffe's source, build, install.
 #
-#   tools/setup.sh
+#   tools/setup.sh [--gpu | --cpu] [--dry-run]
 #
 # For Debian and Ubuntu, as root or with sudo. Safe to run again; takes a second or two when nothing has changed.
+#
+#   --gpu       build Caffe for a GPU too (with CUDA's nvcc, cuDNN and NCCL where they are); it stays so in later calls
+#   --cpu       build it for the CPU alone; it stays so in later calls
+#   --dry-run   say which of the two it would be, and do nothing
+#
+# Without one of the two it is for a GPU where nvcc and a GPU are both there.
 #
 #   PYTHON=python3.12 tools/setup.sh      another Python than python3 (3.9 or newer)
 #   CAFFE_SOURCE_DIR=DIR tools/setup.sh   your own checkout of BVLC Caffe instead of the pinned source
 #   JOBS=N tools/setup.sh                 so many compilers at once (default: one a core, and 1.5 GB of memory each)
+#   CUDA_HOME=DIR tools/setup.sh --gpu    CUDA's folder, where nvcc is not on the PATH (default: /usr/local/cuda)
+#   CUDAARCHS=90 tools/setup.sh --gpu     compute capabilities (default: of the GPUs that are there, else many)
 set -euo pipefail
 
-case "${1-}" in
-  "") ;;
-  -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
-  *) echo "setup.sh: error: unknown argument '$1' (see tools/setup.sh --help)" >&2; exit 2 ;;
-esac
+device=
+dry=false
+for argument in "$@"; do
+  case "$argument" in
+    -h | --help) sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --gpu | --cpu)
+      [ -z "$device" ] || [ "$device" = "${argument#--}" ] || { echo "setup.sh: error: --gpu or --cpu, not both" >&2; exit 2; }
+      device=${argument#--}
+      ;;
+    --dry-run) dry=true ;;
+    *) echo "setup.sh: error: unknown argument '$argument' (see tools/setup.sh --help)" >&2; exit 2 ;;
+  esac
+done
 
 cd -P "$(dirname "$0")/.." # as .venv and CMake write it
 begin=$SECONDS
@@ -27,6 +43,11 @@ die() {
 }
 step() { echo "==> $*"; }
 
+if [ -n "${TINY_IMAGENET_IMAGE-}" ]; then # an image of docker/ is set up already, and has no compilers
+  step "In a Docker image: nothing to set up"
+  exit 0
+fi
+
 # Runs a command into the log; on failure shows its end and says what to do.
 run() {
   local advice=$1
@@ -36,6 +57,52 @@ run() {
 }
 
 python=${PYTHON:-python3}
+
+# --- For the CPU or for a GPU? --------------------------------------------------------------------------------------
+cuda=${CUDA_HOME:-/usr/local/cuda}
+nvcc=$(command -v nvcc || ls "$cuda/bin/nvcc" 2>/dev/null || true)
+gpu_here() { [ -e /dev/nvidia0 ] || nvidia-smi -L 2>/dev/null | grep -q '^GPU'; }
+chosen=build/.setup-for # what an earlier call was told
+told=$device
+if [ -z "$device" ]; then
+  device=$(cat "$chosen" 2>/dev/null || true)
+  if [ "$device" = gpu ] && [ -n "$nvcc" ]; then
+    step "Build for a GPU, as an earlier --gpu said (--cpu builds for the CPU alone)"
+  elif [ "$device" != cpu ]; then
+    device=cpu
+    if [ -n "$nvcc" ] && gpu_here; then
+      device=gpu
+      step "Build for a GPU: there is one, and $nvcc (--cpu builds for the CPU alone)"
+    elif [ -n "$nvcc" ]; then
+      step "Build for the CPU: there is $nvcc, but no GPU (--gpu builds for a GPU all the same)"
+    elif gpu_here; then
+      step "Build for the CPU: there is a GPU, but no nvcc (install CUDA's toolkit, then tools/setup.sh --gpu)"
+    fi
+  fi
+elif [ "$device" = gpu ] && [ -z "$nvcc" ]; then
+  die "--gpu needs CUDA's compiler, and nvcc is neither on the PATH nor in $cuda/bin: install CUDA's toolkit or name its folder in CUDA_HOME"
+fi
+if $dry; then
+  step "Build for $([ "$device" = gpu ] && echo "a GPU, with $nvcc" || echo "the CPU alone")"
+  exit 0
+fi
+mkdir -p build
+if [ -n "$told" ]; then echo "$told" >"$chosen"; fi
+for_device=(-DCPU_ONLY=ON)
+if [ "$device" = gpu ]; then
+  for_device=(-DCPU_ONLY=OFF)
+  export CUDACXX=$nvcc
+  if [ -z "${CUDAARCHS-}" ]; then
+    # Those of the GPUs here compile in a fraction of the time; a list from an earlier call is made anew.
+    if gpu_here && [ "$(printf '%s\n' 3.24 "$(cmake --version 2>/dev/null | sed -n '1s/.* //p')" | sort -V | head -n 1)" = 3.24 ]; then
+      for_device+=(-DCMAKE_CUDA_ARCHITECTURES=native)
+    else
+      for_device+=(-UCMAKE_CUDA_ARCHITECTURES)
+    fi
+  else
+    for_device+=("-DCMAKE_CUDA_ARCHITECTURES=$CUDAARCHS")
+  fi
+fi
 
 # --- System packages ----------------------------------------------------------------------------------------------
 packages=(
@@ -51,7 +118,6 @@ case "$base" in
   "/usr "*) packages+=("${base#* }-dev" "${base#* }-venv") ;;
 esac
 
-mkdir -p build
 missing=()
 if command -v dpkg-query >/dev/null; then
   installed=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | sed -n 's/^ii *//p')
@@ -83,6 +149,7 @@ inputs() {
   find CMakeLists.txt pyproject.toml tools/requirements.txt tools/fetch_caffe.sh tests/cpp caffe_layers -type f -print0 |
     sort -z | xargs -0 sha256sum
   echo "$("$python" -c 'import sys; print(sys.base_prefix, sys.version)')" "${CAFFE_SOURCE_DIR-}" "$PWD"
+  if [ "$device" = gpu ]; then echo "${for_device[@]}" "${CUDNN_ROOT-}" "$("$nvcc" --version | tail -n 1)"; fi
 }
 wanted=$(inputs | sha256sum)
 if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && [ -e build/build.ninja ] &&
@@ -111,14 +178,16 @@ fi
 cores=$(nproc)
 memory=$(awk '/MemAvailable/ {print int($2 / 1572864)}' /proc/meminfo)
 jobs=${JOBS:-$((memory < 1 ? 1 : memory < cores ? memory : cores))}
-step "Build with $jobs compilers at once (two to five minutes on two cores the first time)"
+long="two to five minutes on two cores"
+if [ "$device" = gpu ]; then long="ten minutes or more on two cores, less for few kinds of GPU"; fi
+step "Build with $jobs compilers at once ($long the first time)"
 # CMake's cache holds on to its generator and folder.
 if ! { grep -qx 'CMAKE_GENERATOR:INTERNAL=Ninja' build/CMakeCache.txt &&
   grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" build/CMakeCache.txt; } 2>/dev/null; then
   rm -rf build/CMakeCache.txt build/CMakeFiles
 fi
 run "see the lines above" cmake -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=ON -DBUILD_PYTHON=ON \
-  -DCAFFE_SOURCE_DIR="${CAFFE_SOURCE_DIR-}" -DPython_EXECUTABLE="$PWD/.venv/bin/python"
+  -DCAFFE_SOURCE_DIR="${CAFFE_SOURCE_DIR-}" -DPython_EXECUTABLE="$PWD/.venv/bin/python" "${for_device[@]}"
 if [ -t 1 ]; then
   cmake --build build -j "$jobs" || die "the build failed (see above)"
 else
@@ -128,7 +197,7 @@ fi
 step "Install the packages caffe and tiny_imagenet into .venv"
 run "see the lines above" env CMAKE_BUILD_PARALLEL_LEVEL="$jobs" .venv/bin/python -m pip install --disable-pip-version-check \
   --no-build-isolation --no-deps --force-reinstall --editable . -Cbuild-dir=build \
-  -Ccmake.define.CAFFE_SOURCE_DIR="${CAFFE_SOURCE_DIR-}"
+  -Ccmake.define.CAFFE_SOURCE_DIR="${CAFFE_SOURCE_DIR-}" -Ccmake.define.CPU_ONLY="${for_device[0]#*=}"
 .venv/bin/python -c 'import caffe, tiny_imagenet; assert "LReLU" in caffe.layer_type_list()' ||
   die "the installed packages do not import (see above): remove .venv and build and run this script again"
 

@@ -50,7 +50,7 @@ def tsne(options: argparse.Namespace) -> figures.Figure:
     from tiny_imagenet import tsne_figure
 
     given = options.classes, options.images, options.layer, options.seed, options.split, options.checkpoint
-    return tsne_figure.draw(runs.Run(options.run), options.data, *given)
+    return tsne_figure.draw(runs.Run(options.run), options.data, *given, gpu=options.gpu)
 
 
 def filters(options: argparse.Namespace) -> figures.Figure:
@@ -137,6 +137,7 @@ def main() -> None:
     kind.add_argument("--layer", metavar="NAME", help="of deploy.prototxt (default: the last before the classifier)")
     kind.add_argument("--seed", type=cli.count, default=0, metavar="S", help="draws and starts t-SNE (default: 0)")
     kind.add_argument("--split", choices=("train", "train_screened", "val"), default="val", help="(default: val)")
+    kind.add_argument("--gpu", type=cli.gpu, metavar="N", help="compute the values on the GPU of this number")
     _checkpoint(kind)
 
     kind = add(

@@ -109,7 +109,7 @@ caffe_edit(
   "    CUDA_CHECK(cudaGetDeviceCount(&count));" "    caffe::CheckGpu();\n    CUDA_CHECK(cudaGetDeviceCount(&count));"
   "      gpus->push_back(boost::lexical_cast<int>(strings[i]));"
   "      int gpu = 0;
-      CHECK(boost::conversion::try_lexical_convert(strings[i], gpu))
+      LOG_IF(FATAL, !boost::conversion::try_lexical_convert(strings[i], gpu))
           << \"--gpu \" << FLAGS_gpu << \": it must be all, or numbers from 0 with commas between them\";
       gpus->push_back(gpu);"
   "cudaGetDeviceProperties(&device_prop, gpus[i]);"

@@ -27,7 +27,7 @@ pybind11_add_module(_caffe MODULE ${PYCAFFE_SOURCES})
 # Default visibility: hidden, the registries of layers and solvers (statics of inline functions) would be copies here.
 set_target_properties(_caffe PROPERTIES CXX_VISIBILITY_PRESET default)
 target_link_libraries(_caffe PRIVATE caffelib)
-set(pycaffe_libraries $ORIGIN ${OPENBLAS_DIR} ${CUDAToolkit_LIBRARY_DIR})
+set(pycaffe_libraries $ORIGIN ${OPENBLAS_DIR} ${CUDAToolkit_LIBRARY_DIR} ${CUDNN_DIR})
 set_target_properties(_caffe caffelib PROPERTIES INSTALL_RPATH "${pycaffe_libraries}" INSTALL_REMOVE_ENVIRONMENT_RPATH ON)
 
 # Upstream's Python files as they are, ours in place of its __init__.py, and the messages.

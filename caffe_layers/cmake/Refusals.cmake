@@ -225,9 +225,6 @@ foreach(file base_conv_layer im2col_layer)
              "    stride_data[1] = conv_param.stride_w();
     CHECK(stride_data[0] > 0 && stride_data[1] > 0) << \"stride_h and stride_w go together\";\n")
 endforeach()
-caffe_edit(src/caffe/layers/conv_layer.cpp "    this->output_shape_.push_back(output_dim);"
-           "    CHECK_GT(output_dim, 0) << \"outputs for \" << input_dim << \" inputs and a kernel that spans \" << kernel_extent;
-    this->output_shape_.push_back(output_dim);")
 caffe_edit(src/caffe/layers/deconv_layer.cpp
            "    const int output_dim = stride_data[i] * (input_dim - 1)\n        + kernel_extent - 2 * pad_data[i];"
            "    const int64_t output_dim = int64_t(stride_data[i]) * (input_dim - 1) + kernel_extent - 2 * pad_data[i];

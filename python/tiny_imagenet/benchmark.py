@@ -97,7 +97,7 @@ def layers(settings: Settings, build: Path, stock: bool = True, torch: str | Non
         "settings": vars(settings),
         "machine": {
             "system": platform.platform(),
-            "processor": _processor(),
+            "processor": timing.processor(),
             "cores": os.cpu_count(),
             "torch": version,
         },
@@ -240,15 +240,5 @@ def _not_measured(stock: bool, torch: str | None) -> dict[str, str]:
     if not stock:
         why["stock"] = "left out with --no-stock"
     if not torch:
-        why["torch"] = (
-            "this Python has none: python3 -m venv DIR && DIR/bin/pip install torch numpy, then --torch DIR/bin/python"
-        )
+        why["torch"] = timing.NO_TORCH
     return why
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()

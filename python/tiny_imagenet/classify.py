@@ -134,12 +134,13 @@ def _guesses(row: np.ndarray, names: Sequence[tuple[str, str]], top: int) -> lis
     return [Guess(int(index), *names[index], float(row[index])) for index in order]
 
 
-def open_run(run: Run, checkpoint: str = "best", ten_crop: bool = False) -> Predictor:
-    """The net of a run's checkpoint (best, last or an iteration).
+def open_run(run: Run, checkpoint: str = "best", ten_crop: bool = False, gpu: int | None = None) -> Predictor:
+    """The net of a run's checkpoint (best, last or an iteration); `gpu` as of `Predictor`.
 
     Raises:
         RunError: it is no run folder, or has no such checkpoint.
         NetError: a file of it does not fit.
+        GpuError: there is no such GPU, or it cannot be used.
     """
     _ = run.info
-    return Predictor(run.deploy, run.mean, run.weights(checkpoint), ten_crop=ten_crop)
+    return Predictor(run.deploy, run.mean, run.weights(checkpoint), ten_crop=ten_crop, gpu=gpu)

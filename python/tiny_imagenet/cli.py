@@ -65,6 +65,35 @@ def positive_float(text: str) -> float:
     return value
 
 
+def gpu(text: str) -> int | None:
+    """An argparse type: the number of one GPU; "none" is None."""
+    if "," in text or text == "all":
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the number of one GPU: several work together in training alone"
+        )
+    return None if text == "none" else _gpu(text)
+
+
+def gpus(text: str) -> tuple[int, ...] | str:
+    """An argparse type: the numbers of GPUs; "all" stays as it is, "none" is no number."""
+    if text == "all":
+        return text
+    numbers = () if text == "none" else tuple(map(_gpu, text.split(",")))
+    for number in numbers:
+        if numbers.count(number) > 1:
+            raise argparse.ArgumentTypeError(f"GPU {number} is named twice in {text!r}: name each once")
+    return numbers
+
+
+def _gpu(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 5):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the number of a GPU: they count from 0, as nvidia-smi -L lists them; several have commas "
+            "between them; none stands for the CPU"
+        )
+    return int(text)
+
+
 def at_most(limit: int) -> Callable[[str], int]:
     """An argparse type: an integer from 1 to `limit`."""
 

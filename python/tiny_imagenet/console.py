@@ -94,7 +94,17 @@ class Console:
                 cli.note(state)
 
     def _write(self, text: str) -> None:
-        self._log.write(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z} {text}\n")
+        self._log.write(_stamped(text))
+
+
+def add_line(log: Path, text: str) -> None:
+    """Add a line to a log file that no Console has open any more; one that cannot be written stays as it is."""
+    with contextlib.suppress(OSError), open(log, "a", encoding="utf-8") as stream:
+        stream.write(_stamped(text))
+
+
+def _stamped(text: str) -> str:
+    return f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z} {text}\n"
 
 
 def duration(seconds: float) -> str:

@@ -35,6 +35,20 @@ class Stopped(TinyImageNetError):  # noqa: N818 (nothing is wrong)
         self.status = 128 + signal_number
 
 
+class GpuError(TinyImageNetError):
+    """A GPU that is asked for is not there, or this build of Caffe cannot use it.
+
+    Attributes:
+        status: that of bad use.
+    """
+
+    status = 2
+
+
+class RankLostError(TinyImageNetError):
+    """A process that trains together with this one has gone; why, only those can say who watch it."""
+
+
 class PredictionsError(TinyImageNetError):
     """A predictions file that cannot be read, or that does not fit the others given with it."""
 

@@ -22,10 +22,12 @@ def evaluate(
     split: str = "val",
     meta: dict[str, Any] | None = None,
     ten_crop: bool = False,
+    gpu: int | None = None,
 ) -> Predictions:
-    """Predictions of a net for a split of a converted data folder; every record is seen once.
+    """Predictions of a net for a split of a converted data folder; every record is seen once; `gpu` as of `Predictor`.
 
     Raises:
+        GpuError: there is no such GPU, or it cannot be used.
         NetError: the net's classes are not the data set's, or a file of it does not fit.
         DatasetError: the data folder cannot be read, or the split's records are not those that its manifest says.
         PredictionsError: what the net puts out is not finite or not probabilities.
@@ -44,7 +46,7 @@ def evaluate(
         "wnids": [entry["wnid"] for entry in manifest["classes"]],
         **(meta or {}),
     }
-    given = predict(Predictor(deploy, mean, weights, ten_crop=ten_crop), lmdb, about)
+    given = predict(Predictor(deploy, mean, weights, ten_crop=ten_crop, gpu=gpu), lmdb, about)
     _seen_once(given, manifest["lmdbs"].get(split), lmdb)
     try:
         predictions.check(given, f"{deploy} with {weights}")
@@ -79,12 +81,13 @@ def predict_run(
     checkpoint: str = "best",
     ten_crop: bool = False,
     name: str | None = None,
+    gpu: int | None = None,
 ) -> Predictions:
     """Predictions of a checkpoint (best, last or an iteration) of a run for a split; `name` is for tables.
 
     Raises:
         RunError: the run has no such checkpoint, or was trained on other classes.
-        NetError, DatasetError, PredictionsError: as `evaluate`.
+        GpuError, NetError, DatasetError, PredictionsError: as `evaluate`.
     """
     data = data_of(run, data)
     weights = run.weights(checkpoint)
@@ -95,7 +98,7 @@ def predict_run(
         "iteration": int(weights.parent.name),
         **({"name": name} if name else {}),
     }
-    return evaluate(data, run.deploy, weights, run.mean, split, meta, ten_crop)
+    return evaluate(data, run.deploy, weights, run.mean, split, meta, ten_crop, gpu)
 
 
 def predictions_file(run: Run, split: str = "val", ten_crop: bool = False) -> Path:
@@ -111,6 +114,7 @@ def evaluate_run(
     out: str | os.PathLike[str] | None = None,
     ten_crop: bool = False,
     confusion: str | os.PathLike[str] | None = None,
+    gpu: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint of a run; write the predictions and, for the validation split, evaluation.json.
 
@@ -123,6 +127,7 @@ def evaluate_run(
             written without it.
         ten_crop: average the four corners, the centre and their mirrors.
         confusion: where the confusion matrix goes as CSV, if anywhere.
+        gpu: the number of the GPU that computes; None as of `Predictor`.
 
     Returns:
         `metrics.summary` with split, crops, checkpoint, data, net, predictions (where they are, relative to the run
@@ -130,9 +135,9 @@ def evaluate_run(
         test split has no labels: its top1 is None, and the last two are missing.
 
     Raises:
-        RunError, NetError, DatasetError, PredictionsError: as `predict_run`.
+        RunError, GpuError, NetError, DatasetError, PredictionsError: as `predict_run`.
     """
-    given = predict_run(run, data, split, checkpoint, ten_crop)
+    given = predict_run(run, data, split, checkpoint, ten_crop, gpu=gpu)
     target = Path(out) if out else predictions_file(run, split, ten_crop)
     about = {
         "split": split,
@@ -157,6 +162,7 @@ def evaluate_files(
     mean: str | os.PathLike[str] | None = None,
     ten_crop: bool = False,
     confusion: str | os.PathLike[str] | None = None,
+    gpu: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate any deploy net and caffemodel; `mean` is subtracted, without it the data folder's.
 
@@ -164,7 +170,7 @@ def evaluate_files(
         As `evaluate_run`, without checkpoint; predictions are written where `out` says, if it does.
     """
     mean = mean or Path(data) / lmdb_reader.read_manifest(data)["mean"]
-    given = evaluate(data, deploy, weights, mean, split, ten_crop=ten_crop)
+    given = evaluate(data, deploy, weights, mean, split, ten_crop=ten_crop, gpu=gpu)
     about = {
         "split": split,
         "crops": given.meta["crops"],

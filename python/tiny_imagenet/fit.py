@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,23 @@ def fit_data(plan: Plan, batch: int | None = None) -> None:
     lmdb_reader.check(_lmdb(plan, "val.lmdb"), shape, plan.classes)
 
 
+def check_shares(plan: Plan, names: Sequence[str]) -> None:
+    """See that a batch can be split evenly between those that train together, of whom `names` has one each.
+
+    Raises:
+        NetError: it cannot; the message names the nearest batches that can.
+    """
+    batch, count = plan.batch // max(1, plan.solver.iter_size), len(names)
+    if batch % count:
+        below = batch // count * count
+        nearest = " and ".join(f"{size}" for size in (below, below + count) if size)
+        fitting = ", ".join(str(n) for n in range(1, 17) if batch % n == 0)
+        raise NetError(
+            f"a batch of {batch} images does not split evenly between {', '.join(names)}: the nearest that do are "
+            f"{nearest} (--batch); {batch} splits between {fitting} of them"
+        )
+
+
 def _lmdb(plan: Plan, name: str) -> Path:
     path = plan.data / name
     if not (path / "data.mdb").is_file():
@@ -159,7 +177,9 @@ def fit_classes(plan: Plan, adapt: bool) -> None:
             plan.train_val.layer.remove(layer)
 
 
-def fit_solver(plan: Plan, folder: Path, seed: int, max_iter: int | None, base_lr: float | None) -> None:
+def fit_solver(
+    plan: Plan, folder: Path, seed: int, max_iter: int | None, base_lr: float | None, gpus: Sequence[int] = ()
+) -> None:
     """Set what belongs to the run: the net's place, seed, length, rate; tests and snapshots are the loop's own.
 
     Args:
@@ -168,6 +188,7 @@ def fit_solver(plan: Plan, folder: Path, seed: int, max_iter: int | None, base_l
         seed: of the weights, and of the data layer where its file names none.
         max_iter: iterations to train, None for the solver's own.
         base_lr: the rate to begin with, None for the solver's own.
+        gpus: the GPUs that are going to train; none for the CPU.
     """
     solver = plan.solver
     solver.net = str((folder / "train_val.prototxt").resolve())
@@ -186,7 +207,10 @@ def fit_solver(plan: Plan, folder: Path, seed: int, max_iter: int | None, base_l
         solver.ClearField(name)
     solver.snapshot_after_train = False
     solver.snapshot_format = caffe_pb2.SolverParameter.BINARYPROTO
-    solver.solver_mode = caffe_pb2.SolverParameter.CPU
+    solver.solver_mode = caffe_pb2.SolverParameter.GPU if gpus else caffe_pb2.SolverParameter.CPU
+    solver.ClearField("device_id")
+    if gpus:
+        solver.device_id = gpus[0]
 
 
 def _phase(layer: caffe_pb2.LayerParameter) -> str:

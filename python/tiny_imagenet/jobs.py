@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tiny_imagenet import fit, lmdb_reader, nets, outline, provenance, zoo
+from tiny_imagenet import fit, gpu, lmdb_reader, nets, outline, provenance, zoo
 from tiny_imagenet.errors import DatasetError, NetError, RunError
 from tiny_imagenet.runs import Run
 from tiny_imagenet.schedule import Plateau
@@ -33,6 +33,9 @@ class Options:
         save_every: minutes after which a checkpoint is due within an epoch.
         resume: go on with the run in the folder; if there is none yet, it begins.
         quiet: say nothing but warnings.
+        gpus: the numbers of those that train, "all", or () for the CPU; None for those of a run that goes on, else ().
+        tf32: whether a GPU's products may round their factors to TF32; None for what a run was begun with, or Caffe's.
+        deterministic: whether a GPU may only take what gives the same bits in every run; None as of `tf32`.
         prototxt: the folder with model1 ... model9.
     """
 
@@ -52,6 +55,9 @@ class Options:
     save_every: float = 15
     resume: bool = False
     quiet: bool = False
+    gpus: tuple[int, ...] | str | None = None
+    tf32: bool | None = None
+    deterministic: bool | None = None
     prototxt: Path = Path("prototxt")
 
 
@@ -90,7 +96,7 @@ def new_jobs(run: Run, source: str, options: Options, argv: list[str] | None) ->
         fit.check_deploy(plan)
         if plan.solver.lr_policy != "fixed" and any(getattr(options, name) is not None for name in SCHEDULE):
             raise NetError(f'{file}: --patience, --lr-factor and --lr-drops go with lr_policy "fixed" alone')
-        fit.fit_solver(plan, own.path, seed, _length(plan, options), options.base_lr)
+        fit.fit_solver(plan, own.path, seed, _length(plan, options), options.base_lr, options.gpus or ())
         info = {
             "model": plan.train_val.name or source,
             "source": _named(source, options.prototxt),
@@ -99,6 +105,8 @@ def new_jobs(run: Run, source: str, options: Options, argv: list[str] | None) ->
             **_about(plan, seed),
             "max_iter_of_file": of_file,
             "schedule": schedule,
+            "tf32": bool(options.tf32),
+            "deterministic": bool(options.deterministic),
             **_session(options, argv),
             "sessions": [_session(options, argv)],
         }
@@ -121,9 +129,11 @@ def jobs_of(run: Run, source: str | None, options: Options, argv: list[str] | No
         fit.fit_data(plan)
         fit.fit_classes(plan, adapt=False)
         fit.check_deploy(plan)
-        fit.fit_solver(plan, own.path, info["seed"], None if number else _length(plan, options), None)
+        length = None if number else _length(plan, options)
+        fit.fit_solver(plan, own.path, info["seed"], length, None, options.gpus or ())
         about = {**_about(plan, info["seed"]), "changes": info["changes"]}
-        info = {**info, **about, "sessions": [*info["sessions"], _session(options, argv)]}
+        session = _session(options, argv)
+        info = {**info, **about, "gpus": session["gpus"], "sessions": [*info["sessions"], session]}
         jobs.append(Job(own, plan, _plateau(info["schedule"]), info, number))
     return jobs
 
@@ -153,7 +163,12 @@ def _plateau(schedule: dict[str, Any]) -> Plateau:
 
 
 def _session(options: Options, argv: list[str] | None) -> dict[str, Any]:
-    return {"argv": argv or sys.argv, **provenance.made_by(options.prototxt)}
+    made_by, numbers = provenance.made_by(options.prototxt), list(options.gpus or ())
+    if numbers:
+        names = gpu.names()
+        made_by["machine"]["gpus"] = [names[number] for number in numbers]
+        made_by["versions"] |= gpu.versions()
+    return {"argv": argv or sys.argv, "gpus": numbers, **made_by}
 
 
 def check_same(run: Run, options: Options) -> None:
@@ -168,6 +183,8 @@ def check_same(run: Run, options: Options) -> None:
         "--batch": (options.batch, info["batch"] // info["iter_size"]),
         "--base-lr": (options.base_lr, info["base_lr"]),
         "--init": (options.init and os.path.abspath(options.init), info["init"]),
+        "--tf32": (options.tf32, info.get("tf32", False)),
+        "--deterministic": (options.deterministic, info.get("deterministic", False)),
         "--no-stages": (0 if not options.staged and not options.init else None, info["stages"]),
         **{f"--{name.replace('_', '-')}": (getattr(options, name), info["schedule"][name]) for name in SCHEDULE},
     }

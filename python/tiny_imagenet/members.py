@@ -13,7 +13,11 @@ from tiny_imagenet.runs import Run
 
 
 def load(
-    sources: Sequence[str | os.PathLike[str]], split: str = "val", ten_crop: bool = False, checkpoints: bool = False
+    sources: Sequence[str | os.PathLike[str]],
+    split: str = "val",
+    ten_crop: bool = False,
+    checkpoints: bool = False,
+    gpu: int | None = None,
 ) -> list[Predictions]:
     """The predictions that `sources` name, in their order.
 
@@ -24,17 +28,19 @@ def load(
         checkpoints: a run folder stands for each of its checkpoints, oldest first. What has no predictions yet is
             predicted, on the data the run was trained on, and kept beside the checkpoint's weights. Otherwise it stands
             for the predictions that tools/evaluate.py left in it.
+        gpu: the number of the GPU that predicts; None as of `predict.Predictor`.
 
     Raises:
         PredictionsError: a file cannot be read or is not valid.
         RunError: a folder is no run folder, or has no such predictions or no checkpoint.
+        GpuError: there is no such GPU, or it cannot be used.
     """
     found: list[Predictions] = []
     for source in sources:
         if not Path(source).is_dir():
             found.append(predictions.load(source))
         elif checkpoints:
-            found += _of_checkpoints(Run(source), split, ten_crop)
+            found += _of_checkpoints(Run(source), split, ten_crop, gpu)
         else:
             found.append(_of_run(Run(source), split, ten_crop))
     return found
@@ -55,7 +61,7 @@ def _of_run(run: Run, split: str, ten_crop: bool) -> Predictions:
     return given
 
 
-def _of_checkpoints(run: Run, split: str, ten_crop: bool) -> list[Predictions]:
+def _of_checkpoints(run: Run, split: str, ten_crop: bool, gpu: int | None) -> list[Predictions]:
     iterations = run.iterations() if run.info else []
     if not iterations:
         raise RunError(f"{run.path} has no checkpoint yet: train it with tools/train.py")
@@ -66,7 +72,7 @@ def _of_checkpoints(run: Run, split: str, ten_crop: bool) -> list[Predictions]:
         made_from = [weights, Path(str(run.info.get("data"))) / lmdb_reader.MANIFEST]
         if not file.is_file() or any(_is_newer(path, file) for path in made_from):
             name = f"{run.info.get('model') or run.path.resolve().name}@{iteration}"
-            given = evaluate.predict_run(run, None, split, str(iteration), ten_crop, name)
+            given = evaluate.predict_run(run, None, split, str(iteration), ten_crop, name, gpu)
             predictions.save(file, given)
         found.append(predictions.load(file))
     return found

@@ -14,9 +14,10 @@ import numpy as np
 from tiny_imagenet import cli, datum, lmdb_reader, nets
 from tiny_imagenet.ahead import ahead
 from tiny_imagenet.errors import DatasetError, NetError
+from tiny_imagenet.gpu import choose, compute_on
 from tiny_imagenet.predictions import Predictions
 
-BATCH = 50
+BATCH, GPU_BATCH = 50, 200
 CROPS = {False: "centre", True: "ten: four corners, centre, and their mirrors"}  # what a predictions file's meta says
 
 
@@ -27,11 +28,13 @@ class Predictor:
         deploy: the deploy prototxt; its first layer is an Input of shape (N, 3, side, side).
         mean: the mean image's binaryproto (3, height, width).
         weights: a .caffemodel, or a net whose weights are shared.
-        batch: images a forward pass.
+        batch: images a forward pass; None for as many as are fast.
         ten_crop: average the probabilities of the four corners, the centre and their mirrors; else the centre's alone.
+        gpu: the number of the GPU that computes; None leaves it to this thread's Caffe, that is the CPU unless told.
 
     Raises:
         NetError: a file does not parse, does not build or does not fit the others.
+        GpuError: there is no such GPU, or it cannot be used.
     """
 
     def __init__(
@@ -39,10 +42,15 @@ class Predictor:
         deploy: str | os.PathLike[str],
         mean: str | os.PathLike[str],
         weights,
-        batch: int = BATCH,
+        batch: int | None = None,
         ten_crop: bool = False,
+        gpu: int | None = None,
     ):
-        self.batch = batch
+        if gpu is not None:
+            choose((gpu,))
+            compute_on(gpu)
+        self.gpu = gpu
+        self.batch = batch or (BATCH if gpu is None else GPU_BATCH)
         self.ten_crop = ten_crop
         self.side = nets.crop_size(nets.read(deploy))
         self.mean = datum.read_mean(mean)
@@ -95,6 +103,8 @@ class Predictor:
 
     def forward(self, inputs: np.ndarray) -> np.ndarray:
         """Probabilities (n, classes), float32, of what `prepare` returned: the mean of its crops'."""
+        if self.gpu is not None:
+            compute_on(self.gpu)  # another net may have been elsewhere since
         blob = self.net.blobs[self.net.inputs[0]]
         if blob.shape[0] != inputs.shape[1]:
             blob.reshape(*inputs.shape[1:])

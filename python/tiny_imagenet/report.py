@@ -44,6 +44,7 @@ DETAILS = {
     "weight_decay": "Weight decay",
     "max_iter": "Iterations at most",
     "stages": "Earlier stages",
+    "gpus": "GPUs",
     "init": "First weights",
     "changes": "Changed in the files",
     "started": "Started",
@@ -193,7 +194,11 @@ def _run_row(run: Run, name: str) -> dict[str, Any]:
 
 def _command(info: Mapping[str, Any]) -> str:
     argv = info.get("argv")
-    return shlex.join(map(str, argv)) if isinstance(argv, list) else text(argv, "")
+    if not isinstance(argv, list):
+        return text(argv, "")
+    # what stood in the environment
+    settings = [f"--{name}" for name in ("tf32", "deterministic") if info.get(name) is True and f"--{name}" not in argv]
+    return shlex.join(map(str, argv + settings))
 
 
 def _sessions(info: Mapping[str, Any]) -> list[tuple[str, str, str]]:

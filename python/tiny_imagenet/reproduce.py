@@ -69,10 +69,12 @@ def reproduce(
     Raises:
         NetError: there is no such model.
         DatasetError: the data folder cannot be read, or a run in `out` was made with another.
+        GpuError: a GPU of `options` is not there or cannot be used.
         RunError: a run in `out` was made in another way than `options` say.
         Stopped: Ctrl-C or SIGTERM ended it.
     """
     lmdb_reader.read_manifest(options.data)
+    gpus = train.settled(dataclasses.replace(options, resume=False)).gpus
     models = [zoo.get(name).name for name in dict.fromkeys(models)]
     seeds = list(seeds)
     wanted = {(name, seed) for name in models for seed in seeds}
@@ -91,7 +93,7 @@ def reproduce(
                     _train(run, name, own, stop)
                 elif not (run.started and "finished" in run.info):
                     continue
-                _add(row, seed, run)
+                _add(row, seed, run, gpus[0] if gpus else None)
             except Stopped as error:
                 text = str(error).replace("the same command with --resume", "the same command")
                 raise Stopped(text, error.status - 128) from error
@@ -139,12 +141,12 @@ def _train(run: Run, name: str, options: train.Options, stop: StopRequest) -> No
     train.train(name, options, stop=stop)
 
 
-def _add(row: Row, seed: int, run: Run) -> None:
+def _add(row: Row, seed: int, run: Run, device: int | None) -> None:
     """The scores of the run's best checkpoint, evaluated where they are not there."""
     best = int(run.weights("best").parent.name)
     scores = run.scores
     if scores.get("checkpoint") != best or not run.predictions.is_file():
-        scores = evaluate.evaluate_run(run)
+        scores = evaluate.evaluate_run(run, gpu=device)
     row.scores[seed] = {**_per_cent(scores), "epochs": run.info["finished"]["epochs"]}
     row.scores[seed]["seconds"] = run.info["finished"]["seconds"]
     row.parameters = run.info["parameters"]

@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import numpy as np
 from tiny_imagenet import cli
 from tiny_imagenet.errors import BenchmarkError
 
+NO_TORCH = "this Python has none: python3 -m venv DIR && DIR/bin/pip install torch numpy, then --torch DIR/bin/python"
 OURS, STOCK = "caffe", "caffe_stock"  # programs of the build folder, and the latter's CMake target
 
 # One image of normal values, repeated: both signs in x, and x anew in each iteration, since a layer in place overwrites
@@ -36,6 +38,8 @@ layer {{ name: "x" type: "Tile" bottom: "image" top: "x" tile_param {{ axis: 0 t
 layer {{ name: "measured" {layer} bottom: "x" top: "{top}" }}
 layer {{ name: "loss" type: "Reduction" bottom: "{top}" top: "loss" loss_weight: 1 reduction_param {{ axis: 1 }} }}
 """
+# "Iteration 40 (21.3 iter/s, 0.939s/20 iters), loss = 5.3"; of the first, 0, the numbers mean nothing
+_ITERATIONS = re.compile(r"\bIteration [1-9]\d* \(\S+ iter/s, ([\d.e+-]+)s/\d+ iters\)")
 _TIME = re.compile(r"\bmeasured\s+(forward|backward): (\S+) ms")
 
 
@@ -85,6 +89,58 @@ def caffe_times(
     if not all(times.values()):
         raise BenchmarkError(f"a blob of {shape} is too small for the clock of {path}: give a larger --batch")
     return times
+
+
+def iteration_times(
+    path: Path, net: str, solver: str, rounds: int, iterations: int, gpu: int | None, environment: dict[str, str]
+) -> list[float]:
+    """Milliseconds of a training iteration of a net by the caffe program: means over `iterations`, one a round.
+
+    Before the rounds comes another that does not count, in which cuDNN chooses its algorithms. The program itself takes
+    the times, each iteration of which ends with the loss on the host.
+
+    Args:
+        path: the program.
+        net: prototxt.
+        solver: prototxt of rates and the like; how long and how often is told here.
+        rounds: how many.
+        iterations: of each.
+        gpu: the number of the GPU, None for the CPU.
+        environment: variables to set.
+
+    Raises:
+        BenchmarkError: the program fails or prints no times.
+    """
+    length = f"max_iter: {iterations * (rounds + 1) + 1} display: {iterations} snapshot: 0 snapshot_after_train: false"
+    settings = {**os.environ, **environment, "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"}
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "net.prototxt"
+        model.write_text(net)
+        file = Path(folder) / "solver.prototxt"
+        file.write_text(f'net: "{model}" lr_policy: "fixed" {length} {solver}\n')
+        command = [str(path), "train", f"--solver={file}", *([] if gpu is None else [f"--gpu={gpu}"])]
+        done = subprocess.run(
+            command,
+            env=settings,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    seconds = [float(text) for text in _ITERATIONS.findall(done.stderr)][1:]
+    if done.returncode or len(seconds) < rounds:
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise BenchmarkError(f"{path} train failed (status {done.returncode}): {last}")
+    return [1000 * value / iterations for value in seconds[-rounds:]]
+
+
+def processor() -> str:
+    """What this machine's processor is called."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
 
 
 class Copier:
@@ -152,12 +208,18 @@ def find_torch(python: str | None) -> str | None:
 
 
 class Torch:
-    """A Python with torch that times at request (torch_layers.py); a context manager."""
+    """A Python with torch that times at request; a context manager.
 
-    def __init__(self, python: str, threads: int):
+    Args:
+        python: the Python.
+        threads: that it computes with on the CPU.
+        program: what it runs, torch_layers.py or torch_nets.py.
+    """
+
+    def __init__(self, python: str, threads: int, program: str = "torch_layers.py"):
         # PyTorch asks for its results' memory anew each time. Kept by malloc, it costs no page faults.
         malloc = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-        text = Path(__file__).with_name("torch_layers.py").read_text(encoding="utf-8")
+        text = Path(__file__).with_name(program).read_text(encoding="utf-8")
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             [python, "-c", text, str(threads)],
@@ -180,13 +242,18 @@ class Torch:
 
     def times(self, layer: str, shape: tuple[int, ...], in_place: bool, iterations: int) -> dict[str, float]:
         """Milliseconds {"forward", "backward"} of PReLU or LReLU on a float32 tensor."""
-        return self._ask({"layer": layer, "shape": shape, "in_place": in_place, "iterations": iterations})
+        return self.ask({"layer": layer, "shape": shape, "in_place": in_place, "iterations": iterations})
 
     def copy_time(self, size: int, iterations: int) -> float:
         """Milliseconds of a copy of `size` bytes."""
-        return self._ask({"copy": size, "iterations": iterations})["ms"]
+        return self.ask({"copy": size, "iterations": iterations})["ms"]
 
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The program's answer to a question, as its docstring has them.
+
+        Raises:
+            BenchmarkError: it has ended.
+        """
         with contextlib.suppress(BrokenPipeError):  # what it said stands in its errors
             print(json.dumps(question), file=self._process.stdin, flush=True)
         return self._read()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import caffe
+from caffe.proto import caffe_pb2
 
-from tiny_imagenet import files, fit, nets, runs
+from tiny_imagenet import files, fit, follower, gpu, nets, runs, solving, supervisor
 from tiny_imagenet.console import Console
-from tiny_imagenet.errors import NetError, RunError
+from tiny_imagenet.errors import GpuError, NetError, RunError
 from tiny_imagenet.jobs import Job, Options, jobs_of, new_jobs
 from tiny_imagenet.predict import Predictor
+from tiny_imagenet.ranks import Alone, Ranks
 from tiny_imagenet.runs import Run
 from tiny_imagenet.stop import StopRequest
 from tiny_imagenet.trainer import Trainer
@@ -40,28 +44,111 @@ def train(
         DatasetError: the data folder is missing, incomplete, or another than the run was begun with.
         RunError: the run folder is in use or not empty, there is nothing to go on with, the run was begun in another
             way than `options` say, or a loss is no longer finite.
+        GpuError: a GPU is not there or cannot be used.
         Stopped: Ctrl-C or SIGTERM ended it; there is a checkpoint.
     """
+    argv = argv or sys.argv
     with StopRequest() if stop is None else contextlib.nullcontext(stop) as stop:
-        if options.resume and Run(options.run).started:
-            with runs.reopen(options.run) as run:
-                return _train_all(jobs_of(run, source, options, argv), options, stop, lambda: None)
-        if source is None or options.data is None:
-            raise RunError(f"{options.run} has no run to go on with: name a model or solver and --data to begin one")
-        with runs.create(options.run) as run:
-            jobs = new_jobs(run, source, options, argv)
-            worked: list[int] = []
-            try:
-                for job in jobs:
-                    _write_files(job)
-                    job.run.start(job.info)
-                return _train_all(jobs, options, stop, lambda: worked.append(1))
-            finally:
-                if not worked:  # what fails before the first iteration has worked leaves no run folder behind
-                    run.discard()
+        options = settled(options)
+        if len(options.gpus) > 1:
+            names = [f"GPU {number}" for number in options.gpus]
+            return supervisor.train("tiny_imagenet.gpu_ranks:connect", names, source, options, argv, stop)
+        try:
+            return take_part(Alone(), source, options, argv, stop)
+        finally:
+            caffe.set_mode_cpu()
 
 
-def _train_all(jobs: list[Job], options: Options, stop: StopRequest, worked: Callable[[], None]) -> dict[str, Any]:
+def settled(options: Options) -> Options:
+    """The options with GPUs that are there, and with what a run that goes on was begun with where they leave it open.
+
+    Raises:
+        GpuError: a GPU is not there or cannot be used.
+        RunError: the run's run.json cannot be read.
+    """
+    run = Run(options.run)
+    info = run.info if options.resume and run.started else None
+    gpus = options.gpus
+    if gpus is None and info:
+        try:
+            gpus = gpu.choose(info.get("gpus", []))
+        except GpuError as error:
+            raise GpuError(f"{run.path} has been trained on {error}") from error
+    gpus = gpu.choose(gpus or ())
+    values = {"gpus": gpus}
+    for name, default in gpu.settings().items() if gpus else (("tf32", False), ("deterministic", False)):
+        if getattr(options, name) is None:
+            values[name] = info.get(name, False) if info else default
+        elif not gpus:
+            raise GpuError(f"--{name} is a setting of GPUs, and this training is on the CPU: name one with --gpu")
+    return dataclasses.replace(options, **values)
+
+
+def take_part(ranks: Ranks, source: str | None, options: Options, argv: list[str], stop: StopRequest) -> dict[str, Any]:
+    """Train as one of the ranks, all of which call this.
+
+    Args:
+        ranks: those that train together.
+        source: as `train`.
+        argv: as `train`.
+        options: as `train`, and `settled`.
+        stop: whether people want it to end; rank 0 asks.
+
+    Returns:
+        As `train` in rank 0, {} in the others.
+
+    Raises:
+        RankLostError: another rank has gone.
+        TinyImageNetError: as `train`.
+        caffe.CaffeError: something fails in a rank beside rank 0.
+    """
+    gpu.take(_compute(options, ranks)["device"])
+    if ranks.rank:
+        follower.follow(ranks, _compute(options, ranks))
+        return {}
+    result = _train_run(ranks, source, options, argv, stop)
+    ranks.broadcast(follower.Done())
+    return result
+
+
+def _compute(options: Options, ranks: Ranks) -> dict[str, Any]:
+    """What `gpu.compute_on` takes, for this rank."""
+    device = options.gpus[ranks.rank] if options.gpus else None
+    return {"device": device, "tf32": options.tf32, "deterministic": options.deterministic}
+
+
+def _train_run(
+    ranks: Ranks, source: str | None, options: Options, argv: list[str], stop: StopRequest
+) -> dict[str, Any]:
+    if options.resume and Run(options.run).started:
+        with runs.reopen(options.run) as run:
+            jobs = jobs_of(run, source, options, argv)
+            _check_shares(jobs, ranks)
+            return _train_all(jobs, ranks, options, stop, lambda: None)
+    if source is None or options.data is None:
+        raise RunError(f"{options.run} has no run to go on with: name a model or solver and --data to begin one")
+    with runs.create(options.run) as run:
+        jobs = new_jobs(run, source, options, argv)
+        _check_shares(jobs, ranks)
+        worked: list[int] = []
+        try:
+            for job in jobs:
+                _write_files(job)
+                job.run.start(job.info)
+            return _train_all(jobs, ranks, options, stop, lambda: worked.append(1))
+        finally:
+            if not worked:  # what fails before the first iteration has worked leaves no run folder behind
+                run.discard()
+
+
+def _check_shares(jobs: list[Job], ranks: Ranks) -> None:
+    for job in jobs:
+        fit.check_shares(job.plan, ranks.names)
+
+
+def _train_all(
+    jobs: list[Job], ranks: Ranks, options: Options, stop: StopRequest, worked: Callable[[], None]
+) -> dict[str, Any]:
     """Train what is not done: the stages, each from the weights of the one before it, and then the net itself."""
     before: Run | None = None
     for job in jobs:
@@ -73,7 +160,7 @@ def _train_all(jobs: list[Job], options: Options, stop: StopRequest, worked: Cal
             init = before.weights("best") if before else job.info["init"] and Path(job.info["init"])
             try:
                 with runs.reopen(job.run.path) if job.stage else contextlib.nullcontext():
-                    finished = _train(job, init, options, stop, worked)
+                    finished = _train(job, ranks, init, options, stop, worked)
             except OSError as error:
                 raise RunError(f"cannot write into {job.run.path}: {error.strerror or error}") from error
         before = job.run
@@ -81,7 +168,7 @@ def _train_all(jobs: list[Job], options: Options, stop: StopRequest, worked: Cal
 
 
 def _train(
-    job: Job, init: Path | None, options: Options, stop: StopRequest, worked: Callable[[], None]
+    job: Job, ranks: Ranks, init: Path | None, options: Options, stop: StopRequest, worked: Callable[[], None]
 ) -> dict[str, Any]:
     run, plan = job.run, job.plan
     _write_files(job)
@@ -93,19 +180,26 @@ def _train(
         for change in plan.changes:
             console.say(f"  {change}")
         console.say(f"  {_schedule(job)}")
+        if options.gpus or ranks.count > 1:
+            console.say(f"  on {_devices(options, ranks)}")
         for layer in plan.train_val.layer:
             if layer.type == "Data" and not any(rule.phase == caffe.TEST for rule in layer.include):
                 note = "reads from its first record again where a run goes on; CropData goes on where it was"
                 console.say(f"  layer {layer.name} (Data) {note}", warning=True)
-        solver = _solver(plan, run)
         checkpoint = run.resume_from()
+        folder = str(checkpoint.resolve()) if checkpoint else None
+        message = solving.message(run, ranks.count)
+        ranks.broadcast(follower.Begin(message.SerializeToString(), folder, job.info["seed"]))
+        compute = _compute(options, ranks)
+        gpu.compute_on(**compute)
+        solver = _solver(plan, message, ranks)
         if init and not checkpoint:
             _carry(solver.net, init, console)
         trainer = Trainer(
             run=run,
             plan=plan,
             solver=solver,
-            predictor=_predictor(plan, run, solver.net),
+            predictor=_predictor(plan, run, solver.net, compute["device"]),
             plateau=job.plateau,
             seed=job.info["seed"],
             keep=options.keep,
@@ -113,13 +207,25 @@ def _train(
             console=console,
             stop=stop,
             stage=job.stage,
+            ranks=ranks,
         )
         if checkpoint:
             trainer.go_on(checkpoint)
             console.say(f"going on from iteration {trainer.iteration} of {trainer.last} ({files.shown(checkpoint)})")
+        follower.join(ranks, solver)
         result = trainer.train(worked)
         run.update(finished=result)
         return result
+
+
+def _devices(options: Options, ranks: Ranks) -> str:
+    """What computes, in a line."""
+    if not options.gpus:
+        return ", ".join(ranks.names)
+    there = gpu.names()
+    names = ", ".join(f"GPU {number} ({there[number]})" for number in options.gpus)
+    how = "TF32" if options.tf32 else "float32"
+    return f"{names}: {how}" + (", the same bits in every run" if options.deterministic else "")
 
 
 def _schedule(job: Job) -> str:
@@ -146,19 +252,18 @@ def _carry(net: caffe.Net, weights: Path, console: Console) -> None:
     console.say(f"filled at random: {', '.join(filled) or 'no layer'}")
 
 
-def _solver(plan: fit.Plan, run: Run) -> Any:
-    caffe.set_mode_cpu()
+def _solver(plan: fit.Plan, message: caffe_pb2.SolverParameter, ranks: Ranks) -> Any:
     try:
-        solver = caffe.get_solver(str(run.solver))
+        solver = solving.build(message, ranks)
         float(solver.lr)  # an lr_policy that does not hold together shows here
     except caffe.CaffeError as error:
         raise NetError(f"{plan.path} with its solver does not build: {error}") from error
     return solver
 
 
-def _predictor(plan: fit.Plan, run: Run, net: caffe.Net) -> Predictor:
+def _predictor(plan: fit.Plan, run: Run, net: caffe.Net, device: int | None) -> Predictor:
     try:
-        return Predictor(run.deploy, run.mean, net)
+        return Predictor(run.deploy, run.mean, net, gpu=device)
     except NetError as error:
         raise NetError(str(error).replace(str(run.deploy), str(plan.path.with_name("deploy.prototxt")))) from error
 

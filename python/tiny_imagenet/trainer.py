@@ -1,14 +1,12 @@
 """The training loop: solver steps, validation after each epoch, a rate that drops on plateaus, checkpoints.
 
-What an iteration computes is a function of the run's seed and the iteration alone, given the weights and the solver's
-history before it: CropData's records, crops and mirrors by themselves, dropout because Caffe's generator is seeded anew
-before each iteration. A checkpoint therefore holds all there is to go on from.
+An iteration is a function of seed, weights, history and its number alone (`solving.Iterations`). A checkpoint therefore
+holds all there is to go on from. With several ranks this is rank 0's loop: it decides and writes, and tells the others.
 """
 
 from __future__ import annotations
 
 import collections
-import hashlib
 import math
 import signal
 import time
@@ -20,11 +18,12 @@ from typing import Any
 import caffe
 import numpy as np
 
-from tiny_imagenet import files, fit, metrics, snapshots
+from tiny_imagenet import files, fit, follower, metrics, snapshots, solving
 from tiny_imagenet.console import Console, duration
 from tiny_imagenet.errors import RunError, Stopped
 from tiny_imagenet.events import Events
 from tiny_imagenet.predict import Predictor, predict
+from tiny_imagenet.ranks import Alone, Ranks
 from tiny_imagenet.runs import Run
 from tiny_imagenet.schedule import Plateau
 from tiny_imagenet.stop import StopRequest
@@ -48,6 +47,7 @@ class Trainer:
         console: where people look.
         stop: whether people want it to end.
         stage: which training stage this is, from 1; 0 for the net itself.
+        ranks: those that train together; this one is rank 0.
         best: the iteration of the best validation; None before the first.
         verdict: what the plateau rule made of the last validation.
     """
@@ -63,6 +63,7 @@ class Trainer:
     console: Console
     stop: StopRequest
     stage: int = 0
+    ranks: Ranks = field(default_factory=Alone)
     best: int | None = None
     verdict: str = ""
     _losses: list[float] = field(default_factory=list)  # since the last record
@@ -74,10 +75,7 @@ class Trainer:
     def __post_init__(self):
         self._started = self._saved = time.monotonic()
         self._first = 0
-        self._parts: list[float] = []  # of an iteration's passes, where iter_size makes them several
-        if self.plan.solver.iter_size > 1:
-            net, last = self.solver.net, len(self.solver.net.layers) - 1
-            net.after_forward(lambda layer: self._parts.append(_loss(net)) if layer == last else None)
+        self._iterations = solving.Iterations(self.solver, self.seed, self.ranks)
         self._restart_clock()
 
     @property
@@ -167,13 +165,11 @@ class Trainer:
 
     def _step(self) -> None:
         """One iteration; a loss that is not finite ends the training."""
-        caffe.set_random_seed(_seed(self.seed, self.iteration))
+        self.ranks.broadcast(follower.Step(self.iteration, self.solver.param.base_lr))
         try:
-            self.solver.step(1)
+            loss = self._iterations.step()
         except caffe.CaffeError as error:
             raise RunError(f"iteration {self.iteration + 1}: {error}{self._good()}") from error
-        loss = sum(self._parts) / len(self._parts) if self._parts else _loss(self.solver.net)
-        self._parts.clear()
         self._check_finite(loss, "loss")
         self._losses.append(loss)
         self._lately.append(loss)
@@ -278,6 +274,7 @@ class Trainer:
         for name, blobs in self.solver.net.params.items():
             if not all(np.isfinite(blob.data).all() for blob in blobs):
                 self._check_finite(math.nan, f"weight of layer {name}")
+        self._compare()
         state = {
             "iteration": self.iteration,
             "epoch": round(self.iteration / self.plan.epoch, 4),
@@ -297,18 +294,20 @@ class Trainer:
         self.run.prune(self.keep)
         self._saved = time.monotonic()
 
+    def _compare(self) -> None:
+        """See that all ranks have the same weights: each has made the same updates to the same weights."""
+        if self.ranks.count == 1:
+            return
+        self.ranks.broadcast(follower.Compare())
+        digests = self.ranks.gather(solving.digest(self.solver.net))
+        for name, other in zip(self.ranks.names, digests):
+            if other != digests[0]:
+                raise RunError(
+                    f"the weights on {name} are not those on {self.ranks.names[0]} after iteration {self.iteration}: "
+                    f"train on one of them alone (--resume --gpu){self._good()}"
+                )
+
 
 def decimal(value: float) -> float:
     """The number a person wrote where the message holds its float32."""
     return float(f"{value:.7g}")
-
-
-def _loss(net) -> float:
-    """The weighted sum of a net's losses in its last forward pass."""
-    weights = zip(net.blobs.values(), net._blob_loss_weights)
-    return sum(float(np.sum(blob.data)) * weight for blob, weight in weights if weight)
-
-
-def _seed(seed: int, iteration: int) -> int:
-    digest = hashlib.blake2b(f"{seed}/{iteration}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "little") >> 1

@@ -46,6 +46,7 @@ def draw(
     seed: int = 0,
     split: str = "val",
     checkpoint: str = "best",
+    gpu: int | None = None,
 ) -> Figure:
     """Draw the images of some classes of a split where t-SNE puts what a layer of the run's net makes of them.
 
@@ -62,8 +63,10 @@ def draw(
         seed: draws classes and images and starts t-SNE.
         split: train, train_screened or val.
         checkpoint: best, last or an iteration.
+        gpu: the number of the GPU that computes the values; None as of `predict.Predictor`.
 
     Raises:
+        GpuError: there is no such GPU, or it cannot be used.
         RunError: the run has no such checkpoint, does not say where its data is, or was trained on other classes.
         NetError: there is no such layer, or its values cannot be laid out.
         DatasetError: the data cannot be read or has too few labelled images.
@@ -78,7 +81,7 @@ def draw(
             f"there are {len(chosen.keys)} {split} images to draw: t-SNE needs at least {LEAST_IMAGES}; take more "
             "--images or --classes"
         )
-    predictor = Predictor(run.deploy, run.mean, run.weights(checkpoint))
+    predictor = Predictor(run.deploy, run.mean, run.weights(checkpoint), gpu=gpu)
     blob = features.hidden(predictor, run.deploy, layer)
     points = embed(features.compute(predictor, chosen.images, blob), seed, f"layer {blob} of {run.deploy}")
     shown = sorted(set(chosen.labels.tolist()))

@@ -148,7 +148,7 @@ TEST(Convolution, ByImagesOfAnyStridePadDilationAndGroups) {
   }
 }
 
-TEST(Convolution, TheSameBitsAgainAndForwardWithAnyNumberOfThreads) {
+TEST(Convolution, TheSameBitsAgainAndWithAnyNumberOfThreads) {
   const int threads = omp_get_max_threads();
   for (const ConvolutionShape& s : {Shape(5, 64, 15, 15, 64, 3, 3, 1, 1), Shape(3, 160, 14, 14, 160, 3, 3, 1, 1),
                                     Shape(5, 32, 15, 15, 32, 5, 5, 2, 2), Shape(7, 3, 20, 20, 10, 3, 3, 1, 1)}) {
@@ -161,10 +161,7 @@ TEST(Convolution, TheSameBitsAgainAndForwardWithAnyNumberOfThreads) {
       made.push_back(run());
       ExpectNear(expected, made.back());
       for (int again = 0; again < 3; ++again) EXPECT_TRUE(made.back() == run()) << count << " threads";
-      if (s.channels > 3) {
-        EXPECT_EQ(made[0].y, made.back().y);
-        EXPECT_EQ(made[0].dx, made.back().dx);
-      }
+      EXPECT_TRUE(made.back() == made[0]) << count << " threads";
     }
   }
   omp_set_num_threads(threads);

@@ -1,0 +1,73 @@
+# The toolkit for machines without a GPU: Debian 12, Caffe for the CPU, the tools, JupyterLab.
+#
+#   docker build -t tiny-imagenet -f docker/cpu.Dockerfile .
+#   docker run --rm -it --user "$(id -u):$(id -g)" -v "$PWD/data:/data" -v "$PWD/runs:/runs" \
+#     tiny-imagenet prototxt/model8/train.sh --data /data --run /runs/model8
+#
+# What differs from gpu.Dockerfile stands above the line.
+
+ARG BUILD_IMAGE=debian:bookworm-20260824-slim
+ARG RUN_IMAGE=debian:bookworm-20260824-slim
+# Of each library that Caffe is linked to, the package without its headers
+ARG RUN_LIBRARIES="libboost-filesystem1.74.0 libboost-thread1.74.0 libgflags2.2 libgomp1 libgoogle-glog0v6 \
+    libhdf5-103-1 libhdf5-hl-100 libhwy1 liblmdb0 libopenblas0-openmp libopencv-core406 libopencv-imgcodecs406 \
+    libopencv-imgproc406 libprotobuf32"
+ARG CMAKE_OPTIONS="-DCPU_ONLY=ON"
+
+# --------------------------------------------------------------------------------------------------------------------
+# Compilers, headers, Python
+FROM ${BUILD_IMAGE} AS tools
+RUN apt-get update && \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        build-essential ca-certificates cmake git libboost-filesystem-dev libboost-thread-dev libgflags-dev \
+        libgoogle-glog-dev libhdf5-dev libhwy-dev liblmdb-dev libopenblas-openmp-dev libopencv-core-dev \
+        libopencv-imgcodecs-dev libopencv-imgproc-dev libprotobuf-dev librandom123-dev ninja-build protobuf-compiler \
+        python3 python3-dev python3-venv && \
+    rm -rf /var/lib/apt/lists/*
+
+# Caffe's source
+FROM tools AS source
+COPY tools/fetch_caffe.sh /
+RUN apt-get update && /fetch_caffe.sh /caffe
+
+# The Python packages, and Caffe compiled beside them
+FROM tools AS build
+COPY tools/requirements.txt docker/jupyter.txt /
+RUN python3 -m venv /opt/venv && \
+    /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -r /requirements.txt -r /jupyter.txt
+WORKDIR /opt/tiny-imagenet
+COPY --from=source /caffe build/caffe-source
+COPY CMakeLists.txt ./
+COPY caffe_layers caffe_layers
+ARG CMAKE_OPTIONS
+# So many compilers at once (none given: one a core); each takes up to 1.5 GB of memory
+ARG JOBS
+RUN cmake -B build -G Ninja -DBUILD_TESTING=OFF -DPython_EXECUTABLE=/opt/venv/bin/python ${CMAKE_OPTIONS} && \
+    cmake --build build -j "${JOBS:-$(nproc)}" && \
+    packages=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+    cmake --install build --component python --prefix "$packages" && \
+    echo /opt/tiny-imagenet/python >"$packages/tiny_imagenet.pth"
+
+# The image: libraries without their headers, the packages, and last the checkout, where most edits are
+FROM ${RUN_IMAGE}
+ARG RUN_LIBRARIES
+RUN apt-get update && \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        ca-certificates graphviz python3 tini ${RUN_LIBRARIES} && \
+    rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/tiny-imagenet
+# Any user may be the one who runs it (--user), so what is written to is everybody's.
+ENV HOME=/home/user LANG=C.UTF-8 PATH=/opt/venv/bin:$PATH TINY_IMAGENET_IMAGE=1
+RUN mkdir -m 1777 /home/user /data /runs && ln -s /opt/venv .venv
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /opt/tiny-imagenet/build/caffe /opt/tiny-imagenet/build/libcaffe.so build/
+RUN python -c 'import caffe'
+COPY . .
+RUN chmod -R a+rwX .
+# The commit that runs note: --build-arg COMMIT="$(git describe --always --dirty --abbrev=40)"
+ARG COMMIT
+ENV TINY_IMAGENET_COMMIT=$COMMIT
+USER 1000:1000
+# Passes SIGTERM on, so that a training ends with a checkpoint on docker stop
+ENTRYPOINT ["tini", "--"]
+CMD ["bash"]

@@ -1,0 +1,77 @@
+# The toolkit for NVIDIA GPUs: Ubuntu 24.04, Caffe with CUDA and cuDNN, the tools, JupyterLab.
+#
+#   docker build -t tiny-imagenet:gpu -f docker/gpu.Dockerfile .
+#   docker run --rm -it --gpus all --user "$(id -u):$(id -g)" -v "$PWD/data:/data" -v "$PWD/runs:/runs" \
+#     tiny-imagenet:gpu prototxt/model8/train.sh --data /data --run /runs/model8 --gpu 0
+#
+# Docker needs NVIDIA's container toolkit, and CUDA 13 a driver of 580 or newer. --build-arg CUDAARCHS=90 compiles for one
+# kind of GPU alone, in a fraction of the time. Without --gpus the image computes on the CPU.
+#
+# What differs from cpu.Dockerfile stands above the line.
+
+ARG BUILD_IMAGE=nvidia/cuda:13.0.3-cudnn-devel-ubuntu24.04
+ARG RUN_IMAGE=nvidia/cuda:13.0.3-cudnn-runtime-ubuntu24.04
+# Of each library that Caffe is linked to, the package without its headers
+ARG RUN_LIBRARIES="libboost-filesystem1.83.0 libboost-thread1.83.0 libgflags2.2 libgomp1 libgoogle-glog0v6t64 \
+    libhdf5-103-1t64 libhdf5-hl-100t64 libhwy1t64 liblmdb0 libopenblas0-openmp libopencv-core406t64 \
+    libopencv-imgcodecs406t64 libopencv-imgproc406t64 libprotobuf32t64"
+ARG CUDAARCHS
+ARG CMAKE_OPTIONS="-DCPU_ONLY=OFF ${CUDAARCHS:+-DCMAKE_CUDA_ARCHITECTURES=$CUDAARCHS}"
+
+# --------------------------------------------------------------------------------------------------------------------
+# Compilers, headers, Python
+FROM ${BUILD_IMAGE} AS tools
+RUN apt-get update && \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        build-essential ca-certificates cmake git libboost-filesystem-dev libboost-thread-dev libgflags-dev \
+        libgoogle-glog-dev libhdf5-dev libhwy-dev liblmdb-dev libopenblas-openmp-dev libopencv-core-dev \
+        libopencv-imgcodecs-dev libopencv-imgproc-dev libprotobuf-dev librandom123-dev ninja-build protobuf-compiler \
+        python3 python3-dev python3-venv && \
+    rm -rf /var/lib/apt/lists/*
+
+# Caffe's source
+FROM tools AS source
+COPY tools/fetch_caffe.sh /
+RUN apt-get update && /fetch_caffe.sh /caffe
+
+# The Python packages, and Caffe compiled beside them
+FROM tools AS build
+COPY tools/requirements.txt docker/jupyter.txt /
+RUN python3 -m venv /opt/venv && \
+    /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -r /requirements.txt -r /jupyter.txt
+WORKDIR /opt/tiny-imagenet
+COPY --from=source /caffe build/caffe-source
+COPY CMakeLists.txt ./
+COPY caffe_layers caffe_layers
+ARG CMAKE_OPTIONS
+# So many compilers at once (none given: one a core); each takes up to 1.5 GB of memory
+ARG JOBS
+RUN cmake -B build -G Ninja -DBUILD_TESTING=OFF -DPython_EXECUTABLE=/opt/venv/bin/python ${CMAKE_OPTIONS} && \
+    cmake --build build -j "${JOBS:-$(nproc)}" && \
+    packages=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+    cmake --install build --component python --prefix "$packages" && \
+    echo /opt/tiny-imagenet/python >"$packages/tiny_imagenet.pth"
+
+# The image: libraries without their headers, the packages, and last the checkout, where most edits are
+FROM ${RUN_IMAGE}
+ARG RUN_LIBRARIES
+RUN apt-get update && \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        ca-certificates graphviz python3 tini ${RUN_LIBRARIES} && \
+    rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/tiny-imagenet
+# Any user may be the one who runs it (--user), so what is written to is everybody's.
+ENV HOME=/home/user LANG=C.UTF-8 PATH=/opt/venv/bin:$PATH TINY_IMAGENET_IMAGE=1
+RUN mkdir -m 1777 /home/user /data /runs && ln -s /opt/venv .venv
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /opt/tiny-imagenet/build/caffe /opt/tiny-imagenet/build/libcaffe.so build/
+RUN python -c 'import caffe'
+COPY . .
+RUN chmod -R a+rwX .
+# The commit that runs note: --build-arg COMMIT="$(git describe --always --dirty --abbrev=40)"
+ARG COMMIT
+ENV TINY_IMAGENET_COMMIT=$COMMIT
+USER 1000:1000
+# Passes SIGTERM on, so that a training ends with a checkpoint on docker stop
+ENTRYPOINT ["tini", "--"]
+CMD ["bash"]

@@ -1,0 +1,185 @@
+"""Training in several processes of this machine, one a rank: they are started, watched, and ended together.
+
+This process does not compute. It is told by the ranks how they end, passes a wish to stop on to rank 0, and ends all of
+them when one is lost: a rank whose partner is gone would wait for ever. When this process is lost, the ranks see that
+and end by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import connection
+from typing import Any
+
+from tiny_imagenet import console, errors
+from tiny_imagenet.errors import RunError, Stopped
+from tiny_imagenet.jobs import Options
+from tiny_imagenet.runs import Run
+from tiny_imagenet.stop import StopRequest
+
+GRACE = 5.0  # seconds that the others have to end by themselves once one has failed, or rank 0 is done
+ASK = 0.1  # seconds from one look at the wish to stop to the next
+
+_CHILD = "import sys; sys.path[:] = {path!r}; from tiny_imagenet.rank_main import main; main({fd})"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a rank is told first.
+
+    Attributes:
+        transport: "module:function" that is called with rank, names and links, and returns `Ranks`.
+        rank, names: as `Ranks`.
+        links: file descriptors of the pipes to the other ranks, as `rank_links.LinkedRanks`.
+        source, options, argv: as `train.train`.
+    """
+
+    transport: str
+    rank: int
+    names: list[str]
+    links: list[int]
+    source: str | None
+    options: Options
+    argv: list[str] | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a rank has ended.
+
+    Attributes:
+        result: of rank 0 what `train.train` returns, of another that it is done ({}); None where it failed.
+        error: the class of `errors` that it raised, "" where it was none of them.
+        text: what went wrong.
+        status: of that error.
+    """
+
+    result: dict[str, Any] | None = None
+    error: str = ""
+    text: str = ""
+    status: int = 1
+
+
+def train(
+    transport: str,
+    names: Sequence[str],
+    source: str | None,
+    options: Options,
+    argv: list[str] | None,
+    stop: StopRequest,
+) -> dict[str, Any]:
+    """Train in so many processes as there are names; `transport` as in `Work`, the rest as `train.train`.
+
+    Raises:
+        RunError: a rank failed or was lost; the message names it.
+        TinyImageNetError: as `train.train`.
+        Stopped: `stop` has a signal; there is a checkpoint.
+    """
+    count = len(names)
+    pairs = [socket.socketpair() for _ in names[1:]]  # rank 0's ends, the others'
+    ends = [[zero for zero, _ in pairs], *([other] for _, other in pairs)]
+    ranks: list[_Process] = []
+    try:
+        for rank in range(count):
+            links = [end.fileno() for end in ends[rank]]
+            work = Work(transport, rank, list(names), links, source, options, argv)
+            ranks.append(_Process(work))
+        for end in (end for pair in pairs for end in pair):
+            end.close()
+        outcomes = _watch(ranks, stop)
+    finally:
+        for rank in ranks:
+            rank.end()
+    return _judge(outcomes, list(names), options)
+
+
+class _Process:
+    """A process of a rank, and the link to it."""
+
+    def __init__(self, work: Work):
+        ours, its = socket.socketpair()
+        code = _CHILD.format(path=sys.path, fd=its.fileno())
+        # A session of its own: Ctrl-C comes to this process alone, which passes it on.
+        self._process = subprocess.Popen(
+            [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code],
+            pass_fds=[its.fileno(), *work.links],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        its.close()
+        self.link = connection.Connection(ours.detach())
+        with contextlib.suppress(OSError):  # it is gone: its outcome says so
+            self.link.send(work)
+
+    def tell(self, what: str) -> None:
+        """Tell it that it is to stop."""
+        with contextlib.suppress(OSError):
+            self.link.send(what)
+
+    def outcome(self) -> Outcome:
+        """How it has ended, which it says or which shows; the link is ready."""
+        with contextlib.suppress(EOFError, OSError):
+            return self.link.recv()
+        try:
+            status = self._process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            return Outcome(text="it no longer answers")
+        if status >= 0:
+            return Outcome(text=f"it ended with status {status}")
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+        perhaps = ", which the system sends where memory runs out" if name == "SIGKILL" else ""
+        return Outcome(text=f"it was ended by {name}{perhaps}")
+
+    def end(self) -> None:
+        """End it where it has not ended."""
+        self._process.kill()
+        self._process.wait()
+        self.link.close()
+
+
+def _watch(ranks: list[_Process], stop: StopRequest) -> dict[int, Outcome]:
+    """The outcomes of the ranks, in the order that they came; those that had to be ended are missing."""
+    outcomes: dict[int, Outcome] = {}
+    waiting = {rank.link: number for number, rank in enumerate(ranks)}
+    until, told = float("inf"), False
+    while waiting and time.monotonic() < until:
+        for link in connection.wait(list(waiting), ASK):
+            number = waiting.pop(link)
+            outcomes[number] = ranks[number].outcome()
+            if outcomes[number].result is None or number == 0:
+                until = min(until, time.monotonic() + GRACE)
+        if stop.signal and not told:
+            told = True
+            ranks[0].tell(stop.signal)
+    if sys.stderr.isatty() and (0 not in outcomes or outcomes[0].result is None):
+        os.write(2, b"\r\x1b[K\x1b[?25h")  # the live line of a rank 0 that did not end by itself has hidden the cursor
+    return outcomes
+
+
+def _judge(outcomes: dict[int, Outcome], names: list[str], options: Options) -> dict[str, Any]:
+    """Rank 0's result, or the error that ended it all: of several the first that is not another's loss."""
+    if 0 in outcomes and outcomes[0].result is not None:
+        return outcomes[0].result
+    failed = {rank: outcome for rank, outcome in outcomes.items() if outcome.result is None}
+    rank = next((rank for rank, outcome in failed.items() if outcome.error != "RankLostError"), next(iter(failed)))
+    outcome = failed[rank]
+    if rank == 0 and outcome.error == "Stopped":
+        raise Stopped(outcome.text, outcome.status - 128)
+    if rank == 0 and outcome.error not in ("", "RankLostError"):
+        raise getattr(errors, outcome.error)(outcome.text)
+    text = f"{names[rank]} (rank {rank} of {len(names)}): {outcome.text}"
+    run = Run(options.run)
+    if run.started:
+        folder = run.resume_from()
+        text += f"; the last good checkpoint is {folder}" if folder else ""
+        text += ": the same command with --resume goes on"
+        console.add_line(run.log_file, f"ended: {text}")
+    raise RunError(text)

@@ -1,0 +1,181 @@
+"""Training and prediction on GPUs, through pycaffe: skipped without one. tests/gpu.sh runs these."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import caffe
+import numpy as np
+import pytest
+
+from conftest import ROOT, interruptible
+from tiny_imagenet import evaluate, generate, gpu, predictions, runs, train, zoo
+from tiny_imagenet.errors import GpuError, RunError
+from tiny_imagenet.runs import Run
+from tiny_imagenet.train import Options
+
+try:
+    THERE, PROBLEM = len(gpu.names()), ""
+except GpuError as error:
+    THERE, PROBLEM = 0, str(error)
+
+pytestmark = pytest.mark.skipif(not THERE, reason=PROBLEM)
+several = pytest.mark.skipif(
+    THERE < 2 or not caffe.has_nccl(),
+    reason="one GPU is here" if THERE < 2 else "this build has no NCCL",
+)
+
+ROW = zoo.MODELS["model5"].replace(
+    convs="5-16 | 3-16 | 3-32 |", hidden=(32,), batch=40, classes=10, screened=False, base_lr=0.02, drop_after_stage=3
+)
+
+
+@pytest.fixture(scope="module")
+def solver(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nets")
+    generate.write([ROW], folder, ROOT / "tools")
+    return str(folder / "model5" / "solver.prototxt")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Without dropout, whose masks differ from device to device."""
+    folder = tmp_path_factory.mktemp("plain")
+    generate.write([ROW.replace(dropout=0, drop_after_stage=0)], folder, ROOT / "tools")
+    return str(folder / "model5" / "solver.prototxt")
+
+
+@pytest.fixture(scope="module")
+def trained_on_gpu(solver, data, tmp_path_factory):
+    run = tmp_path_factory.mktemp("gpu") / "run"
+    train.train(solver, Options(data=data, run=run, epochs=30, gpus=(0,), deterministic=True))
+    return Run(run)
+
+
+def parameters(run):
+    net = caffe.Net(str(run.deploy), caffe.TEST, weights=str(run.weights("last")))
+    return {f"{name}/{i}": blob.data.copy() for name, blobs in net.params.items() for i, blob in enumerate(blobs)}
+
+
+def apart(one, other):
+    found, wanted = parameters(other), parameters(one)
+    return max(np.linalg.norm(found[name] - values) / np.linalg.norm(values) for name, values in wanted.items())
+
+
+def test_a_net_learns_and_is_evaluated(trained_on_gpu, data):
+    info = trained_on_gpu.info
+    assert (info["gpus"], info["deterministic"]) == ([0], True)
+    assert info["machine"]["gpus"] == gpu.names()[:1]
+    assert "cuda" in info["versions"]
+    assert "on GPU 0 (" in trained_on_gpu.log_file.read_text()
+    losses = [record["train_loss"] for record in trained_on_gpu.metrics() if "top1" in record]
+    assert losses[-1] < losses[0] / 1.5
+    on_gpu = evaluate.predict_run(trained_on_gpu, data, gpu=0)
+    caffe.set_mode_cpu()
+    on_cpu = evaluate.predict_run(trained_on_gpu, data)
+    np.testing.assert_allclose(on_gpu.probabilities, on_cpu.probabilities, atol=1e-4)
+
+
+def test_twenty_iterations_beside_the_cpu(plain, data, tmp_path):
+    for name, gpus in (("cpu", ()), ("gpu", (0,))):
+        options = Options(
+            data=data, run=tmp_path / name, max_iter=20, quiet=True, gpus=gpus, tf32=False if gpus else None
+        )
+        train.train(plain, options)
+    assert apart(Run(tmp_path / "cpu"), Run(tmp_path / "gpu")) < 1e-3
+
+
+def test_the_same_bits_twice(trained_on_gpu, solver, data, tmp_path):
+    train.train(solver, Options(data=data, run=tmp_path / "run", epochs=30, gpus=(0,), deterministic=True, quiet=True))
+    assert Run(tmp_path / "run").weights("last").read_bytes() == trained_on_gpu.weights("last").read_bytes()
+
+
+def test_a_stopped_run_ends_with_the_same_bits(trained_on_gpu, solver, data, tmp_path):
+    for epochs in (7, 30):
+        options = Options(data=data, run=tmp_path / "run", epochs=epochs, resume=True, quiet=True)
+        train.train(solver, Options(**{**vars(options), "gpus": (0,), "deterministic": True}))
+    assert Run(tmp_path / "run").weights("last").read_bytes() == trained_on_gpu.weights("last").read_bytes()
+
+
+def test_settings_that_contradict_the_run_are_refused(trained_on_gpu):
+    for name, value in (("tf32", True), ("deterministic", False)):
+        with pytest.raises(RunError, match=f"was begun with another --{name}"):
+            train.train(None, Options(data=None, run=trained_on_gpu.path, resume=True, **{name: value}))
+
+
+def test_with_tf32_the_weights_are_others(plain, data, tmp_path):
+    for name, tf32 in (("with", True), ("without", False)):
+        options = Options(data=data, run=tmp_path / name, max_iter=20, quiet=True, gpus=(0,), tf32=tf32)
+        train.train(plain, options)
+        assert Run(tmp_path / name).info["tf32"] is tf32
+    assert apart(Run(tmp_path / "with"), Run(tmp_path / "without")) < 5e-2
+
+
+def test_the_tools_take_a_gpu(trained_on_gpu, tool, tmp_path):
+    result = json.loads(tool("evaluate", trained_on_gpu.path, "--gpu", 0, "--json").stdout)
+    assert result["count"] == 40
+    tool("evaluate", trained_on_gpu.path, "--gpu", 0, "--ten-crop")
+    tool("ensemble", trained_on_gpu.path, "--checkpoints", "--gpu", 0, "--out", tmp_path / "e.npz")
+    assert predictions.load(tmp_path / "e.npz").probabilities.shape == (40, 10)
+    tool("predict", trained_on_gpu.path, "--submission", tmp_path / "test.txt", "--gpu", 0)
+    tool("visualize", "tsne", trained_on_gpu.path, "--classes", 5, "--gpu", 0, "--out", tmp_path / "tsne.png")
+    assert f"there is no GPU {THERE} here" in tool("evaluate", trained_on_gpu.path, "--gpu", THERE, fails=2).stderr
+
+
+# --- Several ---
+
+
+@several
+def test_two_gpus_compute_what_one_does(plain, data, tmp_path):
+    for name, gpus in (("one", (0,)), ("two", (0, 1))):
+        train.train(plain, Options(data=data, run=tmp_path / name, max_iter=20, quiet=True, gpus=gpus, tf32=False))
+    assert apart(Run(tmp_path / "one"), Run(tmp_path / "two")) < 1e-3
+    assert Run(tmp_path / "two").info["gpus"] == [0, 1]
+
+
+@several
+def test_all_gpus_learn_and_go_on(solver, data, tmp_path, tool):
+    batch = 8 * THERE
+    common = "--data", data, "--run", tmp_path / "run", "--gpu", "all", "--batch", batch
+    tool("train", solver, *common, "--epochs", 10)
+    done = tool("train", "--run", tmp_path / "run", "--resume", "--epochs", 20)
+    assert "going on from iteration" in done.stderr
+    losses = [record["train_loss"] for record in Run(tmp_path / "run").metrics() if "top1" in record]
+    assert losses[-1] < losses[0]
+
+
+@several
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_gpu_whose_process_is_killed_ends_all(victim, solver, data, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, ROOT / "tools" / "train.py", solver, "--data", data, "--run", run, "--gpu", "0,1"]
+    with interruptible([*command, "--epochs", 100_000], stderr=subprocess.PIPE) as process:
+        while not (run / "metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        ranks = subprocess.run(
+            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        subprocess.run(["kill", "-KILL", ranks[victim]], check=True)
+        error = process.communicate(timeout=30)[1]
+    assert process.returncode == 1
+    assert re.search(rf"error: GPU {victim} \(rank {victim} of 2\): it was ended by SIGKILL", error.splitlines()[-1])
+
+
+@several
+def test_ctrl_c_ends_all_with_a_checkpoint(solver, data, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, ROOT / "tools" / "train.py", solver, "--data", data, "--run", run, "--gpu", "0,1"]
+    with interruptible([*command, "--epochs", 100_000], stderr=subprocess.PIPE) as process:
+        while not (run / "metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "stopped by SIGINT at iteration" in error.splitlines()[-1]
+    with runs.reopen(run):
+        assert Run(run).iterations()
