@@ -25,7 +25,7 @@ except GpuError as error:
 pytestmark = pytest.mark.skipif(not THERE, reason=PROBLEM)
 several = pytest.mark.skipif(
     THERE < 2 or not caffe.has_nccl(),
-    reason="one GPU is here" if THERE < 2 else "this build has no NCCL",
+    reason=PROBLEM or ("one GPU is here" if THERE < 2 else "this build has no NCCL"),
 )
 
 ROW = zoo.MODELS["model5"].replace(

@@ -39,10 +39,17 @@ find_package(CUDAToolkit REQUIRED)
 # CUDNN_FOUND, and of a cuDNN that is to be used its CUDNN_VERSION, CUDNN_INCLUDE_DIR, CUDNN_LIBRARY and CUDNN_DIR
 set(CUDNN_FOUND OFF)
 if(USE_CUDNN)
-  find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDNN_ROOT} ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)
+  set(places HINTS ${CUDAToolkit_INCLUDE_DIRS} ${CUDAToolkit_LIBRARY_DIR})
+  if(CUDNN_ROOT)
+    set(places PATHS ${CUDNN_ROOT} NO_DEFAULT_PATH)
+  endif()
+  find_path(CUDNN_INCLUDE_DIR cudnn.h ${places} PATH_SUFFIXES include)
   # by the name with its version too: PyPI's packages of cuDNN have no other
-  find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 libcudnn.so.8 HINTS ${CUDNN_ROOT} ${CUDAToolkit_LIBRARY_DIR}
-               PATH_SUFFIXES lib lib64)
+  find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 libcudnn.so.8 ${places} PATH_SUFFIXES lib lib64)
+  if(CUDNN_ROOT AND NOT (CUDNN_INCLUDE_DIR AND CUDNN_LIBRARY))
+    message(FATAL_ERROR "CUDNN_ROOT is ${CUDNN_ROOT}, where no include/cudnn.h and lib/libcudnn.so are: name another "
+                        "folder, leave it out, or build without cuDNN with -DUSE_CUDNN=OFF")
+  endif()
 endif()
 if(USE_CUDNN AND CUDNN_INCLUDE_DIR AND CUDNN_LIBRARY)
   set(CUDNN_VERSION)

@@ -323,9 +323,8 @@ if(CUDNN_FOUND)
     "  const Dtype* top_diff = top[0]->gpu_diff();"
     "  if (Truncated()) return PoolingLayer<Dtype>::Backward_gpu(top, propagate_down, bottom);
   const Dtype* top_diff = top[0]->gpu_diff();")
-  # Which layers are cuDNN's. Convolutions with dilation too. Not pooling, nor LRN within a channel, unless a prototxt
-  # asks for it: Caffe's own take little time, and cuDNN's compute something else at the borders, or with another k. And
-  # not what cuDNN refuses.
+  # Which layers are cuDNN's. Convolutions with dilation too. Not pooling, which takes little time, nor LRN within a
+  # channel, which is another formula there, unless a prototxt asks for it. And not what cuDNN refuses.
   caffe_edit(
     src/caffe/layer_factory.cpp
     "#ifdef USE_CUDNN
