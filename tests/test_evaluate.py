@@ -180,8 +180,12 @@ def test_weights_that_are_not_the_net_s_are_refused(tool, trained, data, tmp_pat
 def test_scores_elsewhere_leave_the_run_s_own(trained, data, tmp_path):
     evaluate.evaluate_run(Run(trained), data)
     before = Run(trained).evaluation.read_bytes()
+    kept = Run(trained).predictions.read_bytes()
     evaluate.evaluate_run(Run(trained), data, checkpoint="10", out=tmp_path / "other.npz")
-    assert Run(trained).evaluation.read_bytes() == before
+    evaluate.evaluate_run(Run(trained), data, checkpoint="10")
+    assert Run(trained).evaluation.read_bytes() == before and Run(trained).predictions.read_bytes() == kept
+    other = json.loads((trained / "evaluation_10.json").read_text())
+    assert other["checkpoint"] == 10 and other["predictions"] == "predictions_10.npz"
 
 
 def test_data_of_another_number_of_classes_is_refused(trained, data, tmp_path):

@@ -232,3 +232,9 @@ def test_only_plain_files_are_opened(tmp_path):
             os.close(files.plain(path, os.O_RDONLY))
     with pytest.raises(IsADirectoryError):
         files.plain(tmp_path, os.O_RDONLY)
+
+
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_no_name_of_a_file_is_refused(path):
+    with pytest.raises(TinyImageNetError, match="name a file"), files.atomic_file(path):
+        raise AssertionError("the block must not begin")

@@ -101,9 +101,11 @@ def predict_run(
     return evaluate(data, run.deploy, weights, run.mean, split, meta, ten_crop, gpu)
 
 
-def predictions_file(run: Run, split: str = "val", ten_crop: bool = False) -> Path:
-    """Where the predictions of a run are: predictions[_SPLIT][_tencrop].npz, without _SPLIT for val."""
-    return run.predictions.with_name(f"predictions{_ending(split, ten_crop)}.npz")
+def predictions_file(run: Run, split: str = "val", ten_crop: bool = False, checkpoint: str = "best") -> Path:
+    """Where a run's predictions are: predictions[_SPLIT][_tencrop][_CHECKPOINT].npz, without _SPLIT for val and without
+    _CHECKPOINT for best: what another checkpoint gives does not take the place of the run's result.
+    """
+    return run.predictions.with_name(f"predictions{_ending(split, ten_crop, checkpoint)}.npz")
 
 
 def evaluate_run(
@@ -123,8 +125,8 @@ def evaluate_run(
         data: a converted data folder of the same classes; None is the one the run was trained on.
         split: train, train_screened, val or test.
         checkpoint: best, last or an iteration.
-        out: where the predictions go; None is `predictions_file`. evaluation.json (evaluation_tencrop.json) is only
-            written without it.
+        out: where the predictions go; None is `predictions_file`. evaluation.json (evaluation_tencrop.json,
+            evaluation_CHECKPOINT.json) is only written without it.
         ten_crop: average the four corners, the centre and their mirrors.
         confusion: where the confusion matrix goes as CSV, if anywhere.
         gpu: the number of the GPU that computes; None as of `Predictor`.
@@ -138,7 +140,7 @@ def evaluate_run(
         RunError, GpuError, NetError, DatasetError, PredictionsError: as `predict_run`.
     """
     given = predict_run(run, data, split, checkpoint, ten_crop, gpu=gpu)
-    target = Path(out) if out else predictions_file(run, split, ten_crop)
+    target = Path(out) if out else predictions_file(run, split, ten_crop, checkpoint)
     about = {
         "split": split,
         "crops": given.meta["crops"],
@@ -149,7 +151,7 @@ def evaluate_run(
     }
     result = _save(given, target, about, confusion)
     if split == "val" and not out:
-        files.write_json(run.evaluation.with_name(f"evaluation{_ending(split, ten_crop)}.json"), result)
+        files.write_json(run.evaluation.with_name(f"evaluation{_ending(split, ten_crop, checkpoint)}.json"), result)
     return result
 
 
@@ -181,8 +183,9 @@ def evaluate_files(
     return _save(given, out, about, confusion)
 
 
-def _ending(split: str, ten_crop: bool) -> str:
-    return ("" if split == "val" else f"_{split}") + ("_tencrop" if ten_crop else "")
+def _ending(split: str, ten_crop: bool, checkpoint: str) -> str:
+    parts = (split if split != "val" else "", "tencrop" if ten_crop else "", checkpoint if checkpoint != "best" else "")
+    return "".join(f"_{part}" for part in parts if part)
 
 
 def _seen_once(given: Predictions, entry: Any, lmdb: Path) -> None:

@@ -26,9 +26,11 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     The parent folder is made when it is missing. An old file under `path` stays until the new one is whole.
 
     Raises:
-        TinyImageNetError: the folder cannot be written.
+        TinyImageNetError: the folder cannot be written, or `path` names no file.
     """
     final = Path(path)
+    if not final.name:
+        raise TinyImageNetError(f"cannot write {os.fspath(path) or 'to no name'}: that is a folder; name a file")
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)

@@ -187,7 +187,10 @@ def _run_row(run: Run, name: str) -> dict[str, Any]:
         "details": [
             ("Run folder", str(run.path)),
             *((label, flat(info.get(key))) for key, label in DETAILS.items()),
-            ("Evaluated", join(text(run.evaluation.get(key)) for key in ("split", "checkpoint"))),
+            (
+                "Evaluated",
+                join((text(run.evaluation.get("split")), f"iteration {flat(run.evaluation.get('checkpoint'))}")),
+            ),
         ],
     }
 
