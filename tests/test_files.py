@@ -238,3 +238,9 @@ def test_only_plain_files_are_opened(tmp_path):
 def test_no_name_of_a_file_is_refused(path):
     with pytest.raises(TinyImageNetError, match="name a file"), files.atomic_file(path):
         raise AssertionError("the block must not begin")
+
+
+def test_no_name_of_a_folder_is_refused():
+    says = "cannot write /: that is a folder; name a folder in it"
+    with pytest.raises(TinyImageNetError, match=says), files.atomic_folder("/"):
+        raise AssertionError("the block must not begin")

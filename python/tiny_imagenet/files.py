@@ -29,8 +29,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         TinyImageNetError: the folder cannot be written, or `path` names no file.
     """
     final = Path(path)
-    if not final.name:
-        raise TinyImageNetError(f"cannot write {os.fspath(path) or 'to no name'}: that is a folder; name a file")
+    _check_name(final, path, "a file")
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +58,7 @@ def atomic_folder(path: str | os.PathLike[str], may_replace: Callable[[Path], No
         TinyImageNetError: `path` is in the way, another process is writing it, or it cannot be written.
     """
     final = Path(os.path.realpath(path))
+    _check_name(final, path, "a folder in it")
     temporary, old = (final.with_name(f".{final.name}.tiny-imagenet.{end}") for end in ("tmp", "old"))
     locks: list[int] = []
     try:
@@ -94,6 +94,11 @@ def atomic_folder(path: str | os.PathLike[str], may_replace: Callable[[Path], No
             shutil.rmtree(temporary, ignore_errors=True)
         for lock in locks:
             os.close(lock)
+
+
+def _check_name(final: Path, path: str | os.PathLike[str], what: str) -> None:
+    if not final.name:
+        raise TinyImageNetError(f"cannot write {os.fspath(path) or 'to no name'}: that is a folder; name {what}")
 
 
 def _advice(error: OSError) -> str:
