@@ -8,20 +8,11 @@
 namespace caffe {
 namespace {
 
-WinogradShape Winograd(const ConvolutionShape& s) {
-  return {s.images, s.channels, s.height, s.width, s.outputs, s.kernel_h, s.pad_h, s.pad_w};
-}
-
-bool ByWinograd(const ConvolutionShape& s) {
-  return s.kernel_h == s.kernel_w && s.stride_h * s.stride_w == 1 && s.dilation_h * s.dilation_w == 1 &&
-         s.groups == 1 && WinogradFits(Winograd(s));
-}
-
 enum class Engine { kWinograd, kImage, kUpstream };
 
 Engine Choose(const ConvolutionShape& s) {
   if (s.images * s.out_height * s.out_width == 0) return Engine::kUpstream;
-  if (ByWinograd(s)) return Engine::kWinograd;
+  if (WinogradFits(s)) return Engine::kWinograd;
   return ImageConvolutionFits(s) ? Engine::kImage : Engine::kUpstream;
 }
 
@@ -41,33 +32,21 @@ void ConvolutionLayer<Dtype>::compute_output_shape() {
 
 template <typename Dtype>
 ConvolutionShape ConvolutionLayer<Dtype>::shape() {
-  const ConvolutionParameter& param = this->layer_param_.convolution_param();
-  if (!std::is_same<Dtype, float>::value || param.engine() == ConvolutionParameter_Engine_CAFFE ||
-      this->num_spatial_axes_ != 2) {
-    return {};
-  }
-  const auto at = [](const Blob<int>& blob, int i) { return static_cast<size_t>(blob.cpu_data()[i]); };
-  return {static_cast<size_t>(this->num_),
-          at(this->conv_input_shape_, 0),
-          at(this->conv_input_shape_, 1),
-          at(this->conv_input_shape_, 2),
-          static_cast<size_t>(this->num_output_),
-          static_cast<size_t>(this->output_shape_[0]),
-          static_cast<size_t>(this->output_shape_[1]),
-          at(this->kernel_shape_, 0),
-          at(this->kernel_shape_, 1),
-          at(this->pad_, 0),
-          at(this->pad_, 1),
-          at(this->stride_, 0),
-          at(this->stride_, 1),
-          at(this->dilation_, 0),
-          at(this->dilation_, 1),
-          static_cast<size_t>(this->group_)};
+  const int out[] = {this->num_output_, this->output_shape_[0], this->output_shape_[1]};
+  return ShapeOf(this->num_, this->conv_input_shape_.cpu_data(), out, this->kernel_shape_.cpu_data(),
+                 this->pad_.cpu_data(), this->stride_.cpu_data(), this->dilation_.cpu_data(), this->group_);
+}
+
+template <typename Dtype>
+ConvolutionShape ConvolutionLayer<Dtype>::cpu_shape() {
+  const bool caffe = this->layer_param_.convolution_param().engine() == ConvolutionParameter_Engine_CAFFE;
+  if (!std::is_same<Dtype, float>::value || caffe || this->num_spatial_axes_ != 2) return {};
+  return shape();
 }
 
 template <typename Dtype>
 void ConvolutionLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  const ConvolutionShape s = shape();
+  const ConvolutionShape s = cpu_shape();
   const Engine engine = Choose(s);
   const Dtype* weights = this->blobs_[0]->cpu_data();
   const Dtype* bias = this->bias_term_ ? this->blobs_[1]->cpu_data() : nullptr;
@@ -80,7 +59,7 @@ void ConvolutionLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, co
         if (bias != nullptr) this->forward_cpu_bias(y + n * this->top_dim_, bias);
       }
     } else if constexpr (std::is_same<Dtype, float>::value) {
-      engine == Engine::kWinograd ? WinogradForward(Winograd(s), x, weights, bias, y)
+      engine == Engine::kWinograd ? WinogradForward(s, x, weights, bias, y)
                                   : ImageConvolutionForward(s, x, weights, bias, y);
     }
   }
@@ -89,7 +68,7 @@ void ConvolutionLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, co
 template <typename Dtype>
 void ConvolutionLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                            const vector<Blob<Dtype>*>& bottom) {
-  const ConvolutionShape s = shape();
+  const ConvolutionShape s = cpu_shape();
   const Engine engine = Choose(s);
   const bool to_weights = this->param_propagate_down_[0];
   const bool to_bias = this->bias_term_ && this->param_propagate_down_[1];
@@ -111,10 +90,10 @@ void ConvolutionLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, cons
       const bool winograd = engine == Engine::kWinograd;
       if (to_bias) BiasGradient(s.images, s.outputs, s.out_height * s.out_width, dy, db);
       if (to_weights) {
-        winograd ? WinogradBackwardWeights(Winograd(s), x, dy, dw) : ImageConvolutionBackwardWeights(s, x, dy, dw);
+        winograd ? WinogradBackwardWeights(s, x, dy, dw) : ImageConvolutionBackwardWeights(s, x, dy, dw);
       }
       if (dx != nullptr) {
-        winograd ? WinogradBackwardData(Winograd(s), dy, weights, dx) : ImageConvolutionBackwardData(s, dy, weights, dx);
+        winograd ? WinogradBackwardData(s, dy, weights, dx) : ImageConvolutionBackwardData(s, dy, weights, dx);
       }
     }
   }

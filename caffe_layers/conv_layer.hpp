@@ -9,10 +9,9 @@
 #include "caffe/layer.hpp"
 #include "caffe/layers/base_conv_layer.hpp"
 #include "caffe/proto/caffe.pb.h"
+#include "convolution_shape.hpp"
 
 namespace caffe {
-
-struct ConvolutionShape;
 
 /// Convolution, with convolution_param as upstream has it: num_output, kernel_size (kernel_h, kernel_w), stride, pad,
 /// dilation, group, bias_term.
@@ -43,9 +42,12 @@ class ConvolutionLayer : public BaseConvolutionLayer<Dtype> {
   bool reverse_dimensions() override { return false; }
   void compute_output_shape() override;
 
- private:
-  /// @return what is computed, as image_convolution.hpp has it; with 0 images where upstream's way is to be taken
+  /// What is computed, where there are two spatial axes.
   ConvolutionShape shape();
+
+ private:
+  /// @return what is computed on the CPU; with 0 images where upstream's way is to be taken
+  ConvolutionShape cpu_shape();
 };
 
 }  // namespace caffe

@@ -3,6 +3,7 @@
 #include "cudnn_convolution.hpp"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <tuple>
 #include <type_traits>
@@ -33,7 +34,7 @@ struct Choice {
 };
 
 /// What determines a choice beside the settings: sizes, device, pass and whether in float64.
-typedef std::tuple<std::array<int, 16>, int, int, bool> Key;
+typedef std::tuple<std::array<size_t, 16>, int, int, bool> Key;
 
 /// The choices of a thread. They hold nothing of the device's, and so may be forgotten and outlive it.
 struct Choices {
@@ -87,13 +88,8 @@ void Ask(int most, const Query& query, Choice* choice) {
 
 int64_t AlgorithmQueries() { return queries; }
 
-std::array<int, 16> ConvolutionSizes::All() const {
-  return {{num, channels, height, width, outputs, out_height, out_width, kernel_h, kernel_w, pad_h, pad_w, stride_h,
-           stride_w, dilation_h, dilation_w, groups}};
-}
-
 template <typename Dtype>
-Convolution<Dtype>::Convolution(const std::string& what) : what_(what), sizes_() {}
+Convolution<Dtype>::Convolution(const std::string& what) : what_(what), shape_() {}
 
 template <typename Dtype>
 Convolution<Dtype>::~Convolution() {
@@ -104,34 +100,34 @@ Convolution<Dtype>::~Convolution() {
 }
 
 template <typename Dtype>
-void Convolution<Dtype>::SetSizes(const ConvolutionSizes& s) {
-  if (s.All() == sizes_.All()) return;
-  sizes_ = ConvolutionSizes();  // until all is described: a failure leaves no sizes
-  if (s.num > 0) {
+void Convolution<Dtype>::SetShape(const ConvolutionShape& s) {
+  if (s.All() == shape_.All()) return;
+  shape_ = ConvolutionShape();  // until all is described: a failure leaves no sizes
+  if (s.images > 0) {
     if (!x_) CUDNN_CHECK(cudnnCreateTensorDescriptor(&x_));
     if (!y_) CUDNN_CHECK(cudnnCreateTensorDescriptor(&y_));
     if (!w_) CUDNN_CHECK(cudnnCreateFilterDescriptor(&w_));
     if (!convolution_) CUDNN_CHECK(cudnnCreateConvolutionDescriptor(&convolution_));
-    setTensor4dDesc<Dtype>(&x_, s.num, s.channels, s.height, s.width);
-    setTensor4dDesc<Dtype>(&y_, s.num, s.outputs, s.out_height, s.out_width);
+    setTensor4dDesc<Dtype>(&x_, s.images, s.channels, s.height, s.width);
+    setTensor4dDesc<Dtype>(&y_, s.images, s.outputs, s.out_height, s.out_width);
     CUDNN_CHECK(cudnnSetFilter4dDescriptor(w_, dataType<Dtype>::type, CUDNN_TENSOR_NCHW, s.outputs,
                                            s.channels / s.groups, s.kernel_h, s.kernel_w));
     CUDNN_CHECK(cudnnSetConvolution2dDescriptor(convolution_, s.pad_h, s.pad_w, s.stride_h, s.stride_w, s.dilation_h,
                                                 s.dilation_w, CUDNN_CROSS_CORRELATION, dataType<Dtype>::type));
     CUDNN_CHECK(cudnnSetConvolutionGroupCount(convolution_, s.groups));
   }
-  sizes_ = s;
+  shape_ = s;
 }
 
 template <typename Dtype>
 template <typename Call>
 bool Convolution<Dtype>::Run(int pass, const Call& call) {
-  if (sizes_.num == 0) return true;
+  if (shape_.images == 0) return true;
   const cudnnHandle_t handle = Caffe::gpu().Cudnn();
   int device = 0;
   CUDA_CHECK(cudaGetDevice(&device));
   const bool is_double = std::is_same<Dtype, double>::value;
-  Choice* const choice = Find(Key(sizes_.All(), device, pass, is_double));
+  Choice* const choice = Find(Key(shape_.All(), device, pass, is_double));
   if (!choice->asked) {
     // The list depends on the math that is allowed.
     const bool keep_float32 = !is_double && !gpu_settings::Tf32();
@@ -210,6 +206,18 @@ bool Convolution<Dtype>::BackwardFilter(const Dtype* x, const Dtype* dy, Dtype* 
 }
 
 template <typename Dtype>
+std::unique_ptr<Convolution<Dtype>> ConvolutionFor(const LayerParameter& param, int axes) {
+  if (axes != 2) {
+    LOG_IF(FATAL, param.convolution_param().engine() == ConvolutionParameter_Engine_CUDNN)
+        << "engine: CUDNN " << (param.type() == "Deconvolution" ? "deconvolves" : "convolves")
+        << " along 2 axes, and its bottom has " << axes << ": leave the engine out, or write engine: CAFFE";
+    return nullptr;
+  }
+  return std::unique_ptr<Convolution<Dtype>>(
+      new Convolution<Dtype>("layer " + param.name() + " (" + param.type() + ")"));
+}
+
+template <typename Dtype>
 ChannelBias<Dtype>::~ChannelBias() {
   if (bias_) cudnnDestroyTensorDescriptor(bias_);
   if (y_) cudnnDestroyTensorDescriptor(y_);
@@ -240,6 +248,8 @@ void ChannelBias<Dtype>::Backward(const Dtype* dy, Dtype* dbias) {
 
 template class Convolution<float>;
 template class Convolution<double>;
+template std::unique_ptr<Convolution<float>> ConvolutionFor(const LayerParameter&, int);
+template std::unique_ptr<Convolution<double>> ConvolutionFor(const LayerParameter&, int);
 template class ChannelBias<float>;
 template class ChannelBias<double>;
 

@@ -4,29 +4,17 @@
 #define CAFFE_CUDNN_CONVOLUTION_HPP_
 #ifdef USE_CUDNN
 
-#include <array>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "caffe/common.hpp"
+#include "caffe/proto/caffe.pb.h"
+#include "convolution_shape.hpp"
 
 namespace caffe {
 namespace cudnn {
-
-/// The sizes of y = x * w, a convolution as Caffe means it (not mirrored), all in values:
-///
-///   x  num x channels x height x width
-///   w  outputs x channels / groups x kernel_h x kernel_w
-///   y  num x outputs x out_height x out_width
-struct ConvolutionSizes {
-  int num, channels, height, width;
-  int outputs, out_height, out_width;
-  int kernel_h, kernel_w, pad_h, pad_w, stride_h, stride_w, dilation_h, dilation_w, groups;
-
-  /// All of them, to be compared.
-  std::array<int, 16> All() const;
-};
 
 /// One convolution. It belongs to no device and keeps no handle: each call computes on the current device of its
 /// thread, with the handle and the workspace that all layers of the thread share there (GpuHandles), in the default
@@ -46,7 +34,7 @@ class Convolution {
 
   /// To be called before the others. Describes the sizes to cuDNN, which takes no device; no query, and nothing at all
   /// where they are those of before.
-  void SetSizes(const ConvolutionSizes& sizes);
+  void SetShape(const ConvolutionShape& shape);
 
   /// y = x * w. All pointers here are to memory of the device.
   /// @return false where no algorithm does it: it is said in the log, and y is the caller's to compute
@@ -63,11 +51,16 @@ class Convolution {
   bool Run(int pass, const Call& call);
 
   const std::string what_;
-  ConvolutionSizes sizes_;
+  ConvolutionShape shape_;
   cudnnTensorDescriptor_t x_ = NULL, y_ = NULL;
   cudnnFilterDescriptor_t w_ = NULL;
   cudnnConvolutionDescriptor_t convolution_ = NULL;
 };
+
+/// The convolution of a layer (Convolution or Deconvolution) whose bottom has so many spatial axes: null where they are
+/// not two, so that Caffe's own engine computes it; with engine: CUDNN that is an error.
+template <typename Dtype>
+std::unique_ptr<Convolution<Dtype>> ConvolutionFor(const LayerParameter& param, int axes);
 
 /// A bias for each channel of a tensor of num x channels x height x width.
 template <typename Dtype>

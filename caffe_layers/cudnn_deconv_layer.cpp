@@ -7,43 +7,18 @@ namespace caffe {
 template <typename Dtype>
 void CuDNNDeconvolutionLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   DeconvolutionLayer<Dtype>::LayerSetUp(bottom, top);
-  const LayerParameter& param = this->layer_param_;
-  convolution_.reset();
-  if (this->num_spatial_axes_ != 2) {
-    LOG_IF(FATAL, param.convolution_param().engine() == ConvolutionParameter_Engine_CUDNN)
-        << "engine: CUDNN deconvolves along 2 axes, and its bottom has " << this->num_spatial_axes_
-        << ": leave the engine out, or write engine: CAFFE";
-    return;
-  }
-  convolution_.reset(new cudnn::Convolution<Dtype>("layer " + param.name() + " (" + param.type() + ")"));
+  convolution_ = cudnn::ConvolutionFor<Dtype>(this->layer_param_, this->num_spatial_axes_);
 }
 
 template <typename Dtype>
-void CuDNNDeconvolutionLayer<Dtype>::Describe(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  const int axis = this->channel_axis_;
-  const int *kernel = this->kernel_shape_.cpu_data(), *pad = this->pad_.cpu_data();
-  const int *stride = this->stride_.cpu_data(), *dilation = this->dilation_.cpu_data();
-  cudnn::ConvolutionSizes sizes;
-  sizes.num = this->num_;
-  // The top is what the convolution would take, the bottom what it would give.
-  sizes.channels = this->num_output_;
-  sizes.height = top[0]->shape(axis + 1);
-  sizes.width = top[0]->shape(axis + 2);
-  sizes.outputs = this->channels_;
-  sizes.out_height = bottom[0]->shape(axis + 1);
-  sizes.out_width = bottom[0]->shape(axis + 2);
-  sizes.kernel_h = kernel[0];
-  sizes.kernel_w = kernel[1];
-  sizes.pad_h = pad[0];
-  sizes.pad_w = pad[1];
-  sizes.stride_h = stride[0];
-  sizes.stride_w = stride[1];
-  sizes.dilation_h = dilation[0];
-  sizes.dilation_w = dilation[1];
-  sizes.groups = this->group_;
-  convolution_->SetSizes(sizes);
+void CuDNNDeconvolutionLayer<Dtype>::Describe() {
+  // The top is what the convolution would take (conv_input_shape_), the bottom what it would give.
+  const int out[] = {this->channels_, this->input_shape(1), this->input_shape(2)};
+  convolution_->SetShape(ShapeOf(this->num_, this->conv_input_shape_.cpu_data(), out, this->kernel_shape_.cpu_data(),
+                                 this->pad_.cpu_data(), this->stride_.cpu_data(), this->dilation_.cpu_data(),
+                                 this->group_));
   if (this->bias_term_) {
-    bias_.SetSizes(this->num_, this->num_output_, top[0]->shape(axis + 1), top[0]->shape(axis + 2));
+    bias_.SetSizes(this->num_, this->num_output_, this->output_shape_[0], this->output_shape_[1]);
   }
 }
 

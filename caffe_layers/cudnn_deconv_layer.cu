@@ -7,7 +7,7 @@ namespace caffe {
 template <typename Dtype>
 void CuDNNDeconvolutionLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   if (!convolution_) return DeconvolutionLayer<Dtype>::Forward_gpu(bottom, top);
-  Describe(bottom, top);
+  Describe();
   const Dtype* const weights = this->blobs_[0]->gpu_data();
   for (size_t i = 0; i < bottom.size(); ++i) {
     const Dtype* const x = bottom[i]->gpu_data();
@@ -25,7 +25,7 @@ template <typename Dtype>
 void CuDNNDeconvolutionLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                                   const vector<Blob<Dtype>*>& bottom) {
   if (!convolution_) return DeconvolutionLayer<Dtype>::Backward_gpu(top, propagate_down, bottom);
-  Describe(bottom, top);
+  Describe();
   for (size_t i = 0; i < top.size(); ++i) {
     const Dtype* const dy = top[i]->gpu_diff();
     if (this->bias_term_ && this->param_propagate_down_[1]) bias_.Backward(dy, this->blobs_[1]->mutable_gpu_diff());

@@ -26,7 +26,7 @@ class CuDNNDeconvolutionLayer : public DeconvolutionLayer<Dtype> {
 
  private:
   /// Tells cuDNN the blobs' sizes. Only the GPU's passes do: one that computes on the CPU does not load cuDNN.
-  void Describe(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  void Describe();
 
   std::unique_ptr<cudnn::Convolution<Dtype>> convolution_;  // null where the base class computes
   cudnn::ChannelBias<Dtype> bias_;

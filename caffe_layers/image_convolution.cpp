@@ -6,16 +6,15 @@
 #include <algorithm>
 #include <cstring>
 
+#include "divide_up.hpp"
 #include "workspace.hpp"
 
 namespace caffe {
 namespace {
 
-const size_t kColumnFloats = size_t(1) << 16;    // of a thread's columns: what the second cache holds beside the rest
+const size_t kColumnFloats = size_t(1) << 16;      // of a thread's columns: what the second cache holds beside the rest
 const size_t kMostWeightFloats = size_t(1) << 20;  // of all parts' sums of gradients together
 const size_t kParts = 8;                           // of the images, each with sums of its own
-
-size_t DivideUp(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /// Sizes of one group, and how many rows of the output are computed at a time.
 struct Piece {
@@ -42,7 +41,8 @@ void Neighbours(const ConvolutionShape& s, size_t y, size_t ky, size_t kx, const
   const ptrdiff_t first = static_cast<ptrdiff_t>(kx * s.dilation_w) - static_cast<ptrdiff_t>(s.pad_w);
   const ptrdiff_t step = s.stride_w, width = s.width;
   const size_t begin = first >= 0 ? 0 : std::min<size_t>(s.out_width, DivideUp(-first, step));
-  const size_t end = first >= width ? begin : std::max(begin, std::min<size_t>(s.out_width, DivideUp(width - first, step)));
+  const size_t end =
+      first >= width ? begin : std::max(begin, std::min<size_t>(s.out_width, DivideUp(width - first, step)));
   zero(0, begin);
   if (end > begin) run(row * width + first + static_cast<ptrdiff_t>(begin) * step, begin, end - begin);
   zero(end, s.out_width - end);
@@ -61,7 +61,8 @@ void ToColumns(const ConvolutionShape& s, const Piece& piece, const float* x, si
                 if (s.stride_w == 1) {
                   memcpy(to + begin, plane + from, count * sizeof(float));
                 } else {
-                  for (size_t i = 0; i < count; ++i) to[begin + i] = plane[from + static_cast<ptrdiff_t>(i * s.stride_w)];
+                  for (size_t i = 0; i < count; ++i)
+                    to[begin + i] = plane[from + static_cast<ptrdiff_t>(i * s.stride_w)];
                 }
               },
               [&](size_t begin, size_t count) { std::fill(to + begin, to + begin + count, 0.f); });
@@ -81,7 +82,8 @@ void AddColumns(const ConvolutionShape& s, const Piece& piece, const float* from
           Neighbours(
               s, y, ky, kx,
               [&](ptrdiff_t to, size_t begin, size_t count) {
-                for (size_t i = 0; i < count; ++i) plane[to + static_cast<ptrdiff_t>(i * s.stride_w)] += from[begin + i];
+                for (size_t i = 0; i < count; ++i)
+                  plane[to + static_cast<ptrdiff_t>(i * s.stride_w)] += from[begin + i];
               },
               [](size_t, size_t) {});
         }

@@ -3,19 +3,12 @@
 
 #include <cstddef>
 
+#include "convolution_shape.hpp"
+
 namespace caffe {
 
-/// A batch of images and the kernels that go over it; all arrays are float32 and as Caffe's blobs have them.
-struct ConvolutionShape {
-  size_t images;
-  size_t channels, height, width;  // of the input
-  size_t outputs, out_height, out_width;
-  size_t kernel_h, kernel_w, pad_h, pad_w, stride_h, stride_w, dilation_h, dilation_w;
-  size_t groups;  // channels and outputs are cut into so many; output group g sees input group g alone
-};
-
-/// Whether the functions below are likely to be faster than a matrix product that all threads share: there are images
-/// for all threads, and the weights are not so many that a copy for each thread is too much.
+/// All arrays are float32. Whether the functions below are likely to be faster than a matrix product that all threads
+/// share: there are images for all threads, and the weights are not so many that a copy for each thread is too much.
 bool ImageConvolutionFits(const ConvolutionShape& shape);
 
 /// y = x * weights + bias (bias may be null).

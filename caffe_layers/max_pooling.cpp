@@ -150,7 +150,8 @@ void MaxPoolingBackward(const PoolingShape& s, const uint8_t* winners, const Dty
         const size_t rows = std::min<size_t>(2, s.height - 2 * row);
         Dtype* first = plane + 2 * row * s.width;
         if (rows == 2) column = FastBackward(winners + at, dy + at, s.width, s.width / 2, first);
-        for (size_t i = 0; i < rows; ++i) std::fill(first + i * s.width + 2 * column, first + (i + 1) * s.width, Dtype(0));
+        for (size_t i = 0; i < rows; ++i)
+          std::fill(first + i * s.width + 2 * column, first + (i + 1) * s.width, Dtype(0));
       }
       for (; column < s.out_width; ++column) {
         const uint8_t winner = winners[at + column];

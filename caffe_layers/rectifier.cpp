@@ -256,6 +256,8 @@ HWY_AFTER_NAMESPACE();
 #include <algorithm>
 #include <vector>
 
+#include "divide_up.hpp"
+
 namespace caffe {
 namespace {
 
@@ -277,8 +279,6 @@ const size_t kPiece = 4096;             // values that one thread takes at once
 const size_t kParallelCount = 1 << 17;  // up to this many a second thread costs more than it saves
 const size_t kShortPlane = 512;         // planes of fewer values are not taken one by one
 const size_t kGroups = 16;              // sums that are made side by side, at least
-
-size_t DivideUp(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /// Bytes of the last cache. Virtual machines tell of more than they have: more than this is not believed.
 size_t CacheBytes() {

@@ -3,7 +3,9 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <utility>
 
+#include "divide_up.hpp"
 #include "winograd_kernels.hpp"
 #include "workspace.hpp"
 
@@ -23,9 +25,6 @@ const size_t kOwnFloats = size_t(1) << 19;       // of sums that each part of th
 const size_t kParts = 8;                         // of the images
 const size_t kFewestTiles = 16;                  // below, transforming the weights costs more than it saves
 
-size_t DivideUp(size_t a, size_t b) { return (a + b - 1) / b; }
-size_t RoundUp(size_t a, size_t b) { return DivideUp(a, b) * b; }
-
 /// A row of channels: whole pairs of vectors, and rows of neighbours in different sets of the cache.
 size_t Row(const Kernels& kernels, size_t channels) { return RoundUp(channels, 2 * kernels.lanes) + 16; }
 
@@ -33,17 +32,28 @@ size_t Row(const Kernels& kernels, size_t channels) { return RoundUp(channels, 2
 struct Cut {
   size_t m, across, down, strips;
 
-  explicit Cut(const WinogradShape& shape)
-      : m(kTile + 1 - shape.kernel),
-        across(DivideUp(shape.out_width(), m)),
-        down(DivideUp(shape.out_height(), m)),
+  explicit Cut(const ConvolutionShape& shape)
+      : m(kTile + 1 - shape.kernel_h),
+        across(DivideUp(shape.out_width, m)),
+        down(DivideUp(shape.out_height, m)),
         strips(shape.images * down) {}
   size_t image(size_t strip) const { return strip / down; }
   size_t top(size_t strip) const { return strip % down * m; }
 };
 
+/// Strip s, group g of the input x, transformed.
+void InputStrip(const Kernels& kernels, const ConvolutionShape& shape, const Cut& cut, const float* x, size_t s,
+                size_t g, float* scratch, Tiles<float> to) {
+  const size_t first = g * kernels.lanes, plane = shape.height * shape.width;
+  // A group may be beyond the last channel, which makes it 0.
+  const size_t channels = shape.channels > first ? std::min(kernels.lanes, shape.channels - first) : 0;
+  const float* image = x + (cut.image(s) * shape.channels + (channels > 0 ? first : 0)) * plane;
+  kernels.input(cut.m, {image, channels, shape.height, shape.width},
+                static_cast<ptrdiff_t>(cut.top(s)) - static_cast<ptrdiff_t>(shape.pad_h), shape.pad_w, scratch, to);
+}
+
 /// y = x * weights, each weight w(output, channel) being at output * output_step + channel * channel_step.
-void Convolve(const WinogradShape& shape, const float* x, const float* weights, size_t output_step,
+void Convolve(const ConvolutionShape& shape, const float* x, const float* weights, size_t output_step,
               size_t channel_step, bool flip, const float* bias, float* y) {
   const Kernels kernels = BestKernels();
   const Cut cut(shape);
@@ -63,14 +73,14 @@ void Convolve(const WinogradShape& shape, const float* x, const float* weights, 
   float* biases = transformed + weight_floats;
   std::fill(biases, biases + bias_floats, 0.f);
   if (bias != nullptr) std::copy(bias, bias + shape.outputs, biases);
-  const size_t in_plane = shape.height * shape.width, out_plane = shape.out_height() * shape.out_width();
+  const size_t out_plane = shape.out_height * shape.out_width;
   const size_t some = 16;  // channels whose weights are transformed in one go
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for collapse(2) schedule(static)
     for (size_t p = 0; p < panels; ++p) {
       for (size_t first = 0; first < shape.channels; first += some) {
-        kernels.weights(shape.kernel, weights + p * panel * output_step + first * channel_step, output_step,
+        kernels.weights(shape.kernel_h, weights + p * panel * output_step + first * channel_step, output_step,
                         channel_step, flip, shape.outputs - p * panel, std::min(some, shape.channels - first),
                         transformed + p * kPositions * matrix + first * panel, matrix);
       }
@@ -84,10 +94,8 @@ void Convolve(const WinogradShape& shape, const float* x, const float* weights, 
       if (begin >= end) continue;
       for (size_t g = 0; g < groups; ++g) {
         for (size_t s = begin; s < end; ++s) {
-          const float* image = x + (cut.image(s) * shape.channels + g * lanes) * in_plane;
-          kernels.input(cut.m, {image, std::min(lanes, shape.channels - g * lanes), shape.height, shape.width},
-                        static_cast<ptrdiff_t>(cut.top(s)) - static_cast<ptrdiff_t>(shape.pad_h), shape.pad_w, scratch,
-                        {v + (s - begin) * cut.across * row + g * lanes, tiles * row, row, cut.across});
+          InputStrip(kernels, shape, cut, x, s, g, scratch,
+                     {v + (s - begin) * cut.across * row + g * lanes, tiles * row, row, cut.across});
         }
       }
       const size_t count = (end - begin) * cut.across, pieces = DivideUp(count, kernels.rows);
@@ -104,12 +112,12 @@ void Convolve(const WinogradShape& shape, const float* x, const float* weights, 
           const size_t output = p * panel + half * lanes;
           if (output >= shape.outputs) break;
           for (size_t s = begin; s < end; ++s) {
-            kernels.output(cut.m, {products + (s - begin) * cut.across * panel + half * lanes, tiles * panel, panel,
-                                   cut.across},
-                           bias == nullptr ? nullptr : biases + output, scratch,
-                           {y + (cut.image(s) * shape.outputs + output) * out_plane,
-                            std::min(lanes, shape.outputs - output), shape.out_height(), shape.out_width()},
-                           cut.top(s));
+            kernels.output(
+                cut.m, {products + (s - begin) * cut.across * panel + half * lanes, tiles * panel, panel, cut.across},
+                bias == nullptr ? nullptr : biases + output, scratch,
+                {y + (cut.image(s) * shape.outputs + output) * out_plane, std::min(lanes, shape.outputs - output),
+                 shape.out_height, shape.out_width},
+                cut.top(s));
           }
         }
       }
@@ -120,7 +128,7 @@ void Convolve(const WinogradShape& shape, const float* x, const float* weights, 
 /// The gradient to the weights: for each of the 36 positions the products outputs x channels, summed over all tiles.
 class Gradient {
  public:
-  Gradient(const WinogradShape& shape, const float* x, const float* dy)
+  Gradient(const ConvolutionShape& shape, const float* x, const float* dy)
       : shape_(shape),
         x_(x),
         dy_(dy),
@@ -219,21 +227,17 @@ class Gradient {
 
   /// Strip s, group g of the input to its place in a block of `strips`.
   void Input(size_t s, size_t g, size_t strips, size_t place, float* scratch, float* block) const {
-    const size_t first = g * lanes_, plane = shape_.height * shape_.width;
-    const size_t channels = shape_.channels > first ? std::min(lanes_, shape_.channels - first) : 0;
-    const float* image = x_ + (cut_.image(s) * shape_.channels + (channels > 0 ? first : 0)) * plane;
-    kernels_.input(cut_.m, {image, channels, shape_.height, shape_.width},
-                   static_cast<ptrdiff_t>(cut_.top(s)) - static_cast<ptrdiff_t>(shape_.pad_h), shape_.pad_w, scratch,
-                   {block + place * cut_.across * in_row_ + first, strips * cut_.across * in_row_, in_row_, cut_.across});
+    InputStrip(
+        kernels_, shape_, cut_, x_, s, g, scratch,
+        {block + place * cut_.across * in_row_ + g * lanes_, strips * cut_.across * in_row_, in_row_, cut_.across});
   }
 
   /// The same of the output's gradient.
   void Output(size_t s, size_t g, size_t strips, size_t place, float* scratch, float* block) const {
-    const size_t first = g * lanes_, plane = shape_.out_height() * shape_.out_width();
+    const size_t first = g * lanes_, plane = shape_.out_height * shape_.out_width;
     const float* image = dy_ + (cut_.image(s) * shape_.outputs + first) * plane;
     const size_t tiles = strips * cut_.across;
-    kernels_.gradient(cut_.m,
-                      {image, std::min(lanes_, shape_.outputs - first), shape_.out_height(), shape_.out_width()},
+    kernels_.gradient(cut_.m, {image, std::min(lanes_, shape_.outputs - first), shape_.out_height, shape_.out_width},
                       cut_.top(s), scratch,
                       {block + kPositions * tiles * in_row_ + place * cut_.across * out_row_ + first, tiles * out_row_,
                        out_row_, cut_.across});
@@ -255,12 +259,12 @@ class Gradient {
   void Finish(const float* sums, float* dw) const {
 #pragma omp for schedule(static)
     for (size_t output = 0; output < shape_.outputs; ++output) {
-      kernels_.weight_gradient(shape_.kernel, sums + output * in_row_, matrix_, shape_.channels,
-                               dw + output * shape_.channels * shape_.kernel * shape_.kernel);
+      kernels_.weight_gradient(shape_.kernel_h, sums + output * in_row_, matrix_, shape_.channels,
+                               dw + output * shape_.channels * shape_.kernel_h * shape_.kernel_w);
     }
   }
 
-  const WinogradShape shape_;
+  const ConvolutionShape shape_;
   const float* const x_;
   const float* const dy_;
   const Kernels kernels_;
@@ -270,29 +274,32 @@ class Gradient {
 
 }  // namespace
 
-bool WinogradFits(const WinogradShape& shape) {
-  if (shape.kernel != 3 && shape.kernel != 5) return false;
-  if (shape.pad_h >= shape.kernel || shape.pad_w >= shape.kernel) return false;
-  if (shape.height + 2 * shape.pad_h < shape.kernel || shape.width + 2 * shape.pad_w < shape.kernel) return false;
+bool WinogradFits(const ConvolutionShape& shape) {
+  if (shape.kernel_h != shape.kernel_w || (shape.kernel_h != 3 && shape.kernel_h != 5)) return false;
+  if (shape.pad_h >= shape.kernel_h || shape.pad_w >= shape.kernel_w) return false;
+  if (shape.stride_h * shape.stride_w * shape.dilation_h * shape.dilation_w * shape.groups != 1) return false;
   if (shape.channels < 16 || shape.outputs < 16) return false;
   const Cut cut(shape);
   return cut.strips * cut.across >= kFewestTiles;
 }
 
-void WinogradForward(const WinogradShape& shape, const float* x, const float* weights, const float* bias, float* y) {
-  const size_t count = shape.kernel * shape.kernel;
+void WinogradForward(const ConvolutionShape& shape, const float* x, const float* weights, const float* bias, float* y) {
+  const size_t count = shape.kernel_h * shape.kernel_w;
   Convolve(shape, x, weights, shape.channels * count, count, false, bias, y);
 }
 
-void WinogradBackwardData(const WinogradShape& shape, const float* dy, const float* weights, float* dx) {
-  const size_t count = shape.kernel * shape.kernel;
-  const WinogradShape other = {shape.images,   shape.outputs,  shape.out_height(),
-                               shape.out_width(), shape.channels, shape.kernel,
-                               shape.kernel - 1 - shape.pad_h, shape.kernel - 1 - shape.pad_w};
+void WinogradBackwardData(const ConvolutionShape& shape, const float* dy, const float* weights, float* dx) {
+  const size_t count = shape.kernel_h * shape.kernel_w;
+  ConvolutionShape other = shape;  // the other way round: dy is the input, and dx the output
+  std::swap(other.channels, other.outputs);
+  std::swap(other.height, other.out_height);
+  std::swap(other.width, other.out_width);
+  other.pad_h = shape.kernel_h - 1 - shape.pad_h;
+  other.pad_w = shape.kernel_w - 1 - shape.pad_w;
   Convolve(other, dy, weights, count, shape.channels * count, true, nullptr, dx);
 }
 
-void WinogradBackwardWeights(const WinogradShape& shape, const float* x, const float* dy, float* dw) {
+void WinogradBackwardWeights(const ConvolutionShape& shape, const float* x, const float* dy, float* dw) {
   const Gradient gradient(shape, x, dy);
   gradient.sums_floats() <= kOwnFloats ? gradient.Apart(dw) : gradient.Together(dw);
 }

@@ -246,10 +246,9 @@ void OutputTiles(Tiles<const float> from, const float* bias, float* scratch, Pla
   for (size_t tile = 0; tile < from.count; ++tile) {
     const float* values = from.data + tile * from.row;
     float* target = scratch + tile * kSize * kLanes;
-    Results<kSize>([&](size_t position) { return hn::LoadU(tag, values + position * from.position); },
-                   [&](size_t i, size_t j, V result) {
-                     hn::StoreU(hn::Add(result, add), tag, target + i * line + j * kLanes);
-                   });
+    Results<kSize>(
+        [&](size_t position) { return hn::LoadU(tag, values + position * from.position); },
+        [&](size_t i, size_t j, V result) { hn::StoreU(hn::Add(result, add), tag, target + i * line + j * kLanes); });
   }
   for (size_t i = 0; i < kSize && top + i < y.height; ++i) StoreRow(scratch + i * line, y, top + i);
 }

@@ -1,7 +1,7 @@
-// A convolution and its gradients on the host, value by value in float64: what the GPU's are held to.
+// A convolution and its gradients on the host, value by value in float64: what the engines are held to.
 
-#ifndef TESTS_CPP_CUDA_HOST_CONVOLUTION_HPP_
-#define TESTS_CPP_CUDA_HOST_CONVOLUTION_HPP_
+#ifndef TESTS_CPP_HOST_CONVOLUTION_HPP_
+#define TESTS_CPP_HOST_CONVOLUTION_HPP_
 
 #include <cmath>
 #include <vector>
@@ -90,4 +90,4 @@ inline Sums BackwardBias(int channels, int area, const Values& dy) {
 
 }  // namespace host
 
-#endif  // TESTS_CPP_CUDA_HOST_CONVOLUTION_HPP_
+#endif  // TESTS_CPP_HOST_CONVOLUTION_HPP_

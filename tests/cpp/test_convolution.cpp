@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "caffe/layers/conv_layer.hpp"
+#include "host_convolution.hpp"
 #include "image_convolution.hpp"
 #include "reference.hpp"
 #include "vector_units.hpp"
@@ -14,74 +15,67 @@
 namespace {
 
 using caffe::ConvolutionShape;
+using host::Sizes;
 
 struct Arrays {
   std::vector<float> x, weights, bias, dy;
 
-  explicit Arrays(const ConvolutionShape& s) {
+  explicit Arrays(const Sizes& s) {
     std::mt19937 generator(7);
     std::normal_distribution<float> normal;
-    const size_t depth = s.channels / s.groups * s.kernel_h * s.kernel_w;
     const auto fill = [&](std::vector<float>* values, size_t count) {
       values->resize(count);
       for (float& value : *values) value = normal(generator);
     };
-    fill(&x, s.images * s.channels * s.height * s.width);
-    fill(&weights, s.outputs * depth);
+    fill(&x, s.x_count());
+    fill(&weights, s.w_count());
     fill(&bias, s.outputs);
-    fill(&dy, s.images * s.outputs * s.out_height * s.out_width);
+    fill(&dy, s.y_count());
   }
 };
 
 template <typename T>
 struct Results {
   std::vector<T> y, dx, dw, db;
-  Results(const Arrays& a) : y(a.dy.size()), dx(a.x.size()), dw(a.weights.size(), 1), db(a.bias.size(), 1) {}
+  explicit Results(const Arrays& a) : y(a.dy.size()), dx(a.x.size()), dw(a.weights.size(), 1), db(a.bias.size(), 1) {}
   bool operator==(const Results& o) const { return y == o.y && dx == o.dx && dw == o.dw && db == o.db; }
 };
 
 /// The definition; gradients are added to ones.
-Results<double> Reference(const ConvolutionShape& s, const Arrays& a) {
+Results<double> Reference(const Sizes& s, const Arrays& a) {
   Results<double> r(a);
-  const size_t in = s.channels / s.groups, out = s.outputs / s.groups;
-  for (size_t n = 0; n < s.images; ++n) {
-    for (size_t k = 0; k < s.outputs; ++k) {
-      for (size_t position = 0; position < s.out_height * s.out_width; ++position) {
-        const size_t at = (n * s.outputs + k) * s.out_height * s.out_width + position;
-        double sum = a.bias[k];
-        for (size_t c = 0; c < in; ++c) {
-          for (size_t i = 0; i < s.kernel_h * s.kernel_w; ++i) {
-            const long y = static_cast<long>(position / s.out_width * s.stride_h + i / s.kernel_w * s.dilation_h) -
-                           static_cast<long>(s.pad_h);
-            const long x = static_cast<long>(position % s.out_width * s.stride_w + i % s.kernel_w * s.dilation_w) -
-                           static_cast<long>(s.pad_w);
-            if (y < 0 || x < 0 || y >= static_cast<long>(s.height) || x >= static_cast<long>(s.width)) continue;
-            const size_t from = ((n * s.channels + k / out * in + c) * s.height + y) * s.width + x;
-            const size_t weight = (k * in + c) * s.kernel_h * s.kernel_w + i;
-            sum += static_cast<double>(a.x[from]) * a.weights[weight];
-            r.dx[from] += static_cast<double>(a.dy[at]) * a.weights[weight];
-            r.dw[weight] += static_cast<double>(a.dy[at]) * a.x[from];
-          }
-        }
-        r.y[at] = sum;
-        r.db[k] += a.dy[at];
-      }
-    }
+  host::ForEachProduct(s, [&](int x, int w, int y) {
+    r.y[y] += static_cast<double>(a.x[x]) * a.weights[w];
+    r.dx[x] += static_cast<double>(a.dy[y]) * a.weights[w];
+    r.dw[w] += static_cast<double>(a.dy[y]) * a.x[x];
+  });
+  for (size_t i = 0; i < r.y.size(); ++i) {
+    const size_t k = i / (s.out_height() * s.out_width()) % s.outputs;
+    r.y[i] += a.bias[k];
+    r.db[k] += a.dy[i];
   }
   return r;
 }
 
-Results<float> ByWinograd(const ConvolutionShape& s, const Arrays& a) {
+ConvolutionShape ShapeOf(const Sizes& s) {
+  const int in[] = {s.channels, s.height, s.width}, out[] = {s.outputs, s.out_height(), s.out_width()};
+  const int kernel[] = {s.kernel_h, s.kernel_w}, pad[] = {s.pad_h, s.pad_w}, stride[] = {s.stride_h, s.stride_w};
+  const int dilation[] = {s.dilation_h, s.dilation_w};
+  return caffe::ShapeOf(s.num, in, out, kernel, pad, stride, dilation, s.groups);
+}
+
+Results<float> ByWinograd(const Sizes& sizes, const Arrays& a) {
+  const ConvolutionShape s = ShapeOf(sizes);
   Results<float> r(a);
-  const caffe::WinogradShape w = {s.images, s.channels, s.height, s.width, s.outputs, s.kernel_h, s.pad_h, s.pad_w};
-  caffe::WinogradForward(w, a.x.data(), a.weights.data(), a.bias.data(), r.y.data());
-  caffe::WinogradBackwardData(w, a.dy.data(), a.weights.data(), r.dx.data());
-  caffe::WinogradBackwardWeights(w, a.x.data(), a.dy.data(), r.dw.data());
+  caffe::WinogradForward(s, a.x.data(), a.weights.data(), a.bias.data(), r.y.data());
+  caffe::WinogradBackwardData(s, a.dy.data(), a.weights.data(), r.dx.data());
+  caffe::WinogradBackwardWeights(s, a.x.data(), a.dy.data(), r.dw.data());
   caffe::BiasGradient(s.images, s.outputs, s.out_height * s.out_width, a.dy.data(), r.db.data());
   return r;
 }
 
-Results<float> ByImages(const ConvolutionShape& s, const Arrays& a) {
+Results<float> ByImages(const Sizes& sizes, const Arrays& a) {
+  const ConvolutionShape s = ShapeOf(sizes);
   Results<float> r(a);
   caffe::ImageConvolutionForward(s, a.x.data(), a.weights.data(), a.bias.data(), r.y.data());
   caffe::ImageConvolutionBackwardData(s, a.dy.data(), a.weights.data(), r.dx.data());
@@ -108,26 +102,18 @@ void ExpectNear(const Results<double>& expected, const Results<float>& made) {
   ExpectNear(expected.db, made.db, "db");
 }
 
-ConvolutionShape Shape(size_t images, size_t channels, size_t height, size_t width, size_t outputs, size_t kernel_h,
-                       size_t kernel_w, size_t pad_h, size_t pad_w, size_t stride_h = 1, size_t stride_w = 1,
-                       size_t dilation_h = 1, size_t dilation_w = 1, size_t groups = 1) {
-  const auto out = [](size_t in, size_t kernel, size_t pad, size_t stride, size_t dilation) {
-    return (in + 2 * pad - dilation * (kernel - 1) - 1) / stride + 1;
-  };
-  return {images,   channels, height,   width, outputs,  out(height, kernel_h, pad_h, stride_h, dilation_h),
-          out(width, kernel_w, pad_w, stride_w, dilation_w), kernel_h, kernel_w, pad_h, pad_w, stride_h, stride_w,
-          dilation_h, dilation_w, groups};
-}
-
-const ConvolutionShape kWinogradShapes[] = {
-    Shape(2, 16, 8, 8, 16, 3, 3, 1, 1),    Shape(3, 17, 7, 9, 33, 3, 3, 1, 1), Shape(2, 20, 13, 11, 40, 5, 5, 2, 2),
-    Shape(2, 16, 6, 6, 16, 5, 5, 0, 1),    Shape(1, 40, 9, 3, 20, 3, 3, 2, 0), Shape(1, 3, 5, 5, 2, 3, 3, 0, 0),
-    Shape(2, 64, 29, 28, 70, 3, 3, 1, 1),  Shape(1, 1, 1, 1, 1, 3, 3, 1, 1),   Shape(1, 18, 2, 2, 19, 5, 5, 4, 4),
-    Shape(1, 130, 14, 14, 140, 3, 3, 1, 1), Shape(3, 35, 3, 30, 16, 3, 3, 2, 2)};
+//                     num  c  h   w  out kh kw ph pw sh sw dh dw groups
+const Sizes kWinogradSizes[] = {
+    {2, 16, 8, 8, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1},   {3, 17, 7, 9, 33, 3, 3, 1, 1, 1, 1, 1, 1, 1},
+    {2, 20, 13, 11, 40, 5, 5, 2, 2, 1, 1, 1, 1, 1}, {2, 16, 6, 6, 16, 5, 5, 0, 1, 1, 1, 1, 1, 1},
+    {1, 40, 9, 3, 20, 3, 3, 2, 0, 1, 1, 1, 1, 1},   {1, 3, 5, 5, 2, 3, 3, 0, 0, 1, 1, 1, 1, 1},
+    {2, 64, 29, 28, 70, 3, 3, 1, 1, 1, 1, 1, 1, 1}, {1, 1, 1, 1, 1, 3, 3, 1, 1, 1, 1, 1, 1, 1},
+    {1, 18, 2, 2, 19, 5, 5, 4, 4, 1, 1, 1, 1, 1},   {1, 130, 14, 14, 140, 3, 3, 1, 1, 1, 1, 1, 1, 1},
+    {3, 35, 3, 30, 16, 3, 3, 2, 2, 1, 1, 1, 1, 1}};
 
 TEST(Convolution, ByWinogradOnEachVectorUnit) {
-  for (const ConvolutionShape& s : kWinogradShapes) {
-    SCOPED_TRACE(testing::Message() << s.images << "x" << s.channels << "x" << s.height << "x" << s.width << " to "
+  for (const Sizes& s : kWinogradSizes) {
+    SCOPED_TRACE(testing::Message() << s.num << "x" << s.channels << "x" << s.height << "x" << s.width << " to "
                                     << s.outputs << ", kernel " << s.kernel_h);
     const Arrays arrays(s);
     const Results<double> expected = Reference(s, arrays);
@@ -136,12 +122,15 @@ TEST(Convolution, ByWinogradOnEachVectorUnit) {
 }
 
 TEST(Convolution, ByImagesOfAnyStridePadDilationAndGroups) {
-  for (const ConvolutionShape& s :
-       {Shape(3, 3, 17, 19, 8, 5, 5, 2, 2), Shape(2, 6, 12, 13, 9, 3, 2, 1, 0, 2, 3, 1, 1, 3),
-        Shape(4, 4, 15, 15, 6, 3, 3, 2, 3, 1, 1, 2, 3, 2), Shape(2, 8, 9, 9, 5, 1, 1, 0, 0),
-        Shape(2, 8, 9, 9, 4, 1, 1, 0, 0, 1, 1, 1, 1, 4), Shape(2, 3, 5, 6, 4, 3, 3, 4, 5, 2, 2),
-        Shape(5, 2, 4, 150, 3, 3, 7, 1, 3, 1, 4), Shape(2, 64, 40, 40, 3, 7, 7, 3, 3)}) {
-    SCOPED_TRACE(testing::Message() << s.images << "x" << s.channels << "x" << s.height << "x" << s.width << " to "
+  for (const Sizes& s : std::vector<Sizes>{{3, 3, 17, 19, 8, 5, 5, 2, 2, 1, 1, 1, 1, 1},
+                                           {2, 6, 12, 13, 9, 3, 2, 1, 0, 2, 3, 1, 1, 3},
+                                           {4, 4, 15, 15, 6, 3, 3, 2, 3, 1, 1, 2, 3, 2},
+                                           {2, 8, 9, 9, 5, 1, 1, 0, 0, 1, 1, 1, 1, 1},
+                                           {2, 8, 9, 9, 4, 1, 1, 0, 0, 1, 1, 1, 1, 4},
+                                           {2, 3, 5, 6, 4, 3, 3, 4, 5, 2, 2, 1, 1, 1},
+                                           {5, 2, 4, 150, 3, 3, 7, 1, 3, 1, 4, 1, 1, 1},
+                                           {2, 64, 40, 40, 3, 7, 7, 3, 3, 1, 1, 1, 1, 1}}) {
+    SCOPED_TRACE(testing::Message() << s.num << "x" << s.channels << "x" << s.height << "x" << s.width << " to "
                                     << s.outputs << ", groups " << s.groups);
     const Arrays arrays(s);
     ExpectNear(Reference(s, arrays), ByImages(s, arrays));
@@ -150,8 +139,10 @@ TEST(Convolution, ByImagesOfAnyStridePadDilationAndGroups) {
 
 TEST(Convolution, TheSameBitsAgainAndWithAnyNumberOfThreads) {
   const int threads = omp_get_max_threads();
-  for (const ConvolutionShape& s : {Shape(5, 64, 15, 15, 64, 3, 3, 1, 1), Shape(3, 160, 14, 14, 160, 3, 3, 1, 1),
-                                    Shape(5, 32, 15, 15, 32, 5, 5, 2, 2), Shape(7, 3, 20, 20, 10, 3, 3, 1, 1)}) {
+  for (const Sizes& s : std::vector<Sizes>{{5, 64, 15, 15, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1},
+                                           {3, 160, 14, 14, 160, 3, 3, 1, 1, 1, 1, 1, 1, 1},
+                                           {5, 32, 15, 15, 32, 5, 5, 2, 2, 1, 1, 1, 1, 1},
+                                           {7, 3, 20, 20, 10, 3, 3, 1, 1, 1, 1, 1, 1, 1}}) {
     const Arrays arrays(s);
     const auto run = [&] { return s.channels > 3 ? ByWinograd(s, arrays) : ByImages(s, arrays); };
     const Results<double> expected = Reference(s, arrays);
