@@ -118,6 +118,20 @@ def write_tiny_net(folder, outputs=10, base_lr=0.0003):
     return solver
 
 
+def apart(one, other):
+    """The largest difference of two runs' last parameters, each blob's against its own size."""
+    import caffe
+    import numpy as np
+
+    def parameters(run):
+        net = caffe.Net(str(run.deploy), caffe.TEST, weights=str(run.weights("last")))
+        return {f"{name}/{i}": blob.data.copy() for name, blobs in net.params.items() for i, blob in enumerate(blobs)}
+
+    found, wanted = parameters(other), parameters(one)
+    assert found.keys() == wanted.keys()
+    return max(np.linalg.norm(found[name] - values) / np.linalg.norm(values) for name, values in wanted.items())
+
+
 @pytest.fixture
 def tiny_solver(tmp_path):
     """The solver file of a hand-written net of 10 classes."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import cpu_ranks
-from conftest import ROOT, interruptible, write_tiny_net
+from conftest import ROOT, apart, interruptible, write_tiny_net
 from tiny_imagenet import generate, nets, runs, supervisor, train, zoo
 from tiny_imagenet.errors import NetError, RunError, Stopped
 from tiny_imagenet.runs import Run
@@ -53,18 +53,6 @@ def whole(solver, data, tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
     cpu_ranks.train(2, solver, Options(data=data, run=run, epochs=EPOCHS, patience=1))
     return Run(run)
-
-
-def parameters(run):
-    net = caffe.Net(str(run.deploy), caffe.TEST, weights=str(run.weights("last")))
-    return {f"{name}/{i}": blob.data.copy() for name, blobs in net.params.items() for i, blob in enumerate(blobs)}
-
-
-def apart(one, other):
-    """The largest difference of two runs' parameters, each blob's against its own size."""
-    found, wanted = parameters(other), parameters(one)
-    assert found.keys() == wanted.keys()
-    return max(np.linalg.norm(found[name] - values) / np.linalg.norm(values) for name, values in wanted.items())
 
 
 def lasting(run):

@@ -1,5 +1,6 @@
 """Training and prediction on GPUs, through pycaffe: skipped without one. tests/gpu.sh runs these."""
 
+import contextlib
 import json
 import re
 import signal
@@ -11,7 +12,7 @@ import caffe
 import numpy as np
 import pytest
 
-from conftest import ROOT, interruptible
+from conftest import ROOT, apart, interruptible
 from tiny_imagenet import evaluate, generate, gpu, predictions, runs, train, zoo
 from tiny_imagenet.errors import GpuError, RunError
 from tiny_imagenet.runs import Run
@@ -55,14 +56,15 @@ def trained_on_gpu(solver, data, tmp_path_factory):
     return Run(run)
 
 
-def parameters(run):
-    net = caffe.Net(str(run.deploy), caffe.TEST, weights=str(run.weights("last")))
-    return {f"{name}/{i}": blob.data.copy() for name, blobs in net.params.items() for i, blob in enumerate(blobs)}
-
-
-def apart(one, other):
-    found, wanted = parameters(other), parameters(one)
-    return max(np.linalg.norm(found[name] - values) / np.linalg.norm(values) for name, values in wanted.items())
+@contextlib.contextmanager
+def training_on_two(solver, data, run):
+    """tools/train.py on two GPUs, after its first record."""
+    command = [sys.executable, ROOT / "tools" / "train.py", solver, "--data", data, "--run", run, "--gpu", "0,1"]
+    with interruptible([*command, "--epochs", 100_000], stderr=subprocess.PIPE) as process:
+        while not (run / "metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield process
 
 
 def test_a_net_learns_and_is_evaluated(trained_on_gpu, data):
@@ -150,12 +152,7 @@ def test_all_gpus_learn_and_go_on(solver, data, tmp_path, tool):
 @several
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_gpu_whose_process_is_killed_ends_all(victim, solver, data, tmp_path):
-    run = tmp_path / "run"
-    command = [sys.executable, ROOT / "tools" / "train.py", solver, "--data", data, "--run", run, "--gpu", "0,1"]
-    with interruptible([*command, "--epochs", 100_000], stderr=subprocess.PIPE) as process:
-        while not (run / "metrics.jsonl").exists():
-            assert process.poll() is None
-            time.sleep(0.05)
+    with training_on_two(solver, data, tmp_path / "run") as process:
         ranks = subprocess.run(
             ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
         ).stdout.split()
@@ -168,11 +165,7 @@ def test_a_gpu_whose_process_is_killed_ends_all(victim, solver, data, tmp_path):
 @several
 def test_ctrl_c_ends_all_with_a_checkpoint(solver, data, tmp_path):
     run = tmp_path / "run"
-    command = [sys.executable, ROOT / "tools" / "train.py", solver, "--data", data, "--run", run, "--gpu", "0,1"]
-    with interruptible([*command, "--epochs", 100_000], stderr=subprocess.PIPE) as process:
-        while not (run / "metrics.jsonl").exists():
-            assert process.poll() is None
-            time.sleep(0.05)
+    with training_on_two(solver, data, run) as process:
         process.send_signal(signal.SIGINT)
         error = process.communicate(timeout=60)[1]
     assert process.returncode == 130

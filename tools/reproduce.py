@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """The paper's experiment from one data folder: every model and its stages, evaluation, ensembles, Table 2."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -27,16 +26,7 @@ def main():
     parser.add_argument("--batch", type=cli.positive_int, metavar="N", help="images an iteration (the files')")
     parser.add_argument("--base-lr", type=cli.positive_float, metavar="RATE", help="rate to begin with (the files')")
     parser.add_argument("--no-stages", action="store_true", help="train deep nets from random weights at once")
-    parser.add_argument(
-        "--gpu",
-        type=cli.gpus,
-        dest="gpus",
-        metavar="N[,N...]|all|none",
-        help="train on these GPUs, which share each batch, and evaluate on the first (the CPU)",
-    )
-    switch = argparse.BooleanOptionalAction
-    parser.add_argument("--tf32", action=switch, help="GPU: round the factors of products to TF32; faster (not)")
-    parser.add_argument("--deterministic", action=switch, help="GPU: the same bits in every run; slower (not)")
+    cli.add_gpus(parser, "train on these GPUs, which share each batch, and evaluate on the first (the CPU)")
     parser.add_argument("--quiet", action="store_true", help="say nothing of the trainings on the way")
     args = parser.parse_args()
     names = args.models or list(zoo.MODELS)

@@ -43,16 +43,7 @@ def main():
         "--init", type=Path, metavar="WEIGHTS", help="a caffemodel: layers of the same name take its weights; no stages"
     )
     parser.add_argument("--no-stages", action="store_true", help="do not train the nets in stages/ before this one")
-    parser.add_argument(
-        "--gpu",
-        type=cli.gpus,
-        dest="gpus",
-        metavar="N[,N...]|all|none",
-        help="train on these GPUs, which share each batch (those of a run that goes on, else the CPU)",
-    )
-    switch = argparse.BooleanOptionalAction
-    parser.add_argument("--tf32", action=switch, help="GPU: round the factors of products to TF32; faster (not)")
-    parser.add_argument("--deterministic", action=switch, help="GPU: the same bits in every run; slower (not)")
+    cli.add_gpus(parser, "train on these GPUs, which share each batch (those of a run that goes on, else the CPU)")
     parser.add_argument("--keep", type=cli.positive_int, default=2, metavar="N", help="newest checkpoints to keep (2)")
     parser.add_argument(
         "--save-every", type=cli.positive_float, default=15, metavar="MINUTES", help="also within an epoch (15)"

@@ -6,8 +6,6 @@ a result has the minimum ("best") and the median, and rates, shares and ratios o
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
@@ -95,12 +93,7 @@ def layers(settings: Settings, build: Path, stock: bool = True, torch: str | Non
         version = worker.version if worker else None
     return {
         "settings": vars(settings),
-        "machine": {
-            "system": platform.platform(),
-            "processor": timing.processor(),
-            "cores": os.cpu_count(),
-            "torch": version,
-        },
+        "machine": {**timing.machine(), "torch": version},
         "copy": _bandwidth(settings.copy, _together(copies.values())),
         "rectifiers": [
             _rectifier_row(key, found, _bandwidth(settings.copy, copies[key[0]])["bandwidth"])

@@ -85,6 +85,14 @@ def gpus(text: str) -> tuple[int, ...] | str:
     return numbers
 
 
+def add_gpus(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --gpu (`gpus`; `what` says what they do), --tf32 and --deterministic, each None where it is not given."""
+    parser.add_argument("--gpu", type=gpus, dest="gpus", metavar="N[,N...]|all|none", help=what)
+    switch = argparse.BooleanOptionalAction
+    parser.add_argument("--tf32", action=switch, help="GPU: round the factors of products to TF32; faster (not)")
+    parser.add_argument("--deterministic", action=switch, help="GPU: the same bits in every run; slower (not)")
+
+
 def _gpu(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 5):
         raise argparse.ArgumentTypeError(

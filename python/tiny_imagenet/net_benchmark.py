@@ -7,8 +7,6 @@ times a result has the minimum ("best") and the median.
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -98,9 +96,7 @@ def nets(cases: Iterable[dict[str, Any]], settings: Settings, build: Path, torch
     return {
         "settings": vars(settings),
         "machine": {
-            "system": platform.platform(),
-            "processor": timing.processor(),
-            "cores": os.cpu_count(),
+            **timing.machine(),
             "gpu": memory.name if memory else None,
             "torch": ", ".join(sorted(versions)) or None,
         },

@@ -134,8 +134,12 @@ def iteration_times(
     return [1000 * value / iterations for value in seconds[-rounds:]]
 
 
-def processor() -> str:
-    """What this machine's processor is called."""
+def machine() -> dict[str, Any]:
+    """What is measured on: the system, the processor's name, how many cores."""
+    return {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
+
+
+def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
