@@ -157,14 +157,14 @@ def test_a_run_that_dies_within_a_checkpoint(place, solver, whole, data, tmp_pat
     assert same(Run(run), whole)
 
 
-def test_a_second_ctrl_c_ends_at_once(solver, data, tmp_path):
+def test_a_second_ctrl_c_ends_at_once(data, tmp_path):
     run = tmp_path / "run"
-    slow = ["--max-iter", "1000000", "--batch", "200"]
-    arguments = [a for a in command(solver, data, run) if a not in ("--epochs", EPOCHS)] + slow
+    arguments = command("model6", data, run, "--batch", 200)  # an iteration an epoch, of a second or more
     with interruptible(arguments, stderr=subprocess.PIPE) as process:
         while not (run / "metrics.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.05)
+        time.sleep(0.3)  # the checkpoint is written: both fall into the next iteration
         for _ in range(2):
             process.send_signal(signal.SIGINT)
             time.sleep(0.01)
@@ -176,11 +176,10 @@ def test_a_second_ctrl_c_ends_at_once(solver, data, tmp_path):
 def test_a_signal_at_any_moment_ends_with_a_checkpoint(number, solver, data, tmp_path):
     """At ten moments each; some fall into a validation or a checkpoint."""
     rng = random.Random(number)
-    arguments = ["--max-iter" if a == "--epochs" else a for a in command(solver, data, "RUN")]
-    arguments = ["1000000" if a == EPOCHS else a for a in arguments]
+    endless = ["--patience", 0, "--epochs", 100_000]  # of two that are given the later one counts
     for i in range(5):
         run = tmp_path / str(i)
-        with interruptible([run if a == "RUN" else a for a in arguments], stderr=subprocess.PIPE) as process:
+        with interruptible(command(solver, data, run, *endless), stderr=subprocess.PIPE) as process:
             while not (run / "metrics.jsonl").exists():
                 assert process.poll() is None
                 time.sleep(0.01)
