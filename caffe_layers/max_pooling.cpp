@@ -16,49 +16,65 @@ namespace HWY_NAMESPACE {
 namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
-using D = hn::ScalableTag<float>;
+template <class D>
 using Bytes = hn::Rebind<uint8_t, D>;
+template <class D>
 using Integers = hn::RebindToSigned<D>;
 
-/// Two rows of x to one of y, of windows 2x2 side by side. @return how many; the rest is the caller's.
-size_t Forward2x2(const float* x, size_t width, size_t count, float* y, uint8_t* winners) {
-  const D d;
-  const Integers integers;
-  const size_t lanes = hn::Lanes(d);
-  size_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    hn::Vec<D> value[4];
-    hn::LoadInterleaved2(d, x + 2 * i, value[0], value[1]);
-    hn::LoadInterleaved2(d, x + width + 2 * i, value[2], value[3]);
-    auto best = hn::Set(d, -FLT_MAX);
-    auto winner = hn::Set(integers, kNoWinner);
-    for (int k = 0; k < 4; ++k) {
-      const auto wins = hn::Or(hn::Gt(value[k], best), hn::Ne(value[k], value[k]));
-      best = hn::IfThenElse(wins, value[k], best);
-      winner = hn::IfThenElse(hn::RebindMask(integers, wins), hn::Set(integers, k), winner);
-    }
-    hn::StoreU(best, d, y + i);
-    hn::StoreU(hn::DemoteTo(Bytes(), winner), Bytes(), winners + i);
+/// Windows 2x2 side by side of two rows of x, as many as a vector has lanes.
+template <class D>
+HWY_INLINE void Forward(D d, const float* x, size_t width, float* y, uint8_t* winners) {
+  const Integers<D> integers;
+  hn::Vec<D> value[4];
+  hn::LoadInterleaved2(d, x, value[0], value[1]);
+  hn::LoadInterleaved2(d, x + width, value[2], value[3]);
+  auto best = hn::Set(d, -FLT_MAX);
+  auto winner = hn::Set(integers, kNoWinner);
+  for (int k = 0; k < 4; ++k) {
+    // Not Ne: Highway 1.0's is false for NaN on some of the vector units.
+    const auto wins = hn::Or(hn::Gt(value[k], best), hn::Not(hn::Eq(value[k], value[k])));
+    best = hn::IfThenElse(wins, value[k], best);
+    winner = hn::IfThenElse(hn::RebindMask(integers, wins), hn::Set(integers, k), winner);
   }
-  return i;
+  hn::StoreU(best, d, y);
+  hn::StoreU(hn::DemoteTo(Bytes<D>(), winner), Bytes<D>(), winners);
+}
+
+template <class D>
+HWY_INLINE void Backward(D d, const uint8_t* winners, const float* dy, size_t width, float* dx) {
+  const Integers<D> integers;
+  const auto winner = hn::PromoteTo(integers, hn::LoadU(Bytes<D>(), winners));
+  const auto gradient = hn::LoadU(d, dy);
+  hn::Vec<D> value[4];
+  for (int k = 0; k < 4; ++k) {
+    value[k] = hn::IfThenElseZero(hn::RebindMask(d, hn::Eq(winner, hn::Set(integers, k))), gradient);
+  }
+  hn::StoreInterleaved2(value[0], value[1], d, dx);
+  hn::StoreInterleaved2(value[2], value[3], d, dx + width);
+}
+
+/// Calls run(d, i) for `lanes` windows from i on, so that all of `count` are seen, some of them twice: with the widest
+/// vectors that are no longer than a row. @return how many were seen: all, or none of a row that is too short.
+template <class D, class Run>
+HWY_INLINE size_t ForWindows(D d, size_t count, const Run& run) {
+  const size_t lanes = hn::Lanes(d);
+  if (count < lanes) {
+    if constexpr (hn::MaxLanes(D()) > 4) return ForWindows(hn::Half<D>(), count, run);
+    return 0;
+  }
+  for (size_t i = 0; i + lanes <= count; i += lanes) run(d, i);
+  if (count % lanes != 0) run(d, count - lanes);
+  return count;
+}
+
+size_t Forward2x2(const float* x, size_t width, size_t count, float* y, uint8_t* winners) {
+  return ForWindows(hn::ScalableTag<float>(), count,
+                    [=](auto d, size_t i) { Forward(d, x + 2 * i, width, y + i, winners + i); });
 }
 
 size_t Backward2x2(const uint8_t* winners, const float* dy, size_t width, size_t count, float* dx) {
-  const D d;
-  const Integers integers;
-  const size_t lanes = hn::Lanes(d);
-  size_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    const auto winner = hn::PromoteTo(integers, hn::LoadU(Bytes(), winners + i));
-    const auto gradient = hn::LoadU(d, dy + i);
-    hn::Vec<D> value[4];
-    for (int k = 0; k < 4; ++k) {
-      value[k] = hn::IfThenElseZero(hn::RebindMask(d, hn::Eq(winner, hn::Set(integers, k))), gradient);
-    }
-    hn::StoreInterleaved2(value[0], value[1], d, dx + 2 * i);
-    hn::StoreInterleaved2(value[2], value[3], d, dx + width + 2 * i);
-  }
-  return i;
+  return ForWindows(hn::ScalableTag<float>(), count,
+                    [=](auto d, size_t i) { Backward(d, winners + i, dy + i, width, dx + 2 * i); });
 }
 
 }  // namespace
