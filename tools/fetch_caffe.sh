@@ -41,7 +41,7 @@ esac
 mirrors() {
   local found
   found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Origin: $origin" 2>/dev/null | sort -u)
-  [ -n "$found" ] || found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | sort -u)
+  [ -n "$found" ] || found=$(apt-get indextargets --no-release-info --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | sort -u)
   echo "$found" | grep -v security
 }
 
