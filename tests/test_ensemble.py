@@ -292,7 +292,7 @@ def test_the_script_prints_one_json_object(files):
     done = script("model1.npz", "model2.npz", "--search", "--json", cwd=files)
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads(done.stdout)
-    assert set(result) == {"members", "ensemble", "weights", "search"}
+    assert set(result) == {"split", "crops", "records", "members", "ensemble", "weights", "search"}
     assert result["search"]["note"] == ensemble.OPTIMISTIC
     assert result["ensemble"]["top1"] == pytest.approx(result["search"]["top1"], abs=1 / 300)
     assert "optimistic" in script("model1.npz", "model2.npz", "--search", cwd=files).stdout
@@ -324,11 +324,13 @@ def run(trained, tmp_path):
 def test_run_folders_stand_for_their_predictions(run, tool, tmp_path):
     from tiny_imagenet import evaluate
 
-    error = tool("ensemble", run.path, run.path, fails=1).stderr
+    other = tmp_path / "other"
+    shutil.copytree(run.path, other, symlinks=True)
+    error = tool("ensemble", run.path, other, fails=1).stderr
     assert f"has no predictions.npz: make it with tools/evaluate.py {run.path}" in error
-    error = tool("ensemble", run.path, run.path, "--split", "test", "--ten-crop", fails=1).stderr
+    error = tool("ensemble", run.path, other, "--split", "test", "--ten-crop", fails=1).stderr
     assert "has no predictions_test_tencrop.npz" in error and "--split test --ten-crop" in error
-    assert "not a run folder" in tool("ensemble", tmp_path, tmp_path, fails=1).stderr
+    assert "not a run folder" in tool("ensemble", tmp_path, run.path, fails=1).stderr
     evaluate.evaluate_run(run)
     evaluate.evaluate_run(run, checkpoint="10", out=tmp_path / "ten.npz")
     done = tool("ensemble", run.path, tmp_path / "ten.npz", "--out", tmp_path / "both.npz")
@@ -344,8 +346,9 @@ def test_predictions_of_an_earlier_best_are_told(run, tool):
     best = int(run.weights("best").parent.name)
     other = next(iteration for iteration in run.iterations() if iteration != best)
     run.link("best", other)
-    error = tool("ensemble", run.path, run.predictions).stderr
-    assert f"is of iteration {best}, best is {other} by now: evaluate it again" in error
+    evaluate.evaluate_run(run, checkpoint=str(other))
+    error = tool("ensemble", run.path, run.path / f"predictions_{other}.npz").stderr
+    assert error == f"note: {run.predictions} is of iteration {best}, best is {other} by now: evaluate it again\n"
 
 
 def test_the_checkpoints_of_a_run_are_members(run, tool, tmp_path):
@@ -369,6 +372,97 @@ def test_the_checkpoints_of_a_run_are_members(run, tool, tmp_path):
     assert "3 weights for 2 members" in error
 
 
+def test_a_member_that_is_given_twice_is_refused(run, tool, files):
+    from tiny_imagenet import evaluate
+
+    evaluate.evaluate_run(run)
+    (files / "link.npz").symlink_to("model1.npz")
+    for arguments in (
+        [run.path, run.predictions],
+        [run.path, f"{run.path}/"],
+        [run.path, run.path, "--checkpoints"],
+        [files / "model1.npz", files / "model2.npz", files / "link.npz"],
+    ):
+        error = tool("ensemble", *arguments, fails=2).stderr
+        assert "is given twice" in error and "name each member once" in error and error.count("\n") == 1
+    assert not list(run.path.glob("checkpoints/*/predictions.npz"))  # refused before anything is predicted
+
+
+def test_a_member_that_is_alone_is_told(run, tool):
+    shutil.rmtree(run.path / "checkpoints" / "10")
+    error = tool("ensemble", run.path, "--checkpoints").stderr
+    assert "note: tiny@20 is the only member, so that the average is its own predictions" in error
+
+
+def test_checkpoints_predict_the_data_that_is_named(run, tool, dataset, tmp_path):
+    from tiny_imagenet import convert, evaluate
+
+    convert.convert(dataset, tmp_path / "moved", workers=1, seed=1)
+    convert.convert(dataset, tmp_path / "shuffled", workers=1, seed=9)
+    run.update(data=str(tmp_path / "gone"))
+    assert "gone" in tool("ensemble", run.path, "--checkpoints", fails=1).stderr
+    results = {}
+    for name in ("moved", "shuffled", "moved"):
+        done = tool("ensemble", run.path, "--checkpoints", "--data", tmp_path / name, "--json")
+        results[name] = json.loads(done.stdout)
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        assert results[name]["records"] == manifest["lmdbs"]["val"]["sha256"]
+    want = metrics.summary(evaluate.predict_run(run, tmp_path / "shuffled", checkpoint="20"))["top1"]
+    assert results["shuffled"]["members"][1]["top1"] == want
+    error = tool("ensemble", run.path, "--checkpoints", "--data", tmp_path, fails=1).stderr
+    assert "manifest.json is missing" in error
+    assert "--data is for what --checkpoints predicts" in tool("ensemble", "a", "b", "--data", "x", fails=2).stderr
+
+
+def test_what_members_are_of_is_written_and_said(run, tool, tmp_path):
+    from tiny_imagenet import evaluate
+
+    for split, ten_crop, checkpoint in itertools.product(("val", "test"), (False, True), ("best", "10")):
+        evaluate.evaluate_run(run, None, split, checkpoint, ten_crop=ten_crop)
+    best = int(run.weights("best").parent.name)
+    files = [run.path / f"predictions{name}.npz" for name in ("", "_10", "_tencrop", "_test", "_test_10")]
+    result = json.loads(tool("ensemble", *files[:2], "--json").stdout)
+    assert (result["split"], result["crops"]) == ("val", "centre")
+    assert result["records"] == run.info["lmdbs"]["val"]["sha256"]
+    told = ("name", "model", "run", "checkpoint", "iteration", "split", "crops")
+    assert [[member[key] for key in told] for member in result["members"]] == [
+        ["tiny", "tiny", str(run.path), "best", best, "val", "centre"],
+        ["tiny", "tiny", str(run.path), "10", 10, "val", "centre"],
+    ]
+    assert "these are of" not in tool("ensemble", *files[:2]).stdout
+    done = tool("ensemble", files[0], files[2], "--out", tmp_path / "both.npz")
+    assert "members differ in their crops: tiny (centre crop), tiny (ten crops)" in done.stderr
+    assert "these are of the val split, mixed crops" in done.stdout
+    assert done.stdout.endswith(f"the average's predictions are in {tmp_path / 'both.npz'}\n")
+    assert predictions.load(tmp_path / "both.npz").meta["crops"] == "mixed"
+    done = tool("ensemble", *files[:2], "--out", tmp_path / "both.npz", "--json")
+    assert json.loads(done.stdout)["out"] == str(tmp_path / "both.npz")
+    done = tool("ensemble", *files[3:])
+    assert "these are of the test split, centre crop" in done.stdout
+    assert done.stdout.count("20 without labels") == 3 and " 0\n" not in done.stdout
+    assert "differ in their images" in tool("ensemble", files[0], files[3], fails=1).stderr
+
+
+def test_members_of_one_model_have_names_of_their_own(run, tool, tmp_path):
+    from tiny_imagenet import evaluate
+
+    shutil.copytree(run.path, tmp_path / "seeds" / "two", symlinks=True)
+    runs = [run, type(run)(tmp_path / "seeds" / "two")]
+    for one in runs:
+        one.link("best", 20)
+        evaluate.evaluate_run(one)
+        evaluate.evaluate_run(one, checkpoint="10")
+    names = [line.split("  ")[0] for line in tool("ensemble", *(one.path for one in runs)).stdout.splitlines()]
+    assert names[1:3] == ["tiny (run)", "tiny (two)"]
+    given = [one.path / f"predictions{name}.npz" for one in runs for name in ("", "_10")]
+    names = [line.split("  ")[0] for line in tool("ensemble", *given).stdout.splitlines()]
+    assert names[1:5] == [f"tiny ({name}, iteration {number})" for name in ("run", "two") for number in (20, 10)]
+    names = [
+        line.split()[0] for line in tool("ensemble", *(one.path for one in runs), "--checkpoints").stdout.splitlines()
+    ]
+    assert names[1:3] == ["tiny@10", "tiny@20"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -385,7 +479,7 @@ def test_the_checkpoints_of_a_run_are_members(run, tool, tmp_path):
         (["model1.npz", "none.npz"], 1, "none.npz: no such file"),
         (["model1.npz", "other.npz", "--out", "both.npz"], 1, "differ in their images"),
         (["model1.npz", "model2.npz", "--weights", "0", "0", "--out", "both.npz"], 1, "sum above 0"),
-        (["model1.npz", "model2.npz", "--out", "model1.npz/both.npz"], 1, "cannot write"),
+        (["model1.npz", "model2.npz", "--out", "model1.npz/both.npz"], 2, "cannot write"),
     ],
 )
 def test_the_script_refuses_in_one_line_and_leaves_nothing(files, arguments, status, message):

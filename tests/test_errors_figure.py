@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from tiny_imagenet import errors_figure, figures, lmdb_reader, predictions
+from tiny_imagenet import errors_figure, figures, lmdb_reader, origin, predictions
 from tiny_imagenet.errors import DatasetError, PredictionsError, RunError
 from tiny_imagenet.errors_figure import Mistake
 from tiny_imagenet.predictions import Predictions
@@ -97,7 +97,7 @@ def test_the_sheet_shows_the_images_their_classes_and_the_probability(given, dat
 def test_one_class_and_a_draw_have_titles_of_their_own(given, data):
     entry = lmdb_reader.read_manifest(data)["classes"][3]
     found, images = errors_figure.mistakes(given, 3)
-    figure = errors_figure.draw(given, data, wnid=entry["wnid"])
+    figure = errors_figure.draw(given, data, of_class=entry["wnid"])
     assert {caption[0] for caption in captions(figure)} == {entry["words"]} and len(figure.axes) == len(found)
     title = f"model1: the {len(found)} errors in {images} val images of {entry['words']}"
     assert figure.texts[0].get_text() == title
@@ -141,7 +141,7 @@ def test_no_errors_to_show(data):
     right.probabilities[right.labels == label] = row
     entry = lmdb_reader.read_manifest(data)["classes"][label]
     with pytest.raises(PredictionsError, match=f"labelled images of {entry['words']} are predicted right"):
-        errors_figure.draw(right, data, wnid=entry["wnid"])
+        errors_figure.draw(right, data, of_class=entry["wnid"])
 
 
 def test_other_data_is_refused(given, data, tmp_path):
@@ -154,11 +154,51 @@ def test_other_data_is_refused(given, data, tmp_path):
             with pytest.raises(DatasetError, match="has other classes than model1, or in another order"):
                 other = Predictions(given.keys, given.labels, given.probabilities, {"model": "model1", **about})
                 errors_figure.draw(other, data)
-    with pytest.raises(DatasetError, match=r"has no class 'n9': n\d+, .* are some; manifest.json lists all"):
-        errors_figure.draw(given, data, wnid="n9")
-    words = lmdb_reader.read_manifest(data)["classes"][4]
-    with pytest.raises(DatasetError, match=f"has no class '{words['words']}': {words['wnid']} are some"):
-        errors_figure.draw(given, data, wnid=words["words"])
+
+
+CLASSES = [
+    {"wnid": "n02100236", "words": "German short-haired pointer"},
+    {"wnid": "n03126707", "words": "crane"},
+    {"wnid": "n02012849", "words": "crane, long-legged bird"},
+    {"wnid": "n02123394", "words": "Persian cat"},
+    {"wnid": "n00000007", "words": "7"},
+    {"wnid": "n00000009", "words": ""},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("n02100236", 0),
+        ("N02100236", 0),
+        ("german short-haired pointer", 0),
+        ("Long-legged bird", 2),
+        (" crane, long-legged bird ", 2),
+        ("persian cat", 3),
+        ("0", 0),
+        ("7", 4),  # words come before numbers
+        ("5", 5),
+    ],
+)
+def test_a_class_has_a_wnid_words_and_a_number(name, number):
+    assert errors_figure.class_number(name, CLASSES, "data") == number
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("crane", r"several classes 'crane': did you mean n03126707 \(crane\) or n02012849 \(crane, .*a wnid names"),
+        ("pointer", r"no class 'pointer': did you mean n02100236 \(German short-haired pointer\)\?"),
+        ("persan cat", r"did you mean n02123394 \(Persian cat\)\?"),
+        ("n2100236", r"no class 'n2100236': did you mean n02100236 "),
+        ("6", r"data has no class '6': it has such as n02100236 .*; manifest\.json lists all"),
+        ("zebra", r"data has no class 'zebra': it has such as n02100236 .*; manifest\.json lists all"),
+        ("", "manifest.json lists all"),
+    ],
+)
+def test_what_means_no_class_or_several_is_refused_with_what_is_near(name, message):
+    with pytest.raises(DatasetError, match=message):
+        errors_figure.class_number(name, CLASSES, "data")
 
 
 def test_keys_that_are_not_there_are_named(given, data):
@@ -226,18 +266,31 @@ def test_the_script_draws_a_run_and_its_file_alike(folder, given, data, tmp_path
     assert set(given.meta["class_names"]) & {"".join(node.itertext()) for node in nodes}
 
 
+def test_the_script_draws_a_class_by_its_words(folder, tmp_path):
+    for name in ("nine", "n00000009"):
+        done = script(folder, "--class", name, "--out", f"{name}.svg", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "nine.svg").read_bytes() == (tmp_path / "n00000009.svg").read_bytes()
+
+
 def test_the_script_refuses_in_one_line(folder, given, tmp_path):
     alone = tmp_path / "alone.npz"
     predictions.save(alone, given)
     with pytest.raises(RunError, match="does not say which data it was made of: name it with --data"):
-        errors_figure.data_folder(alone)
+        origin.data_folder(alone)
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    (moved / "run.json").write_text(json.dumps({"data": str(tmp_path / "gone")}))
     empty = tmp_path / "empty"
     shutil.copytree(folder, empty)
     (empty / "predictions.npz").unlink()
     for arguments, status, message in (
         ([alone], 1, "alone.npz does not say which data it was made of: name it with --data"),
         ([empty], 1, "tools/evaluate.py"),
-        ([folder, "--rows", "0"], 2, "'0' is not a whole number"),
+        ([folder, "--rows", "0"], 2, "'0' is not a whole number of at least 1 and at most 20"),
+        ([folder, "--rows", "21"], 2, "'21' is not a whole number of at least 1 and at most 20"),
+        ([folder, "--class", "nin"], 1, "did you mean n00000009 (nine)?"),
+        ([moved], 1, "gone, which is not there any more: name the data folder with --data"),
     ):
         done = script(*arguments, "--out", "a.png", cwd=tmp_path)
         assert done.returncode == status and done.stdout == "" and message in done.stderr

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from tiny_imagenet import datum, evaluate, lmdb_reader, metrics, predictions
-from tiny_imagenet.errors import DatasetError, RunError
+from tiny_imagenet.errors import DatasetError, RunError, TinyImageNetError
 from tiny_imagenet.predict import Predictor, predict
 from tiny_imagenet.runs import Run
 
@@ -154,16 +154,94 @@ def test_a_net_and_weights_without_a_run_folder(tool, trained, data, tmp_path):
     assert predictions.load(tmp_path / "p.npz").classes == 10
 
 
+def test_the_script_says_where_things_are(tool, trained, data, tmp_path):
+    out, matrix = tmp_path / "new" / "p.npz", tmp_path / "m.csv"
+    assert tool("evaluate", trained).stdout.endswith(f"\nthe predictions are in {trained}/predictions.npz\n")
+    lines = tool("evaluate", trained, "--out", out, "--confusion", matrix, "--per-class").stdout.splitlines()
+    assert lines[-2:] == [f"the predictions are in {out}", f"the confusion matrix is in {matrix}"]
+    assert out.is_file() and matrix.is_file()
+    arguments = ("--net", Run(trained).deploy, "--weights", Run(trained).weights(), "--data", data)
+    assert tool("evaluate", *arguments).stdout.count("\n") == 1  # nothing was written
+
+
+@pytest.fixture
+def unpredicted(monkeypatch):
+    """No net predicts."""
+
+    def fail(*_, **__):
+        raise AssertionError("a net was going to predict")
+
+    monkeypatch.setattr(evaluate, "Predictor", fail)
+
+
+def test_files_that_cannot_be_written_are_refused_before_anything_is_predicted(trained, data, tmp_path, unpredicted):
+    run = Run(trained)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "a.npz").mkdir()
+    for ways, message in (
+        ({"out": tmp_path / "p.csv"}, "does not end in .npz"),
+        ({"out": tmp_path / "a.npz"}, "is a folder: name a file in it"),
+        ({"out": tmp_path / "file" / "p.npz"}, "Not a directory"),
+        ({"confusion": tmp_path / "m.npz"}, "does not end in .csv"),
+        ({"confusion": tmp_path / "file" / "m.csv"}, "Not a directory"),
+        ({"confusion": tmp_path / "m.csv", "split": "test"}, "the test split has no labels"),
+    ):
+        for call in (
+            lambda ways: evaluate.evaluate_run(run, **ways),
+            lambda ways: evaluate.evaluate_files(data, run.deploy, run.weights(), **ways),
+        ):
+            with pytest.raises(TinyImageNetError, match=message):
+                call(ways)
+    moved = Run(tmp_path / "moved")
+    shutil.copytree(trained, moved.path, symlinks=True)
+    moved.predictions.unlink(missing_ok=True)
+    moved.predictions.mkdir()
+    with pytest.raises(TinyImageNetError, match=r"predictions\.npz is a folder"):
+        evaluate.evaluate_run(moved)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "FOLDER"], "--out: FOLDER does not end in .npz"),
+        (["--out", "FOLDER/a.npz"], "a.npz is a folder: name a file in it"),
+        (["--out", "p.NPZ"], "p.NPZ does not end in .npz"),
+        (["--confusion", "m.txt"], "--confusion: m.txt does not end in .csv"),
+        (["--split", "test", "--confusion", "m.csv"], "has none of: take --split train or train_screened or val"),
+        (["--split", "test", "--per-class"], "--per-class needs labels, which the split test has none of"),
+        (["--split", "validation"], "invalid choice: 'validation'"),
+        (["--gpu", "x"], "'x' is not the number of a GPU"),
+        (["--net", "x"], "not both"),
+        (["--mean", "x"], "not both"),
+    ],
+)
+def test_bad_use_is_told_at_once(tool, tmp_path, arguments, message):
+    (tmp_path / "a.npz").mkdir()
+    arguments = [argument.replace("FOLDER", str(tmp_path)) for argument in arguments]
+    done = tool("evaluate", "no_run", *arguments, fails=2)  # that there is no such run is found later
+    assert message.replace("FOLDER", str(tmp_path)) in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_checkpoint_is_one_of_a_run(tool):
+    arguments = ("--net", "a", "--weights", "b", "--data", "c", "--checkpoint", "last")
+    assert "--checkpoint is one of a run folder" in tool("evaluate", *arguments, fails=2).stderr
+
+
+def test_a_run_whose_data_is_gone_is_told_of_the_option(tool, trained, data, tmp_path):
+    run = Run(tmp_path / "run")
+    shutil.copytree(trained, run.path, symlinks=True)
+    run.update(data=str(tmp_path / "gone"))
+    error = tool("evaluate", run.path, fails=1).stderr
+    assert f"was trained on {tmp_path}/gone, which is not there any more: name the data folder with --data" in error
+    assert "top-1" in tool("evaluate", run.path, "--data", data).stdout
+
+
 def test_mistakes(tool, trained, data, tmp_path):
     assert "not a run folder" in tool("evaluate", tmp_path, "--data", data, fails=1).stderr
     error = tool("evaluate", trained, "--data", data, "--checkpoint", "15", fails=1).stderr
     assert "no checkpoint '15': it has best, last, 10, 20" in error
     assert "manifest.json is missing" in tool("evaluate", trained, "--data", tmp_path, fails=1).stderr
     tool("evaluate", fails=2)
-    tool("evaluate", trained, "--net", "x", fails=2)
-    tool("evaluate", trained, "--mean", "x", fails=2)
-    tool("evaluate", trained, "--out", "x.csv", fails=2)
-    tool("evaluate", trained, "--split", "validation", fails=2)
     with pytest.raises(RunError):
         Run(trained).weights("../../etc")
 

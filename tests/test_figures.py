@@ -1,3 +1,4 @@
+import csv
 import runpy
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
-from tiny_imagenet import figures, metrics, predictions
+from tiny_imagenet import confusion_figure, ensemble, figures, metrics, predictions
 from tiny_imagenet.errors import PredictionsError, TinyImageNetError
 from tiny_imagenet.predictions import Predictions
 
@@ -34,6 +37,44 @@ def some_predictions(classes=10, count=200):
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     keys = np.array([f"{index:08d}" for index in range(count)])
     return Predictions(keys, labels, probabilities.astype(np.float32), {"model": "model1"})
+
+
+def many_predictions():
+    """40 classes in 4 groups that are taken for each other, in an order that mixes the groups."""
+    generator = np.random.default_rng(1)
+    labels = np.repeat(np.arange(40), 20)
+    probabilities = generator.random((800, 40)) + 0.5 * (np.arange(40) % 4 == labels[:, None] % 4)
+    probabilities[np.arange(800), labels] += 0.3
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    keys = np.array([f"{index:08d}" for index in range(800)])
+    names = [f"thing {index}, another" for index in range(40)]
+    meta = {"model": "model9", "split": "val", "crops": "centre", "class_names": names}
+    meta["wnids"] = [f"n{index:08d}" for index in range(40)]
+    return Predictions(keys, labels, probabilities.astype(np.float32), meta)
+
+
+def beyond(axis):
+    """The labels of an axis that are not drawn: of ticks beyond its ends."""
+    low, high = sorted(axis.get_view_interval())
+    return [label for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels()) if not low <= place <= high]
+
+
+def overlapping(figure):
+    """Pairs of texts in a figure, as it is drawn, that overlap by more than a pixel; and those that are outside."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    hidden = {label for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for label in beyond(axis)}
+    shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible() and text not in hidden]
+    boxes = [text.get_window_extent(renderer).padded(-0.5) for text in shown]
+    pairs = [
+        (one.get_text(), other.get_text())
+        for index, one in enumerate(shown)
+        for place, other in enumerate(shown[:index])
+        if boxes[index].overlaps(boxes[place])
+    ]
+    outside = [text.get_text() for text, box in zip(shown, boxes) if box.x0 < -1 or box.x1 > figure.bbox.x1 + 1]
+    return pairs + outside
 
 
 def texts(svg):
@@ -102,6 +143,20 @@ def test_a_run_that_has_no_record_yet_says_so():
     assert labels == ["model1", "model2 (no record yet)"]
 
 
+def test_a_narrow_figure_has_its_panels_below_each_other_on_one_scale():
+    runs = {"model1": records(), "model2": records(30)}
+    wide, narrow = figures.curves(runs), figures.curves(runs, width=3.3)
+    assert (wide.get_figwidth(), narrow.get_figwidth()) == (7, 3.3)
+    for figure in (wide, narrow):
+        assert not overlapping(figure)
+        assert [axes.get_xlim() for axes in figure.axes] == [(0, 510)] * 2  # of a point alone, too, and from the start
+        for axes in figure.axes:
+            assert axes.get_ylim()[1] > 1.01 * max(line.get_ydata().max() for line in axes.lines)
+    upper, lower = (axes.get_position() for axes in narrow.axes)
+    assert upper.y0 > lower.y1 and upper.x0 == pytest.approx(lower.x0, abs=0.01)
+    assert figures.curves({"a": [{"iteration": 0, "top1": 0.1}]}, ["top1"]).axes[0].get_xlim()[1] > 1
+
+
 def test_nothing_to_draw_is_an_error():
     for runs in ({}, {"model1": []}, {"model1": [{"iteration": 1}]}):
         with pytest.raises(TinyImageNetError, match=r"tools/train\.py"):
@@ -134,8 +189,76 @@ def test_200_classes_have_neither_names_nor_counts_and_fit_a_page():
     assert figure.get_figwidth() <= 7 and not axes.texts
     labels = {text.get_text() for text in [*axes.get_xticklabels(), *axes.get_yticklabels()]}
     assert not any("class" in label for label in labels) and "100" in labels
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted class (number)", "True class (number)")
     axes = figures.confusion(given, similar=True).axes[0]
-    assert not axes.get_xticks().size and not axes.get_yticks().size and "side by side" in axes.get_xlabel()
+    assert axes.get_xlabel() == "Predicted class (place by similarity)" and axes.get_xticks().size
+
+
+def test_the_figure_says_what_it_shows():
+    given = many_predictions()
+    top1 = 100 * np.mean(given.probabilities.argmax(1) == given.labels)
+    figure = confusion_figure.draw(given)
+    title = f"model9, val split, centre crop: top-1 {top1:.2f} % of 800 images"
+    assert figure.get_suptitle().replace("\N{NO-BREAK SPACE}", " ") == title
+    assert "ensemble, val split" in confusion_figure.draw(ensemble.average([given, given])).get_suptitle()
+
+
+@pytest.mark.parametrize("similar", [False, True])
+def test_the_list_says_which_class_stands_where(similar):
+    given = many_predictions()
+    image = np.asarray(confusion_figure.draw(given, similar).axes[0].images[0].get_array())
+    rows = list(csv.DictReader(confusion_figure.listing(given, similar).splitlines()))
+    assert [row["place"] for row in rows] == list(map(str, range(40)))
+    counts = np.zeros((40, 40))
+    np.add.at(counts, (given.labels, given.probabilities.argmax(axis=1)), 1)
+    order = [int(row["number"]) for row in rows]
+    assert image == pytest.approx(counts[np.ix_(order, order)] / 20)
+    for row, number in zip(rows, order):
+        assert (row["wnid"], row["words"]) == (f"n{number:08d}", f"thing {number}, another")
+    groups = [number % 4 for number in order]
+    assert sum(one != other for one, other in zip(groups, groups[1:])) == (3 if similar else 39)
+    assert confusion_figure.listing(some_predictions()) == ""  # the axes have the names
+    alone = Predictions(given.keys, given.labels, given.probabilities)
+    assert confusion_figure.listing(alone).splitlines()[1] == "0,0,,"
+
+
+@pytest.mark.parametrize("width", [3.3, 5, 7])
+@pytest.mark.parametrize("classes", [2, 10, 14, 30, 40])
+def test_names_and_counts_have_room_at_any_width(classes, width):
+    given = some_predictions(classes, 200 * classes)
+    names = [("German short-haired pointer", "cat", "steel arch bridge")[index % 3] for index in range(classes)]
+    given = Predictions(given.keys, given.labels, given.probabilities, {"class_names": names})
+    given.meta["model"] = "an ensemble of the models 1, 2, 3, 4 and 5"
+    figure = confusion_figure.draw(given, width=width)
+    assert figure.get_figwidth() <= width and not overlapping(figure)
+    named = bool(figure.axes[0].texts)
+    assert named == (confusion_figure.listing(given, width=width) == "")
+    assert named == (classes < 40 and (width == 7 or classes <= {3.3: 2, 5: 14}[width]))
+
+
+def test_counts_can_be_read_on_any_blue():
+    """WCAG's contrast of each count's colour with its cell's, on white ground; it asks for 3 of large text."""
+
+    def luminance(colour):
+        channels = np.array(colour[:3])
+        return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ (
+            0.2126,
+            0.7152,
+            0.0722,
+        )
+
+    labels = np.repeat(np.arange(2), 100)
+    for share in range(101):
+        probabilities = np.full((200, 2), 0.1, np.float32)
+        probabilities[np.arange(200), np.where(np.arange(200) % 100 < share, labels, 1 - labels)] = 0.9
+        axes = figures.confusion(Predictions(np.arange(200).astype(str), labels, probabilities)).axes[0]
+        image = axes.images[0]
+        for text in axes.texts:
+            column, row = map(int, text.get_position())
+            *colour, alpha = image.cmap(image.norm(image.get_array()[row, column]))
+            ground = luminance(np.array(colour) * alpha + 1 - alpha)
+            ink = luminance(to_rgb(text.get_color()))
+            assert (max(ground, ink) + 0.05) / (min(ground, ink) + 0.05) > 3.8
 
 
 def test_similar_classes_can_stand_side_by_side():
@@ -230,10 +353,28 @@ def script(*arguments, cwd):
 
 
 def test_the_script_draws(run, tmp_path):
-    for arguments in (["curves", run], ["confusion", run / "predictions.npz", "--order", "similar"]):
+    for arguments in (
+        ["curves", run],
+        ["curves", run, "--width", "3.3"],
+        ["confusion", run / "predictions.npz", "--order", "similar"],
+        ["confusion", run],
+    ):
         done = script(*arguments, "--out", "a.png", cwd=tmp_path)
         assert (done.returncode, done.stderr, done.stdout) == (0, "", "a.png\n")
         assert cv2.imread(str(tmp_path / "a.png")) is not None
+
+
+def test_the_script_lists_classes_that_it_cannot_name(tmp_path):
+    given = many_predictions()
+    predictions.save(tmp_path / "p.npz", given)
+    done = script("confusion", "p.npz", "--order", "similar", "--out", "new/a.svg", cwd=tmp_path)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "new/a.svg\nnew/a_classes.csv\n")
+    assert (tmp_path / "new" / "a_classes.csv").read_text() == confusion_figure.listing(given, True)
+    (tmp_path / "b_classes.csv").mkdir()
+    done = script("confusion", "p.npz", "--out", "b.png", cwd=tmp_path)
+    assert done.returncode == 1 and "b_classes.csv is a folder" in done.stderr and not (tmp_path / "b.png").exists()
+    shown = texts((tmp_path / "new" / "a.svg").read_text())
+    assert {"True class (place by similarity)", "30"} <= set(shown) and any("model9, val split" in t for t in shown)
 
 
 def test_the_script_draws_a_training_under_way_and_its_stages(run, tmp_path):
@@ -253,12 +394,35 @@ def test_the_script_draws_a_training_under_way_and_its_stages(run, tmp_path):
     [
         ([], 2, "KIND"),
         (["curves", "model1"], 2, "visualize.py curves: error: "),
-        (["curves", "model1", "--out", "a.pdf"], 1, "ends in .png or .svg"),
+        (
+            ["curves", "none", "--out", "a.pdf"],
+            2,
+            "a.pdf: figures are written to a file whose name ends in .png or .svg",
+        ),
+        (
+            ["curves", "none", "--out", "model1/run.json/a.png"],
+            2,
+            "cannot write model1/run.json/a.png: Not a directory",
+        ),
+        (["curves", "none", "--out", "model1/folder.png"], 2, "model1/folder.png is a folder: name a file in it"),
+        (["curves", "none", "--out", "x" * 300 + ".png"], 2, "File name too long"),
+        (["curves", "none", "--out", "a.png", "--width", "2"], 2, "'2' is not from 3 to 7 inches"),
+        (["curves", "none", "--out", "a.png", "--width", "wide"], 2, "'wide' is not from 3 to 7 inches"),
+        (
+            ["filters", "--net", "a", "--weights", "b", "--checkpoint", "last", "--out", "a.png"],
+            2,
+            "one of a run folder",
+        ),
         (["curves", "none", "--out", "a.png"], 1, "none: no such run folder"),
         (["confusion", "none.npz", "--out", "a.png"], 1, "none.npz: no such file"),
+        (["confusion", "model1/folder.png", "--out", "a.png"], 1, "not a run folder (it has no run.json)"),
+        (["confusion", "model1/empty", "--out", "a.png"], 1, "has no predictions.npz: make it with tools/evaluate.py"),
     ],
 )
 def test_the_script_refuses_in_one_line_and_leaves_nothing(run, tmp_path, arguments, status, message):
+    (run / "folder.png").mkdir()
+    (run / "empty").mkdir()
+    (run / "empty" / "run.json").write_text("{}")
     done = script(*arguments, cwd=tmp_path)
     assert done.returncode == status and done.stdout == ""
     assert done.stderr.startswith("visualize.py") and done.stderr.count("\n") == 1 and message in done.stderr

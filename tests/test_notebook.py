@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, write_tiny_net
 from tiny_imagenet import ensemble, evaluate, metrics
 from tiny_imagenet.runs import Run
+from tiny_imagenet.train import Options, train
 
 NOTEBOOK = ROOT / "python" / "notebooks" / "evaluate.ipynb"
 
@@ -119,6 +120,20 @@ def test_an_edited_net_differs_as_shown(cells):
     assert "layer conv1_1: convolution_param.kernel_size 3 -> 5\n" in kernel
     assert "Cannot copy param 0 weights from layer 'conv1_1'; shape mismatch." in kernel
     assert "conv1_1_wider has weights of 4x3x5x5\n" in kernel
+
+
+def test_a_net_with_prelu_is_edited_too(data, tmp_path):
+    solver = write_tiny_net(tmp_path / "net")
+    for name in ("train_val", "deploy"):
+        file = tmp_path / "net" / f"{name}.prototxt"
+        file.write_text(file.read_text().replace("LReLU", "PReLU").replace("lrelu", "prelu"))
+    train(str(solver), Options(data=data, run=tmp_path / "run", max_iter=5))
+    done, cells = execute(tmp_path, "edit", TINY_IMAGENET_RUN=tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    old, new, change, _ = printed(cells["edit"]).splitlines()
+    assert old == "layer prelu1_1 (PReLU) removed"
+    assert new == "layer prelu1_1_fixed (LReLU) added after conv1_1"
+    assert float(change.rsplit(" ", 1)[1]) > 0
 
 
 def test_several_runs_are_averaged(trained, data, tmp_path):

@@ -260,6 +260,18 @@ def test_a_run_whose_data_is_gone_has_its_wnids(trained, data, tmp_path):
         classify.class_names(run, data)
 
 
+def test_words_that_are_not_known_are_said(tool, trained, pictures, data, tmp_path):
+    run = Run(tmp_path / "run")
+    shutil.copytree(trained, run.path, symlinks=True)
+    run.update(data=str(tmp_path / "gone"))
+    done = tool("predict", run.path, pictures / "a.png", "--top", 1)
+    assert "words of the classes are not known" in done.stderr and "name the data folder with --data" in done.stderr
+    known = tool("predict", run.path, pictures / "a.png", "--top", 1, "--data", data)
+    assert known.stderr == "" and known.stdout.startswith(done.stdout.rstrip()) and len(known.stdout.split()) == 5
+    error = tool("predict", run.path, pictures / "a.png", "--data", tmp_path / "gone", fails=1).stderr
+    assert "manifest.json is missing" in error
+
+
 def test_a_net_that_does_not_fit_is_refused(trained, pictures):
     predictor = classify.open_run(Run(trained))
     with pytest.raises(NetError, match="tells 10 classes apart, the data set has 2"):
@@ -278,11 +290,20 @@ def test_a_net_that_does_not_fit_is_refused(trained, pictures):
         (["RUN", "a.png", "--submission", "t.txt"], 2, "no images"),
         (["RUN", "--predictions", "p.npz", "--data", "d", "--submission", "t.txt"], 2, "alone"),
         (["--predictions", "p.npz"], 2, "needs --submission FILE and --data DIR"),
+        (["--predictions", "p", "--data", "d", "--submission", "t", "--ten-crop"], 2, "no --checkpoint, --ten-crop or"),
+        (["--predictions", "p", "--data", "d", "--submission", "t", "--checkpoint", "last"], 2, "are there already"),
+        (["RUN", "--submission", "/"], 2, "/ is a folder: name a file in it"),
+        (["RUN", "--submission", "PHOTO"], 2, "a.png is there and is something else: name another file"),
+        (["photo.png"], 2, "photo.png is taken for the run folder: name images or folders behind it"),
+        (["RUN", "--submission", "t.txt", "--top", "3"], 2, "no images, no --top"),
+        (["RUN", "a.png", "--gpu", "0,1"], 2, "'0,1' is not the number of one GPU"),
+        (["RUN", "a.png", "--data", "nowhere"], 1, "nowhere/manifest.json is missing"),
         (["nowhere", "a.png"], 1, "no such run folder"),
         (["RUN", "a.png", "--checkpoint", "7"], 1, "no checkpoint '7': it has best, last, 10, 20"),
     ],
 )
-def test_the_script_refuses_in_one_line(tool, trained, arguments, status, message):
-    arguments = [trained if argument == "RUN" else argument for argument in arguments]
+def test_the_script_refuses_in_one_line(tool, trained, pictures, arguments, status, message):
+    named = {"RUN": trained, "PHOTO": pictures / "a.png"}
+    arguments = [named.get(argument, argument) for argument in arguments]
     done = tool("predict", *arguments, fails=status)
     assert message in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""

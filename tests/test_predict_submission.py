@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tiny_imagenet import evaluate, lmdb_reader, predictions, submission
-from tiny_imagenet.errors import DatasetError, PredictionsError
+from tiny_imagenet.errors import DatasetError, PredictionsError, TinyImageNetError
 from tiny_imagenet.predictions import Predictions
 from tiny_imagenet.runs import Run
 
@@ -59,6 +59,23 @@ def test_an_ensembles_predictions_make_the_same_file_whatever_their_order(tool, 
     names = [key.split("_", 1)[1] for key in made_up(data).keys]
     want = sorted(f"{name} n{row.argmax():08d}" for name, row in zip(names, mean))
     assert out.read_text().splitlines() == want
+
+
+def test_it_takes_the_place_of_an_earlier_one_alone(data, tmp_path):
+    out = tmp_path / "test.txt"
+    submission.check(out)
+    submission.write(out, made_up(data), data)
+    submission.check(out)
+    predictions.save(tmp_path / "p.npz", made_up(data))
+    for name, content in (("line.txt", b"a line of text\n"), ("one", b"word"), ("photo", b"\xff\xd8\xff\xe0 \0\n")):
+        (tmp_path / name).write_bytes(content)
+    for name in ("line.txt", "one", "photo", "p.npz"):
+        with pytest.raises(TinyImageNetError, match=f"{name} is there and is something else: name another file"):
+            submission.check(tmp_path / name)
+    out.write_text("")
+    submission.check(out)
+    with pytest.raises(TinyImageNetError, match="is a folder"):
+        submission.check(tmp_path)
 
 
 def test_of_equal_classes_the_first_is_taken(data):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiny_imagenet import ensemble, metrics, predictions, report
+from tiny_imagenet import ensemble, lmdb_reader, metrics, predictions, report, report_looks
 from tiny_imagenet.errors import PredictionsError, RunError, TinyImageNetError
 from tiny_imagenet.predictions import Predictions
 
@@ -93,24 +93,32 @@ def make_run(folder, model="model1", classes=10, seed=1, evaluated=True, **info)
             line = {"iteration": 10 * index, "train_loss": 2 / index, "top1": index / 25 if index % 5 == 0 else None}
             stream.write(json.dumps(line) + "\n")
     if evaluated:
-        given = some_predictions(seed, classes, model=model)
+        about = {"split": "val", "crops": "centre"}
+        made = {"model": model, "run": str(folder), "checkpoint": "best", "iteration": 200}
+        given = some_predictions(seed, classes, **about, **made)
         predictions.save(folder / "predictions.npz", given)
-        extra = {"split": "val", "checkpoint": "best", "net": "deploy.prototxt", "predictions": "predictions.npz"}
-        (folder / "evaluation.json").write_text(json.dumps({**metrics.summary(given), **extra}))
+        extra = {"checkpoint": 200, "net": "deploy.prototxt", "predictions": "predictions.npz"}
+        (folder / "evaluation.json").write_text(json.dumps({**metrics.summary(given), **about, **extra}))
     return folder
 
 
-def make_ensemble(path, *runs, search=False):
+def make_ensemble(path, *runs, search=False, weights=None):
     members = [predictions.load(run / "predictions.npz") for run in runs]
-    result = ensemble.describe(members, ensemble.average(members))
+    result = ensemble.describe(members, ensemble.average(members, weights), weights)
     if search:
         result["search"] = {"note": ensemble.OPTIMISTIC}
     path.write_text(json.dumps(result))
     return path
 
 
-def build(tmp_path, runs, ensembles=()):
-    report.build(runs, tmp_path / "report.html", ensembles)
+def change(path, **values):
+    """Put values into a JSON file; one of None goes."""
+    content = {**json.loads(path.read_text()), **values}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def build(tmp_path, runs, ensembles=(), data=None):
+    report.build(runs, tmp_path / "report.html", ensembles, data)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     return text, Page(text)
 
@@ -149,7 +157,7 @@ def test_ensembles_have_their_own_rows(tmp_path):
     runs = [make_run(tmp_path / name, name, seed=seed) for seed, name in [(1, "model8"), (2, "model9")]]
     files = [
         make_ensemble(tmp_path / "a.json", *runs),
-        make_ensemble(tmp_path / "b.json", runs[0], runs[0], search=True),
+        make_ensemble(tmp_path / "b.json", runs[1], runs[0], search=True),
     ]
     text, page = build(tmp_path, runs, files)
     average = ensemble.average([predictions.load(run / "predictions.npz") for run in runs])
@@ -157,7 +165,7 @@ def test_ensembles_have_their_own_rows(tmp_path):
     assert (
         cells[1] == f"{100 * metrics.top_k(average, 1):.2f}" and cells[3] == "61.23†" and cells[-1] == "equal weights"
     )
-    assert row(page, "Ensemble of model8 + model8‡")[3] == "-"
+    assert row(page, "Ensemble of model9 + model8‡")[3] == "-"  # the paper's is of equal weights
     assert "optimistic" in text
     assert f"tools/ensemble.py {runs[0]}/predictions.npz {runs[1]}/predictions.npz --json" in text
 
@@ -193,11 +201,12 @@ def test_the_best_run_is_the_one_whose_confusion_is_shown(tmp_path):
     assert f"mistakes of model{best + 1}" in text
     counts = metrics.confusion(loaded[best])
     np.fill_diagonal(counts, 0)
-    start = page.rows.index(["True class", "Taken for", "Images", "Of"]) + 1
-    listed = [int(cells[2]) for cells in page.rows[start : start + report.PAIRS]]
-    assert listed == sorted(counts.ravel(), reverse=True)[: report.PAIRS]
+    start = page.rows.index(["True class", "No.", "Taken for", "No.", "Images", "Of"]) + 1
+    listed = [int(cells[4]) for cells in page.rows[start : start + report_looks.PAIRS]]
+    assert listed == sorted(counts.ravel(), reverse=True)[: report_looks.PAIRS]
     first = page.rows[start]
-    assert counts[int(first[0]), int(first[1])] == counts.max()
+    assert first[0] == first[1] and first[2] == first[3]  # nobody knows names
+    assert counts[int(first[1]), int(first[3])] == counts.max()
 
 
 def test_runs_of_one_model_are_told_apart(tmp_path):
@@ -205,10 +214,18 @@ def test_runs_of_one_model_are_told_apart(tmp_path):
     _text, page = build(tmp_path, runs)
     assert row(page, "model1 (a)") and row(page, "model1 (b)")
     runs = [make_run(tmp_path / name / "run", "model1", seed=seed) for seed, name in enumerate("cd")]
-    _text, page = build(tmp_path, [*runs, runs[0]])
-    assert row(page, f"model1 ({runs[0]})") and row(page, f"model1 ({runs[1]})")
     _text, page = build(tmp_path, runs)
     assert row(page, "model1 (c/run)") and row(page, "model1 (d/run)")
+
+
+def test_a_run_that_is_given_twice_is_shown_once(tmp_path, capsys, monkeypatch):
+    run = make_run(tmp_path / "one", data=None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(run)
+    text, page = build(tmp_path, [run, "one", "link"])
+    assert "results of 1 run<" in text and [cells[0] for cells in page.rows].count("model1") == 1
+    said = capsys.readouterr().err
+    assert "one is given twice and shown once" in said and "link is given twice" in said
 
 
 def test_names_cannot_become_markup(tmp_path):
@@ -225,14 +242,13 @@ def test_class_names_come_from_the_data_where_the_meta_has_none(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     run = make_run(tmp_path / "one", data=str(data))
-    loaded = predictions.load(run / "predictions.npz")
-    assert report.class_names(loaded) is None
+    text, page = build(tmp_path, [run])
+    assert "Which class has which number" not in text and row(page, "3")[1] == "3"
     classes = [{"index": index, "wnid": f"n{index}", "words": f"word{index}, other"} for index in range(10)]
-    (data / "manifest.json").write_text(json.dumps({"classes": classes}))
-    assert report.class_names(loaded) == [f"word{index}, other" for index in range(10)]
-    averaged = ensemble.average([some_predictions(class_names=list("abcdefghij"))])
-    assert report.class_names(averaged) == list("abcdefghij")
-    assert report.class_names(some_predictions(class_names=["too", "few"])) is None
+    entry = {"format": lmdb_reader.FORMAT, "classes": classes, "lmdbs": {}, "mean": "mean.binaryproto", "seed": 0}
+    (data / "manifest.json").write_text(json.dumps(entry))
+    text, page = build(tmp_path, [run])
+    assert "<li><b>3</b>word3, other</li>" in text and row(page, "word3, other")[1] == "3"
 
 
 # --- what is missing ---
@@ -319,7 +335,7 @@ def test_a_run_that_somebody_edited_still_has_its_place(tmp_path, info):
         '{"top1": "good", "top1_interval": 3, "count": null, "top5": 7, "error": []}'
     )
     (folder / "metrics.jsonl").write_text('\n[1]\n{"iteration": "x", "train_loss": 1}\n{"iteration": 4, "train_lo')
-    assert row(build(tmp_path, [folder])[1], "edited")[1:] == ["-"] * 10
+    assert row(build(tmp_path, [folder])[1], "edited unknown split, centre crop")[1:] == ["-"] * 10
 
 
 def test_half_a_last_line_is_left_out_and_a_broken_one_named(tmp_path):
@@ -388,7 +404,10 @@ def test_the_script_takes_what_the_ensemble_script_prints(tmp_path):
     with open(tmp_path / "both.json", "w") as stream:
         subprocess.run([*command, "--weights", "1", "2", "--json"], cwd=tmp_path, stdout=stream, check=True)
     done = script("model8", "model9", "--ensemble", "both.json", "--out", "report.html", cwd=tmp_path)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", "report.html\n")
+    assert (done.returncode, done.stdout) == (0, "report.html\n")
+    assert done.stderr == (  # one line for all
+        "note: the errors of model8, model9 are not shown: my data is not there any more: --data DIR says where it is\n"
+    )
     cells = row(Page((tmp_path / "report.html").read_text(encoding="utf-8")), "Ensemble of model8 + model9")
     assert cells[-1] == "weights 0.333, 0.667"
 
@@ -398,6 +417,7 @@ def test_the_script_takes_what_the_ensemble_script_prints(tmp_path):
     [
         (["--out", "report.html"], 2, "RUN"),
         (["one"], 2, "--out"),
+        (["one", "--out", "one"], 2, "one is a folder"),
         (["none", "--out", "report.html"], 1, "none: no such run folder"),
         (["one", "--ensemble", "none.json", "--out", "report.html"], 1, "none.json: no such file"),
     ],

@@ -14,7 +14,7 @@ from tiny_imagenet.runs import Run
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PLAIN = '<meta http-equiv="Content-Security-Policy"'
-TILE = re.compile(r'<li data-class="(\d+)"( hidden="")?>')
+TILE = re.compile(r'<li data-class="(\d+)" data-said="(\d+)"( hidden="")?>')
 
 
 class Browser:
@@ -68,7 +68,8 @@ def page(trained, tmp_path_factory):
 
 
 def shown(text):
-    return [label for label, hidden in TILE.findall(text) if not hidden]
+    """The true and the predicted class of the tiles that are not hidden."""
+    return [(label, said) for label, said, hidden in TILE.findall(text) if not hidden]
 
 
 def altered(page, script):
@@ -83,7 +84,7 @@ def test_the_page_is_quiet_and_asks_for_nothing(browser, page):
     text, said, asked = browser.open(page)
     assert said == [] and asked == []
     assert len(shown(text)) == len(TILE.findall(text)) > 10
-    assert f">{len(shown(text))} images</output>" in text and '<form class="filter" id="filter" aria-label' in text
+    assert f">{len(shown(text))} errors</output>" in text and '<form class="filter" id="filter" aria-label' in text
     assert 'hidden="">' not in re.search(r"<form[^>]*>", text)[0]
 
 
@@ -96,14 +97,18 @@ def test_without_its_policy_it_asks_for_nothing_either(browser, page):
 
 
 def test_the_address_chooses_class_and_run(browser, page):
-    every = TILE.findall(page.read_text(encoding="utf-8"))
-    label = every[0][0]
-    text, said, _ = browser.open(page, f"#class={label}")
-    assert said == [] and shown(text) == [label] * [one for one, _ in every].count(label)
+    every = shown(page.read_text(encoding="utf-8"))
+    label, said = every[0]
+    text, log, _ = browser.open(page, f"#class={label}")
+    assert log == [] and shown(text) == [one for one in every if one[0] == label]
     assert len(TILE.findall(text)) == len(every)
+    assert shown(browser.open(page, f"#said={said}")[0]) == [one for one in every if one[1] == said]
+    text, *_ = browser.open(page, f"#class={label}&said={said}")
+    both = [one for one in every if one == (label, said)]
+    assert shown(text) == both and f">{len(both)} errors</output>" in text
     text, *_ = browser.open(page, f"#class={label}&run=1")
-    assert re.findall(r'<div data-run="(\d)" hidden="">', text) == ["0"]
-    for wrong in ("#class=nothing", "#class=&run=", "#results"):
+    assert re.findall(r'<details class="run" data-run="(\d)"[^>]* hidden=""', text) == ["0"]
+    for wrong in ("#class=nothing", "#class=&run=", "#said=no", "#results"):
         assert len(shown(browser.open(page, wrong)[0])) == len(every)
 
 
@@ -115,7 +120,7 @@ def test_a_choice_filters_and_is_kept_in_the_address(browser, page):
         "document.title = location.hash + ' ' + document.activeElement.id;"
     )
     text, said, _ = browser.open(altered(page, script))
-    assert said == [] and set(shown(text)) == {label}
+    assert said == [] and {one for one, _ in shown(text)} == {label}
     assert f"<title>#class={label} filter-class</title>" in text
 
 
@@ -127,19 +132,43 @@ def test_without_its_script_everything_is_there(browser, page):
     assert 'hidden=""' in re.search(r"<form[^>]*>", text)[0]
 
 
-@pytest.mark.parametrize("width", [360, 390, 768, 1280])
-def test_nothing_is_wider_than_the_window(browser, page, width):
-    altered(
-        page,
-        'document.querySelectorAll("details").forEach((one) => { one.open = true; });'
-        'parent.postMessage([document.documentElement.scrollWidth, innerWidth].join(), "*")',
-    )
-    frame = page.with_name("frame.html")  # a window itself has a least width
+def in_frame(browser, page, width, script):
+    """What `script` sends as a message from the page in a frame: a window itself has a least width."""
+    altered(page, script)
+    frame = page.with_name("frame.html")
     frame.write_text(
         "<title></title><script>onmessage = (event) => { document.title = event.data; }</script>"
         f'<iframe src="altered.html" style="border: 0; width: {width}px; height: 844px"></iframe>'
     )
-    inside, window = map(int, re.search(r"<title>(\d+),(\d+)</title>", browser.open(frame)[0]).groups())
+    return re.search(r"<title>(.*)</title>", browser.open(frame)[0])[1]
+
+
+def test_a_phone_has_no_bars_nor_words_about_them(browser, page):
+    script = (
+        "const display = (what) => getComputedStyle(document.querySelector(what)).display;"
+        'parent.postMessage([display(".mark"), display(".bars")].join(), "*")'
+    )
+    assert in_frame(browser, page, 375, script) == "none,none"
+    assert "none" not in in_frame(browser, page, 1280, script)
+
+
+def test_the_column_that_stays_has_one_line_between_rows(browser, page):
+    """The borders are the cells' own, so that they stay with them, and nothing draws a second line."""
+    script = (
+        'const head = document.querySelector(".results tbody tr + tr th"), style = getComputedStyle(head);'
+        'const table = getComputedStyle(head.closest("table"));'
+        'parent.postMessage([style.position, style.borderTopWidth, style.boxShadow, table.borderCollapse].join(), "*")'
+    )
+    assert in_frame(browser, page, 375, script) == "sticky,1px,none,separate"
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+def test_nothing_is_wider_than_the_window(browser, page, width):
+    script = (
+        'document.querySelectorAll("details").forEach((one) => { one.open = true; });'
+        'parent.postMessage([document.documentElement.scrollWidth, innerWidth].join(), "*")'
+    )
+    inside, window = map(int, in_frame(browser, page, width, script).split(","))
     assert inside <= window and width - 20 <= window <= width
 
 

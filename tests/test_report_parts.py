@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from test_report import build, make_run, row, some_predictions
+from test_report import build, change, make_run, row, some_predictions
 from tiny_imagenet import lmdb_reader, metrics, predictions, report_classes, report_gallery, report_nets
 from tiny_imagenet.errors_figure import Mistake, mistakes
 from tiny_imagenet.evaluate import evaluate_run
@@ -37,8 +37,50 @@ def test_each_class_gives_one_error_before_any_gives_two():
     every = [Mistake(f"{n:08d}_x", label, 9, share) for n, (label, share) in enumerate([(0, 0.9), (0, 0.8), (1, 0.3)])]
     assert report_gallery.choose(every, 2) == [every[0], every[2]]
     assert report_gallery.choose(every, 9) == every
-    assert report_gallery.choose(every, 1) == [every[0]]
+    assert report_gallery.choose(every, 1) == [every[0], every[2]]  # a class is not left out
     assert report_gallery.choose([], 5) == []
+    assert report_gallery.choose(every, 2, lambda mistake: mistake is every[1]) == [every[1], every[2]]  # it is there
+
+
+def test_every_class_that_is_wrong_is_there_as_true_and_as_predicted():
+    rng = np.random.default_rng(3)
+    pairs = [(label, said) for label, said in rng.integers(0, 200, (5000, 2)).tolist() if label != said]
+    every = [Mistake(f"{n:08d}_x", label, said, rng.random()) for n, (label, said) in enumerate(pairs)]
+    chosen = report_gallery.choose(every, report_gallery.MOST)
+    assert {mistake.label for mistake in chosen} == {label for label, _ in pairs}
+    assert {mistake.predicted for mistake in chosen} == {said for _, said in pairs}
+    assert 200 <= len(chosen) < 320 and len(set(chosen)) == len(chosen)
+    surest = {}
+    for mistake in every:
+        surest[mistake.label] = max(surest.get(mistake.label, mistake), mistake, key=lambda one: one.probability)
+    assert set(surest.values()) <= set(chosen)
+
+
+def test_a_picture_of_several_runs_is_on_the_page_once(evaluated, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(evaluated, tmp_path / name, symlinks=True)
+    text, _page = build(tmp_path, [tmp_path / "one", tmp_path / "two"])
+    assert (
+        text.count("<symbol")
+        == text.count("<image") - 1
+        == len(set(re.findall(r'href="(data:image/[^"]*)"', text))) - 1
+    )
+    tiles = re.findall(r'<use href="(#picture-\d+)"/>', text)
+    assert len(tiles) == 2 * text.count("<symbol") == 2 * len(set(tiles))
+
+
+def test_pictures_are_small_and_look_the_same():
+    from sklearn.datasets import load_sample_image
+
+    photo = load_sample_image("china.jpg")[100:300, 200:400]
+    photo = cv2.resize(photo, (64, 64), interpolation=cv2.INTER_AREA)
+    address = report_gallery.address(photo)
+    assert address.startswith("data:image/jpeg;base64,") and len(address) < 5000
+    difference = shown(address).astype(float) - photo[:, :, ::-1]
+    assert 10 * np.log10(255**2 / (difference**2).mean()) > 30  # decibels
+    plain = np.full((64, 64, 3), 7, np.uint8)
+    assert report_gallery.address(plain).startswith("data:image/png;base64,")
+    assert (shown(report_gallery.address(plain)) == plain).all()
 
 
 def test_many_runs_show_fewer_images_each():
@@ -49,29 +91,59 @@ def test_the_gallery_has_the_images_of_the_data(evaluated, data):
     given = predictions.load(evaluated / "predictions.npz")
     every, images = mistakes(given)
     names = given.meta["class_names"]
-    found = report_gallery.of(given, data, names)
+    pictures = report_gallery.Pictures()
+    found = report_gallery.of(given, data, names, pictures)
     assert (found["errors"], found["images"], found["problem"]) == (len(every), images, "")
     assert len(found["tiles"]) == min(len(every), report_gallery.MOST) > 5
     stored = {key.partition("_")[2]: (label, image) for key, label, image in lmdb_reader.records(data / "val.lmdb")}
     for tile in found["tiles"]:
         label, image = stored[tile["image"]]
-        assert label == tile["label"] and names[label] == tile["true"] != tile["predicted"]
-        assert (shown(tile["address"]) == image.transpose(1, 2, 0)).all()
-    counts = report_gallery.classes([found, found])
-    assert sum(count for _, _, count in counts) == 2 * len(found["tiles"])
-    assert [name for _, name, _ in counts] == sorted(name for _, name, _ in counts)
+        assert tile["label"] == (label, names[label]) != tile["said"] == (tile["said"][0], names[tile["said"][0]])
+        picture = pictures.shown[tile["picture"]]
+        assert (picture["height"], picture["width"]) == image.shape[1:]
+        assert np.abs(shown(picture["address"]).astype(int) - image.transpose(1, 2, 0)).mean() < 4
+    for which in ("label", "said"):
+        counts = report_gallery.classes([found, found], which)
+        assert sum(count for _, count in counts) == 2 * len(found["tiles"])
+        assert [name for (_, name), _ in counts] == sorted(name for (_, name), _ in counts)
+    again = report_gallery.of(given, data, names, pictures)
+    assert again["tiles"] == found["tiles"] and len(pictures.shown) == len(found["tiles"])
+
+
+def test_classes_of_one_number_and_other_names_are_told_apart():
+    tiles = [{"label": (1, "a"), "said": (2, "b")}, {"label": (1, "c"), "said": (2, "b")}]
+    assert report_gallery.ids([{"tiles": tiles}]) == {(1, "a"): "1 a", (1, "c"): "1 c", (2, "b"): "2"}
 
 
 def test_images_that_cannot_be_shown_are_spoken_of(evaluated, data, tmp_path):
     given = predictions.load(evaluated / "predictions.npz")
     names = given.meta["class_names"]
-    assert "nothing says" in report_gallery.of(given, None, names)["problem"]
-    assert "gone" in report_gallery.of(given, tmp_path / "gone", names)["problem"]
+    pictures = report_gallery.Pictures()
+    assert "nothing says" in report_gallery.of(given, None, names, pictures)["problem"]
+    assert "gone" in report_gallery.of(given, tmp_path / "gone", names, pictures)["problem"]
     given.keys[:] = np.char.add(given.keys, "x")
-    assert "not there" in report_gallery.of(given, data, names)["problem"]
+    assert "not there" in report_gallery.of(given, data, names, pictures)["problem"]
+    assert pictures.shown == []
     run = make_run(tmp_path / "one", data=str(tmp_path / "gone"))
     text, _page = build(tmp_path, [run])
     assert "which cannot be shown: " in text and str(tmp_path / "gone") in text and "<script" not in text
+
+
+def test_data_that_was_moved_is_told_of_and_can_be_named(evaluated, data, tmp_path, tool, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run, symlinks=True)
+    for name in ("run.json", "evaluation.json"):
+        change(run / name, data=str(tmp_path / "gone"))
+    text, _page = build(tmp_path, [run])
+    assert f"{tmp_path / 'gone'} is not there any more: --data DIR says where it is" in text
+    assert "--data DIR says where it is" in capsys.readouterr().err
+    assert build(tmp_path, [run], data=data)[0].count("<symbol") > 5
+    change(run / "run.json", data=str(data))  # where one of the files names a folder that is there
+    assert build(tmp_path, [run])[0].count("<symbol") > 5
+    done = tool("report", run, "--data", data, "--out", tmp_path / "page.html")
+    assert done.stderr == "" and "<symbol" in (tmp_path / "page.html").read_text()
+    error = tool("report", run, "--data", tmp_path / "gone", "--out", tmp_path / "page.html", fails=2).stderr
+    assert "is no folder: name one that tools/convert.py wrote" in error
 
 
 def test_a_run_without_errors_says_so(tmp_path):
@@ -86,7 +158,9 @@ def test_a_run_without_errors_says_so(tmp_path):
 
 
 def test_a_whole_page_has_its_script_alone_and_is_the_same_twice(evaluated, tmp_path):
-    text, page = build(tmp_path, [evaluated, evaluated])
+    shutil.copytree(evaluated, tmp_path / "other", symlinks=True)
+    runs = [evaluated, tmp_path / "other"]
+    text, page = build(tmp_path, runs)
     (code,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
@@ -96,7 +170,7 @@ def test_a_whole_page_has_its_script_alone_and_is_the_same_twice(evaluated, tmp_
     assert not re.search(r"\son[a-z]+=|javascript:", text.replace(code, ""))
     assert len(page.ids) == len(set(page.ids))
     assert {fragment[1:] for fragment in page.fragments} <= set(page.ids)
-    assert build(tmp_path, [evaluated, evaluated])[0] == text
+    assert build(tmp_path, runs)[0] == text
 
 
 # --- nets ---
@@ -156,9 +230,30 @@ def test_the_worst_classes_are_the_same_from_either_file(evaluated):
     written = report_classes.of(evaluation, None, None)
     assert written == report_classes.of({}, given, given.meta["class_names"])
     shares = metrics.per_class(given)
-    rows = report_classes.worst([written, {}], 0, 3)
+    rows = report_classes.worst([written, {}], 3)
+    assert [row["number"] for row in rows] == [str(index) for index in np.argsort(shares, kind="stable")[:3]]
     assert [row["scores"][0] for row in rows] == [f"{100 * share:.1f}" for share in sorted(shares)[:3]]
     assert [row["scores"][1] for row in rows] == ["-"] * 3
+
+
+def test_the_mean_of_several_runs_classes():
+    one = {(0, "a"): {"name": "a", "count": 4, "top1": 0.5, "predicted": 3}, (1, "b"): {"name": "b"}}
+    two = {(0, "a"): {"name": "a", "count": 4, "top1": 1.0, "predicted": 4}}
+    assert report_classes.mean([one, two]) == {(0, "a"): {"name": "a", "count": 4, "top1": 0.75, "predicted": 3.5}}
+
+
+def test_class_numbers_have_names_on_the_page(tmp_path):
+    run = make_run(tmp_path / "one", classes=40)
+    given = predictions.load(run / "predictions.npz")
+    given.meta["class_names"] = [f"name {number}" for number in range(40)]
+    predictions.save(run / "predictions.npz", given)
+    text, page = build(tmp_path, [run])
+    assert all(f"<li><b>{number}</b>name {number}</li>" in text for number in range(40))
+    start = page.rows.index(["True class", "No.", "Taken for", "No.", "Images", "Of"]) + 1
+    for cells in page.rows[start : start + 8]:
+        assert (cells[0], cells[2]) == (f"name {cells[1]}", f"name {cells[3]}")
+    start = next(n for n, cells in enumerate(page.rows) if cells[:2] == ["Class", "No."]) + 1
+    assert all(cells[0] == f"name {cells[1]}" for cells in page.rows[start : start + 12])
 
 
 @pytest.mark.parametrize("rows", [None, "x", [], [1], [{}], [{"words": "a", "top1": "x"}], [{"words": 1, "top1": 0.5}]])

@@ -205,9 +205,9 @@ def test_the_script_draws_the_same_each_time(dataset, tmp_path):
     ("arguments", "status", "message"),
     [
         (["none", "--out", "a.png"], 1, "none is not a folder"),
-        (["none", "--out", "a.pdf"], 1, "ends in .png or .svg"),
+        (["none", "--out", "a.pdf"], 2, "ends in .png or .svg"),
         (["none"], 2, "--out"),
-        (["none", "--out", "a.png", "--crop", "65"], 2, "'65' is too large: at most 64"),
+        (["none", "--out", "a.png", "--crop", "65"], 2, "'65' is not a whole number of at least 1 and at most 64"),
         (["none", "--out", "a.png", "--rows", "0"], 2, "'0' is not a whole number"),
         (["none", "--out", "a.png", "--min-visible", "5/4"], 2, "'5/4' is not a share from 0 to 1"),
         (["none", "--out", "a.png", "--min-visible", "1/0"], 2, "'1/0' is not a share"),

@@ -210,7 +210,7 @@ def test_the_script_draws_what_another_process_draws(run, tool, tmp_path):
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        (["--classes", "57"], 2, "'57' is too large: at most 56"),
+        (["--classes", "57"], 2, "'57' is not a whole number of at least 1 and at most 56"),
         (["--layer", "fc9"], 1, "has no layer 'fc9'"),
     ],
 )

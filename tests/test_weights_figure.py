@@ -8,6 +8,7 @@ import caffe
 import cv2
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from conftest import ROOT
@@ -175,6 +176,19 @@ def test_several_runs_stand_side_by_side(run):
     assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == ["a", "b"]
     with pytest.raises(NetError, match="7 runs: from 1 to 6 can be told apart in one figure"):
         weights_figure.slopes({str(number): run for number in range(7)})
+
+
+def test_a_narrow_figure_keeps_its_texts_apart(run):
+    layers = {f"prelu{number}_1": np.linspace(0.1, 0.4, 9) for number in range(1, 7)}
+    figure = weights_figure.plot_slopes({"model5 (one)": layers, "model5 (two)": layers}, {}, width=3.3)
+    figures.svg(figure)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    (axes,) = figure.axes
+    boxes = [label.get_window_extent(renderer) for label in axes.get_xticklabels()]
+    assert not any(one.overlaps(other) for one, other in zip(boxes, boxes[1:]))
+    note = axes.xaxis.label.get_window_extent(renderer)
+    assert figure.get_figwidth() == 3.3 and note.x0 >= 0 and note.x1 <= figure.bbox.x1
+    assert weights_figure.slopes({"a": run}, width=5).get_figwidth() == 5
 
 
 def test_a_net_without_prelu_and_one_that_diverged_are_refused(run, relu):

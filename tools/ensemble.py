@@ -3,11 +3,12 @@
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, ensemble, predictions
+from tiny_imagenet import cli, destination, ensemble, pedigree, predictions
 
 
 def weight(text: str) -> float:
@@ -21,20 +22,23 @@ def weight(text: str) -> float:
     return value
 
 
-def show(result: dict) -> None:
+def show(result: dict, names: list[str]) -> None:
     rows = [("", "weight", "top-1 %", "95 % interval", "top-5 %", "error %", "images")]
     for scores, name, share in [
-        *((member, member["name"], f"{share:.3f}") for member, share in zip(result["members"], result["weights"])),
+        *((member, name, f"{share:.3f}") for member, name, share in zip(result["members"], names, result["weights"])),
         (result["ensemble"], "ensemble", ""),
     ]:
         low, high = scores["top1_interval"] or (None, None)
         interval = "-" if low is None else f"{100 * low:.2f} to {100 * high:.2f}"
         values = ["-" if scores[key] is None else f"{100 * scores[key]:.2f}" for key in ("top1", "top5", "error")]
-        rows.append((name, share, values[0], interval, values[1], values[2], str(scores["count"])))
+        images = str(scores["count"]) if scores["count"] else f"{scores['unlabelled']} without labels"
+        rows.append((name, share, values[0], interval, values[1], values[2], images))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
         print("  ".join(cells).rstrip())
+    if (result["split"], result["crops"]) != ("val", pedigree.CENTRE):
+        print(f"these are of the {pedigree.say(result['split'], result['crops'])}")
 
 
 def show_held_out(held: dict) -> None:
@@ -49,8 +53,33 @@ def load(options) -> list:
     if any(map(os.path.isdir, options.members)):
         from tiny_imagenet import members  # Caffe takes a moment to load; files need none
 
-        return members.load(options.members, options.split, options.ten_crop, options.checkpoints, options.gpu)
+        how = (options.split, options.ten_crop, options.checkpoints, options.gpu, options.data)
+        return members.load(options.members, *how)
     return [predictions.load(path) for path in options.members]
+
+
+def refuse_twice(parser: cli.Parser, paths: list[str]) -> None:
+    """End with bad use where a file or folder is named twice, under whatever names."""
+    seen: dict[str, str] = {}
+    for path in paths:
+        real = os.path.realpath(path)
+        if real in seen:
+            also = "" if seen[real] == path else f", as {seen[real]} too"
+            parser.error(f"{path} is given twice{also}: name each member once; --weights says how much one counts")
+        seen[real] = path
+
+
+def tell(several: list[pedigree.Pedigree], names: list[str], crops: str | None) -> None:
+    """Say what a person may not expect of the members."""
+    for one in several:
+        if pedigree.moved(one):
+            cli.note(f"note: {one.path} is {pedigree.moved(one)}: evaluate it again")
+    if crops == pedigree.MIXED:
+        own = ((name, pedigree.say_crops(one.crops)) for name, one in zip(names, several))
+        said = ", ".join(name if crops in name else f"{name} {crops}" for name, crops in own)
+        cli.note(f"note: the members differ in their crops: {said}")
+    if len(several) == 1:
+        cli.note(f"note: {names[0]} is the only member, so that the average is its own predictions")
 
 
 def main() -> None:
@@ -68,6 +97,9 @@ def main() -> None:
     )
     parser.add_argument("--ten-crop", action="store_true", help="of run folders, the predictions by ten crops")
     parser.add_argument(
+        "--data", metavar="DIR", help="with --checkpoints: predict what tools/convert.py wrote there (the run's data)"
+    )
+    parser.add_argument(
         "--gpu", type=cli.gpu, metavar="N", help="with --checkpoints: predict on the GPU of this number (on the CPU)"
     )
     how = parser.add_mutually_exclusive_group()
@@ -80,7 +112,8 @@ def main() -> None:
         help="with --search: choose on K-1 folds, score on the other, too",
     )
     parser.add_argument("--seed", type=cli.count, default=0, metavar="S", help="of the folds (0)")
-    parser.add_argument("--out", metavar="FILE.npz", help="write the average's predictions")
+    out = cli.checked(functools.partial(destination.check, ending=".npz"))
+    parser.add_argument("--out", type=out, metavar="FILE.npz", help="write the average's predictions")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object (tools/report.py --ensemble reads it)"
     )
@@ -89,15 +122,16 @@ def main() -> None:
         parser.error("an ensemble needs at least two files or run folders, or one run folder with --checkpoints")
     if options.weights is not None and not options.checkpoints and len(options.weights) != len(options.members):
         parser.error(f"{len(options.weights)} weights for {len(options.members)} members: give one weight a member")
-    if options.gpu is not None and not options.checkpoints:
-        parser.error("--gpu is for what --checkpoints predicts: averages of files are made on the CPU")
+    for flag in ("gpu", "data"):
+        if getattr(options, flag) is not None and not options.checkpoints:
+            parser.error(f"--{flag} is for what --checkpoints predicts: averages are made of files that are there")
     if options.folds is not None and not options.search:
         parser.error("--folds says how --search is scored: give both")
     if options.folds == 1:
         parser.error("--folds 1 leaves nothing to choose on: at least 2 are needed")
-    if options.out is not None and not options.out.endswith(".npz"):
-        parser.error(f"--out {options.out!r} does not end in .npz")
+    refuse_twice(parser, options.members)
     members = load(options)
+    refuse_twice(parser, [member.path for member in members])
     found = ensemble.search(members) if options.search else None
     weights = found.weights if found else options.weights
     combined = ensemble.average(members, weights)
@@ -108,14 +142,20 @@ def main() -> None:
         result["held_out"] = dataclasses.asdict(ensemble.hold_out(members, options.folds, options.seed))
     if options.out:
         predictions.save(options.out, combined)
+        result["out"] = str(options.out)
+    several = [pedigree.of(member) for member in members]
+    names = pedigree.labels(several)
+    tell(several, names, result["crops"])
     if options.json:
         print(json.dumps(result, indent=2))
         return
-    show(result)
+    show(result, names)
     if found:
         print(f"note: {found.note}")
     if options.folds:
         show_held_out(result["held_out"])
+    if options.out:
+        print(f"the average's predictions are in {options.out}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Predict a split with a trained net and print how good it is."""
 
+import functools
 import json
 import os
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli
+from tiny_imagenet import cli, destination
+
+SPLITS = ("train", "train_screened", "val", "test")
 
 
 def per_cent(share, digits=2):
@@ -47,34 +50,34 @@ def show_classes(result: dict) -> None:
         print(f"{pair['count']:>6} of {pair['of']:<6} {names[0]}  as  {names[1]}")
 
 
+def file(ending: str):
+    """An argparse type: a file with this ending that can be written."""
+    return cli.checked(functools.partial(destination.check, ending=f".{ending}"))
+
+
 def main():
     parser = cli.Parser(__doc__, "tools/evaluate.py runs/model1 --data data/lmdb")
     parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help="a run folder of tools/train.py")
     parser.add_argument("--net", type=Path, metavar="FILE", help="a deploy prototxt, instead of a run folder")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="its caffemodel")
     parser.add_argument("--mean", type=Path, metavar="FILE", help="its mean image (the data folder's)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="what tools/convert.py wrote (the run's)")
-    parser.add_argument("--split", default="val", choices=("train", "train_screened", "val", "test"))
-    parser.add_argument(
-        "--checkpoint", default="best", metavar="best|last|ITER", help="which weights of the run (best)"
-    )
-    parser.add_argument(
-        "--ten-crop",
-        action="store_true",
-        help="average the corners, the centre and their mirrors, not the centre alone",
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE.npz", help="where the predictions go (the run folder)")
-    parser.add_argument("--gpu", type=cli.gpu, metavar="N", help="compute on the GPU of this number (on the CPU)")
+    cli.add_predicting(parser)
+    parser.add_argument("--split", default="val", choices=SPLITS, help="which images (val)")
+    parser.add_argument("--out", type=file("npz"), metavar="FILE.npz", help="where the predictions go (the run folder)")
     parser.add_argument("--per-class", action="store_true", help="print each class too, the worst first")
-    parser.add_argument("--confusion", type=Path, metavar="FILE.csv", help="write the confusion matrix")
+    parser.add_argument("--confusion", type=file("csv"), metavar="FILE.csv", help="write the confusion matrix")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     if args.run and (args.net or args.weights or args.mean):
         parser.error("give a run folder or --net with --weights, not both")
     if not args.run and not (args.net and args.weights and args.data):
         parser.error("without a run folder, --net, --weights and --data are needed")
-    if args.out and args.out.suffix != ".npz":
-        parser.error(f"--out {str(args.out)!r} does not end in .npz")
+    if args.net and args.checkpoint:
+        parser.error("--checkpoint is one of a run folder: --weights names a file")
+    if args.split == "test" and (args.per_class or args.confusion):
+        flag = "--per-class" if args.per_class else "--confusion"
+        others = " or ".join(SPLITS[:-1])
+        parser.error(f"{flag} needs labels, which the split test has none of: take --split {others}")
 
     from tiny_imagenet import evaluate, runs  # after the arguments: Caffe takes a moment to load
 
@@ -86,20 +89,22 @@ def main():
         "gpu": args.gpu,
     }
     if args.run:
-        result = evaluate.evaluate_run(runs.Run(args.run), args.data, checkpoint=args.checkpoint, **options)
+        result = evaluate.evaluate_run(runs.Run(args.run), args.data, checkpoint=args.checkpoint or "best", **options)
     else:
         result = evaluate.evaluate_files(args.data, args.net, args.weights, mean=args.mean, **options)
     if args.json:
         print(json.dumps(result, indent=2))
         return
-    if result.get("top1") is None:
-        file = result["predictions"]
-        where = f": the predictions are in {os.path.normpath(args.run / file) if args.run else file}" if file else ""
-        print(f"{result['count']} images without labels{where}")
-        return
-    show(result)
-    if args.per_class:
-        show_classes(result)
+    if result["top1"] is None:
+        print(f"{result['count']} images without labels")
+    else:
+        show(result)
+        if args.per_class:
+            show_classes(result)
+    if result["predictions"]:
+        print(f"the predictions are in {os.path.normpath((args.run or Path()) / result['predictions'])}")
+    if args.confusion:
+        print(f"the confusion matrix is in {args.confusion}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli
+from tiny_imagenet import cli, submission
 
 
 def classes(args, parser) -> int:
@@ -16,11 +16,11 @@ def classes(args, parser) -> int:
     from tiny_imagenet import classify, runs  # after the arguments: Caffe takes a moment to load
 
     run = runs.Run(args.run)
-    predictor = classify.open_run(run, args.checkpoint, args.ten_crop, args.gpu)
+    predictor = classify.open_run(run, args.checkpoint or "best", args.ten_crop, args.gpu)
     names = classify.class_names(run, args.data)
     width = min(60, max((len(path) for path, _ in classify.image_files(args.images)), default=0))
     images, unreadable = [], []
-    with contextlib.closing(classify.classify(predictor, args.images, names, args.top)) as outcomes:
+    with contextlib.closing(classify.classify(predictor, args.images, names, args.top or 5)) as outcomes:
         for path, guesses, error in outcomes:
             if error:
                 unreadable.append({"path": path, "error": error})
@@ -37,18 +37,18 @@ def classes(args, parser) -> int:
     return 1 if unreadable else 0
 
 
-def submission(args) -> None:
+def write_submission(args) -> None:
     if args.predictions:
-        from tiny_imagenet import predictions, submission
+        from tiny_imagenet import predictions
 
         given, data = predictions.load(args.predictions), args.data
     else:
-        from tiny_imagenet import evaluate, runs, submission
+        from tiny_imagenet import evaluate, runs
 
         run = runs.Run(args.run)
         data = evaluate.data_of(run, args.data)
         submission.image_keys(data)  # a folder without them is told at once
-        given = evaluate.predict_run(run, data, "test", args.checkpoint, args.ten_crop, gpu=args.gpu)
+        given = evaluate.predict_run(run, data, "test", args.checkpoint or "best", args.ten_crop, gpu=args.gpu)
     print(f"{args.submission}: {submission.write(args.submission, given, data)} images")
 
 
@@ -61,18 +61,10 @@ def main() -> None:
     )
     parser.add_argument("run", metavar="RUN", nargs="?", help="a run folder of tools/train.py")
     parser.add_argument("images", metavar="IMAGE|FOLDER", nargs="*", help="images of any size, folders of such")
-    parser.add_argument("--top", type=cli.positive_int, default=5, metavar="K", help="classes an image (5)")
-    parser.add_argument(
-        "--checkpoint", default="best", metavar="best|last|ITER", help="which weights of the run (best)"
-    )
-    parser.add_argument(
-        "--ten-crop",
-        action="store_true",
-        help="average the corners, the centre and their mirrors, not the centre alone",
-    )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="what tools/convert.py wrote (the run's)")
-    parser.add_argument("--gpu", type=cli.gpu, metavar="N", help="compute on the GPU of this number (on the CPU)")
-    parser.add_argument("--submission", type=Path, metavar="FILE", help="write the test split's classes")
+    parser.add_argument("--top", type=cli.positive_int, metavar="K", help="classes an image (5)")
+    cli.add_predicting(parser)
+    file = cli.checked(submission.check)
+    parser.add_argument("--submission", type=file, metavar="FILE", help="write the test split's classes")
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE.npz", help="with --submission: of the test split, instead of a run"
     )
@@ -82,12 +74,14 @@ def main() -> None:
         parser.error("--predictions needs --submission FILE and --data DIR")
     if bool(args.predictions) == bool(args.run):
         parser.error("give a run folder, or --predictions FILE.npz with --submission" + " alone" * bool(args.run))
-    if args.submission and (args.images or args.json):
-        parser.error("--submission takes the data folder's test split: no images and no --json with it")
+    if args.predictions and (args.checkpoint or args.ten_crop or args.gpu is not None):
+        parser.error("--predictions are there already: no --checkpoint, --ten-crop or --gpu with them")
+    if args.submission and (args.images or args.json or args.top):
+        parser.error("--submission takes the data folder's test split: no images, no --top and no --json with it")
     if args.submission:
-        submission(args)
+        write_submission(args)
     elif not args.images:
-        parser.error("name images or folders, or --submission FILE")
+        parser.error(f"{args.run} is taken for the run folder: name images or folders behind it, or --submission FILE")
     else:
         sys.exit(classes(args, parser))
 

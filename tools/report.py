@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, describe, report
+from tiny_imagenet import cli, describe, destination, report
 
 
 def main() -> None:
@@ -16,10 +16,16 @@ def main() -> None:
         "--ensemble", nargs="+", action="extend", default=[], type=Path, metavar="FILE.json",
         help="what tools/ensemble.py --json printed",
     )  # fmt: skip
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.html", help="the page to write")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="where the images are that the runs get wrong (the runs' data)"
+    )
+    out = cli.checked(destination.check)
+    parser.add_argument("--out", required=True, type=out, metavar="FILE.html", help="the page to write")
     options = parser.parse_args()
+    if options.data is not None and not options.data.is_dir():
+        parser.error(f"--data {str(options.data)!r} is no folder: name one that tools/convert.py wrote")
     describe.quiet()
-    report.build(options.runs, options.out, options.ensemble)
+    report.build(options.runs, options.out, options.ensemble, options.data)
     print(options.out)
 
 

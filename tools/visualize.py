@@ -6,10 +6,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, dataset, errors_figure, figures, predictions, report, runs, screening_figure
+from tiny_imagenet import (
+    cli,
+    confusion_figure,
+    dataset,
+    destination,
+    errors_figure,
+    figures,
+    files,
+    origin,
+    pedigree,
+    predictions,
+    runs,
+    screening_figure,
+)
 
 _FILTERS = ([True, False, False], [False, True, True])  # run, --net, --weights
 
@@ -25,12 +39,16 @@ class Command(cli.Parser):
 
 
 def curves(options: argparse.Namespace) -> figures.Figure:
-    return figures.curves(report.curves([report.read(run) for run in options.runs]))
+    records = {name: run.metrics() for name, run in origin.by_name(options.runs).items()}
+    return figures.curves(records, width=options.width)
 
 
 def confusion(options: argparse.Namespace) -> figures.Figure:
-    loaded = predictions.load(options.predictions)
-    return figures.confusion(loaded, report.class_names(loaded), options.order == "similar")
+    how = load(options.source), options.order == "similar", options.width
+    options.listing = confusion_figure.listing(*how)
+    if options.listing:
+        destination.check(_listed(options.out))
+    return confusion_figure.draw(*how)
 
 
 def screening(options: argparse.Namespace) -> figures.Figure:
@@ -39,17 +57,15 @@ def screening(options: argparse.Namespace) -> figures.Figure:
 
 
 def errors(options: argparse.Namespace) -> figures.Figure:
-    from tiny_imagenet import members
-
-    (loaded,) = members.load([options.source])
-    data = options.data or errors_figure.data_folder(options.source)
-    return errors_figure.draw(loaded, data, options.rows, options.seed, options.wnid)
+    given = load(options.source)
+    data = options.data or origin.data_folder(options.source)
+    return errors_figure.draw(given, data, options.rows, options.seed, options.of_class)
 
 
 def tsne(options: argparse.Namespace) -> figures.Figure:
     from tiny_imagenet import tsne_figure
 
-    given = options.classes, options.images, options.layer, options.seed, options.split, options.checkpoint
+    given = options.classes, options.images, options.layer, options.seed, options.split, options.checkpoint or "best"
     return tsne_figure.draw(runs.Run(options.run), options.data, *given, gpu=options.gpu)
 
 
@@ -59,14 +75,26 @@ def filters(options: argparse.Namespace) -> figures.Figure:
     if not options.run:
         return weights_figure.filters(options.net, options.weights)
     run = runs.Run(options.run)
-    return weights_figure.filters(run.deploy, run.weights(options.checkpoint), report.read(options.run).model)
+    return weights_figure.filters(run.deploy, run.weights(options.checkpoint or "best"), origin.model(run))
 
 
 def slopes(options: argparse.Namespace) -> figures.Figure:
     from tiny_imagenet import weights_figure
 
-    names = report.curves([report.read(run) for run in options.runs])
-    return weights_figure.slopes(dict(zip(names, map(runs.Run, options.runs))), options.checkpoint)
+    return weights_figure.slopes(origin.by_name(options.runs), options.checkpoint or "best", options.width)
+
+
+def load(source: str) -> predictions.Predictions:
+    """The predictions in a file, or those that tools/evaluate.py left in a run folder."""
+    if not Path(source).is_dir():
+        return predictions.load(source)
+    from tiny_imagenet import members
+
+    (given,) = members.load([source])
+    stale = pedigree.moved(pedigree.of(given))
+    if stale:
+        cli.note(f"note: {given.path} is {stale}: evaluate it again")
+    return given
 
 
 def main() -> None:
@@ -77,7 +105,7 @@ def main() -> None:
         name = draw.__name__
         example = f"tools/visualize.py {name} {example} --out {name}.png"
         kind = kinds.add_parser(name, help=summary, description=description, example=example)
-        kind.set_defaults(draw=draw)
+        kind.set_defaults(draw=draw, listing="")
         return kind
 
     kind = add(
@@ -87,22 +115,23 @@ def main() -> None:
         "runs/model1 runs/model2",
     )
     kind.add_argument("runs", nargs="+", metavar="RUN", help="run folders of tools/train.py, RUN/stages/1 too")
+    _width(kind)
 
     kind = add(
         confusion,
         "which classes are taken for which",
         "Draw how often each class was predicted as each.",
-        "runs/model1/predictions.npz",
+        "runs/model1 --order similar",
     )
-    kind.add_argument(
-        "predictions", metavar="PRED.npz", help="a file that tools/evaluate.py or tools/ensemble.py wrote"
-    )
+    _source(kind)
     kind.add_argument(
         "--order",
         choices=("given", "similar"),
         default="given",
-        help="of the classes: the data set's, or those taken for each other side by side (default: given)",
+        help="of the classes: the data set's, or those taken for each other side by side (default: given); where there "
+        "are too many to name, OUT_classes.csv says which stands where",
     )
+    _width(kind)
 
     kind = add(
         errors,
@@ -110,11 +139,16 @@ def main() -> None:
         "Draw misclassified images with their true and their predicted class: the net's most confident errors.",
         "runs/model9 --rows 2",
     )
-    kind.add_argument("source", metavar="PRED.npz|RUN", help="a predictions file, or a run folder that has one")
+    _source(kind)
     kind.add_argument("--data", metavar="DIR", help="the data that the predictions were made of (the run's)")
     _rows(kind, errors_figure.MOST_ROWS, errors_figure.ROWS, f"of {errors_figure.COLUMNS} images")
     kind.add_argument("--seed", type=cli.count, metavar="S", help="draw among all errors, not the most confident ones")
-    kind.add_argument("--class", dest="wnid", metavar="WNID", help="only images of this class (default: of all)")
+    kind.add_argument(
+        "--class",
+        dest="of_class",
+        metavar="CLASS",
+        help="only images of this class: its wnid, one of its words or its number (default: of all)",
+    )
 
     kind = add(
         tsne,
@@ -138,7 +172,7 @@ def main() -> None:
     kind.add_argument("--seed", type=cli.count, default=0, metavar="S", help="draws and starts t-SNE (default: 0)")
     kind.add_argument("--split", choices=("train", "train_screened", "val"), default="val", help="(default: val)")
     kind.add_argument("--gpu", type=cli.gpu, metavar="N", help="compute the values on the GPU of this number")
-    _checkpoint(kind)
+    cli.add_checkpoint(kind)
 
     kind = add(
         filters,
@@ -149,7 +183,7 @@ def main() -> None:
     kind.add_argument("run", nargs="?", metavar="RUN", help="a run folder of tools/train.py")
     kind.add_argument("--net", metavar="FILE", help="a deploy prototxt, instead of a run folder")
     kind.add_argument("--weights", metavar="FILE", help="its caffemodel")
-    _checkpoint(kind)
+    cli.add_checkpoint(kind)
 
     kind = add(
         slopes,
@@ -158,7 +192,8 @@ def main() -> None:
         "runs/model5",
     )
     kind.add_argument("runs", nargs="+", metavar="RUN", help="run folders of tools/train.py, at most 6")
-    _checkpoint(kind)
+    cli.add_checkpoint(kind)
+    _width(kind)
 
     kind = add(
         screening,
@@ -187,13 +222,26 @@ def main() -> None:
     )
 
     for kind in kinds.choices.values():
-        kind.add_argument("--out", required=True, metavar="FILE", help="where to: a name that ends in .png or .svg")
+        out = cli.checked(figures.check_ending, destination.check)
+        kind.add_argument(
+            "--out", type=out, required=True, metavar="FILE", help="where to: a name that ends in .png or .svg"
+        )
     options = parser.parse_args()
-    if options.draw is filters and [bool(options.run), bool(options.net), bool(options.weights)] not in _FILTERS:
-        kinds.choices["filters"].error("give a run folder or --net with --weights, not both")
-    figures.check_ending(options.out)
+    if options.draw is filters:
+        if [bool(options.run), bool(options.net), bool(options.weights)] not in _FILTERS:
+            kinds.choices["filters"].error("give a run folder or --net with --weights, not both")
+        if options.net and options.checkpoint:
+            kinds.choices["filters"].error("--checkpoint is one of a run folder: --weights names a file")
     figures.save(options.draw(options), options.out)
     print(options.out)
+    if options.listing:
+        files.write_text(_listed(options.out), options.listing)
+        print(_listed(options.out))
+
+
+def _listed(out: Path) -> Path:
+    """Where the list of classes goes that belongs to a figure."""
+    return out.with_name(f"{out.stem}_classes.csv")
 
 
 def _rows(kind: argparse.ArgumentParser, most: int, usual: int, what: str) -> None:
@@ -202,10 +250,26 @@ def _rows(kind: argparse.ArgumentParser, most: int, usual: int, what: str) -> No
     )
 
 
-def _checkpoint(kind: argparse.ArgumentParser) -> None:
+def _source(kind: argparse.ArgumentParser) -> None:
+    kind.add_argument("source", metavar="PRED.npz|RUN", help="a predictions file, or a run folder that has one")
+
+
+def _width(kind: argparse.ArgumentParser) -> None:
+    most = figures.WIDTH
     kind.add_argument(
-        "--checkpoint", default="best", metavar="best|last|ITER", help="which weights of the run (default: best)"
+        "--width", type=_inches, default=most, metavar="INCHES", help=f"3.3 for a column of two (default: {most:g})"
     )
+
+
+def _inches(text: str) -> float:
+    """An argparse type: a figure's width."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not figures.NARROWEST <= value <= figures.WIDTH:
+        raise argparse.ArgumentTypeError(f"{text!r} is not from {figures.NARROWEST:g} to {figures.WIDTH:g} inches")
+    return value
 
 
 if __name__ == "__main__":

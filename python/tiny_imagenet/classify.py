@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tiny_imagenet import annotations, dataset, lmdb_reader
+from tiny_imagenet import annotations, cli, dataset, lmdb_reader, origin, photos
 from tiny_imagenet.ahead import ahead
-from tiny_imagenet.errors import DatasetError, NetError
+from tiny_imagenet.errors import DatasetError, NetError, RunError
 from tiny_imagenet.predict import Predictor, batches
 from tiny_imagenet.runs import Run
 
@@ -35,17 +35,19 @@ class Outcome(NamedTuple):
 def class_names(run: Run, data: str | os.PathLike[str] | None = None) -> list[tuple[str, str]]:
     """The wnid and words of each class of a run, from `data` or the data it was trained on.
 
-    Where the latter is gone, the wnids are those of run.json and the words "".
+    Where the latter is gone, the wnids are those of run.json and the words "", which a note says.
 
     Raises:
-        DatasetError: `data` is no converted data set, has other classes than the run, or neither is there.
+        DatasetError: `data` is no converted data set, or has other classes than the run.
+        RunError: nothing is known about the classes.
     """
     wnids = run.info.get("wnids")
     try:
-        manifest = lmdb_reader.read_manifest(data or str(run.info.get("data")))
-    except DatasetError:
+        manifest = lmdb_reader.read_manifest(data or origin.trained_on(run))
+    except (RunError, DatasetError) as error:
         if data or not wnids:
             raise
+        cli.note(f"note: the words of the classes are not known: {error}")
         return [(wnid, "") for wnid in wnids]
     found = [(entry["wnid"], entry["words"]) for entry in manifest["classes"]]
     if wnids and [wnid for wnid, _ in found] != wnids:
@@ -88,7 +90,8 @@ def classify(
 ) -> Iterator[Outcome]:
     """Yield the outcome of each image that `sources` name (`image_files`), in order.
 
-    An image of another size is made 64x64 as tools/convert.py --resize does it. Images are read while the net computes.
+    An image of another size is made 64x64 as tools/convert.py --resize does it, and so is one that is too large for
+    that (`photos.read`). Images are read while the net computes.
 
     Args:
         predictor: the net.
@@ -120,7 +123,7 @@ def _read(sources: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, np.n
             yield path, problem
             continue
         try:
-            yield path, dataset.read_image(path, resize=True).transpose(2, 0, 1)
+            yield path, photos.read(path).transpose(2, 0, 1)
         except DatasetError as error:
             yield path, str(error).replace(annotations.ADVICE, "").rstrip(" :;")  # that is for data sets
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from tiny_imagenet.errors import TinyImageNetError
@@ -44,13 +45,13 @@ def count(text: str) -> int:
     return _whole(text, 0)
 
 
-def _whole(text: str, least: int) -> int:
+def _whole(text: str, least: int, most: int = LARGEST) -> int:
     try:
         value = int(text)
     except ValueError:
         value = least - 1
-    if not least <= value <= LARGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least} and at most {LARGEST}")
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least} and at most {most}")
     return value
 
 
@@ -93,6 +94,20 @@ def add_gpus(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--deterministic", action=switch, help="GPU: the same bits in every run; slower (not)")
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add --checkpoint, None where it is not given: best, last or an iteration."""
+    parser.add_argument("--checkpoint", metavar="best|last|ITER", help="which weights of the run (default: best)")
+
+
+def add_predicting(parser: argparse.ArgumentParser) -> None:
+    """Add what says which weights predict, on what data, and how: --checkpoint, --ten-crop, --data and --gpu."""
+    add_checkpoint(parser)
+    crops = "average the corners, the centre and their mirrors, not the centre alone"
+    parser.add_argument("--ten-crop", action="store_true", help=crops)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="what tools/convert.py wrote (the run's)")
+    parser.add_argument("--gpu", type=gpu, metavar="N", help="compute on the GPU of this number (on the CPU)")
+
+
 def _gpu(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 5):
         raise argparse.ArgumentTypeError(
@@ -104,14 +119,21 @@ def _gpu(text: str) -> int:
 
 def at_most(limit: int) -> Callable[[str], int]:
     """An argparse type: an integer from 1 to `limit`."""
+    return lambda text: _whole(text, 1, limit)
 
-    def whole(text: str) -> int:
-        value = positive_int(text)
-        if value > limit:
-            raise argparse.ArgumentTypeError(f"{text!r} is too large: at most {limit}")
-        return value
 
-    return whole
+def checked(*checks: Callable[[str], None]) -> Callable[[str], Path]:
+    """An argparse type: a path that all `checks` accept; they raise TinyImageNetError for one that they do not."""
+
+    def path(text: str) -> Path:
+        try:
+            for check in checks:
+                check(text)
+        except TinyImageNetError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return Path(text)
+
+    return path
 
 
 def share(text: str) -> Fraction:

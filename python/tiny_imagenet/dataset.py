@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from tiny_imagenet import files, image_files, screening
+from tiny_imagenet import image_files, screening
 from tiny_imagenet.annotations import ADVICE, SPLITS, Box, Class
 from tiny_imagenet.catalogue import SUFFIXES, Catalogue
 from tiny_imagenet.errors import DatasetError
@@ -83,17 +83,9 @@ def read_image(path: str | os.PathLike[str], resize: bool = False) -> np.ndarray
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The file's bytes; DatasetError where it cannot be read, is no plain file or absurdly large."""
     try:
-        descriptor = files.plain(path, os.O_RDONLY)
-        try:
-            size = os.fstat(descriptor).st_size
-            if size > image_files.MOST:
-                most = image_files.MOST >> 20
-                raise DatasetError(f"the image {path} has {size:,} bytes: at most {most} MiB are allowed; {ADVICE}")
-            return os.read(descriptor, size)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}; {ADVICE}") from error
+        return image_files.read(path)
+    except DatasetError as error:
+        raise DatasetError(f"{error}; {ADVICE}") from error
 
 
 def decode_image(data: bytes, path: str | os.PathLike[str]) -> np.ndarray:
@@ -102,10 +94,7 @@ def decode_image(data: bytes, path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         DatasetError: they are not a whole JPEG or PNG file, or of a larger image.
     """
-    # Older OpenCV fills the rest of a cut-off JPEG with grey: look for the end-of-image marker ourselves, behind the
-    # last start-of-scan marker, since a thumbnail in front has one of its own.
-    is_jpeg, end = data[:2] == b"\xff\xd8", b"\xff\xd9"
-    complete = data and (not is_jpeg or data.endswith(end) or data.find(end, data.rfind(b"\xff\xda")) > 0)
+    complete = data and image_files.is_whole(data)
     image, header = None, image_files.header(data) if complete else None
     if header and max(header.width, header.height) > image_files.LARGEST:
         raise DatasetError(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from tiny_imagenet import metrics
+from tiny_imagenet import metrics, pedigree
 from tiny_imagenet.errors import PredictionsError
 from tiny_imagenet.predictions import Predictions, check
 
@@ -84,11 +84,24 @@ def average(members: Sequence[Predictions], weights: Sequence[float] | None = No
             for member, share in zip(members, shares)
         ],
     }
-    for key in ("wnids", "class_names", "split"):  # what all that say it say alike
+    for key in ("wnids", "class_names"):  # what all that say it say alike
         said = [member.meta[key] for member in members if key in member.meta]
         if said and all(value == said[0] for value in said):
             meta[key] = said[0]
+    meta |= {key: value for key, value in shared(members).items() if value is not None}
     return Predictions(members[0].keys, members[0].labels, total.astype(np.float32), meta)
+
+
+def shared(members: Sequence[Predictions]) -> dict[str, str | None]:
+    """The `split` and `crops` that the members are of: None where one does not say, `pedigree.MIXED` where two differ.
+
+    Members that fit together have the same images, so that one that says the split says it for all.
+    """
+    several = [pedigree.of(member) for member in members]
+    return {
+        "split": pedigree.common(one.split for one in several if one.split),
+        "crops": pedigree.common(one.crops for one in several),
+    }
 
 
 def search(members: Sequence[Predictions], rounds: int | None = None) -> Search:
@@ -170,14 +183,17 @@ def _counted(order: list[int], members: int) -> tuple[float, ...]:
 def describe(
     members: Sequence[Predictions], combined: Predictions, weights: Sequence[float] | None = None
 ) -> dict[str, Any]:
-    """Return scores of the members and of their average `combined` as a dict that JSON can hold.
+    """Return scores of the members and of their average `combined`, and what they are of, as JSON can hold it.
 
-    It is {"members": [{"path", "name", scores ...}], "ensemble": {scores ...}, "weights": [...]}, scores being those
-    of `metrics.summary`, each None and `count` 0 where no label is known. Members of one name are told apart by
-    their paths.
+    It is {"split", "crops" (see `shared`), "records" (`pedigree.records`), "members": [{"path", "name", "model", "run",
+    "checkpoint", "iteration", "split", "crops", scores ...}], "ensemble": {scores ...}, "weights": [...]}, scores being
+    those of `metrics.summary`, each None and `count` 0 where no label is known, and what nobody knows None.
+    `pedigree.labels` tells members of one name apart.
     """
     return {
-        "members": [{"path": member.path, "name": member.name, **_scores(member)} for member in members],
+        **shared(members),
+        "records": pedigree.records(combined),
+        "members": [{**asdict(pedigree.of(member)), **_scores(member)} for member in members],
         "ensemble": _scores(combined),
         "weights": _shares(weights, len(members)),
     }

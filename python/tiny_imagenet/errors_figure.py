@@ -17,17 +17,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from tiny_imagenet import figures, lmdb_reader, metrics
-from tiny_imagenet.errors import DatasetError, PredictionsError, RunError
+from tiny_imagenet import figures, lmdb_reader, metrics, origin
+from tiny_imagenet.errors import DatasetError, PredictionsError
+from tiny_imagenet.origin import split
 from tiny_imagenet.predictions import Predictions
-from tiny_imagenet.runs import Run
 
 ROWS = 4
 COLUMNS = 5
 MOST_ROWS = 20
 
-_WIDTH = 7.0  # inches, as all below: a page's width
+_WIDTH = figures.WIDTH  # inches, as all below
 _CELL, _GAP, _CAPTION, _TITLE = _WIDTH / COLUMNS, 0.12, 0.5, 0.32
+_NEAR = 3  # classes that an error names
 _LINE, _SHARE = 0.145, 0.5  # between lines of a caption; what the probability takes of its last line
 
 
@@ -45,7 +46,7 @@ def draw(
     data: str | os.PathLike[str],
     rows: int = ROWS,
     seed: int | None = None,
-    wnid: str | None = None,
+    of_class: str | None = None,
 ) -> Figure:
     """Draw `rows` rows of images of `data` that `given` is wrong about; below each the true and the predicted class.
 
@@ -55,17 +56,18 @@ def draw(
         rows: how many rows of five images.
         seed: draws among the errors, which are then in the order of the keys; None takes the most confident ones,
             the most confident first.
-        wnid: the true class of all images; None is any.
+        of_class: the true class of all images, as `class_number` takes it; None is any.
 
     Raises:
         PredictionsError: no label is known, or there is no error to show.
-        DatasetError: `rows` is out of range, the data cannot be read, or it has other classes or images.
+        DatasetError: `rows` is out of range, `of_class` means no class or several, or the data cannot be read or has
+            other classes or images.
     """
     if not 1 <= rows <= MOST_ROWS:
         raise DatasetError(f"rows is {rows}: from 1 to {MOST_ROWS} are allowed")
     entries = lmdb_reader.read_manifest(data)["classes"]
     _check_classes(given, data, entries)
-    label = None if wnid is None else _label(wnid, entries, data)
+    label = None if of_class is None else class_number(of_class, entries, data)
     every, images = mistakes(given, label)
     whose = f" of {_name(entries[label])}" if label is not None else ""
     if not every:
@@ -80,25 +82,6 @@ def draw(
     if len(chosen) == len(every):
         title = f"{given.name}: the {len(every):,} errors in {images:,} {split(given)} images{whose}"
     return plot(chosen, pictures, names, title)
-
-
-def split(given: Predictions) -> str:
-    """The split that the predictions are of, as their meta says or, of an average, its first member's; else val."""
-    found = _origin(given).get("split")
-    return found if found in ("train", "train_screened", "val", "test") else "val"
-
-
-def data_folder(source: str | os.PathLike[str]) -> str:
-    """Where run.json says that the data is: that of the run folder `source`, or of the run beside the file `source`.
-
-    Raises:
-        RunError: there is no such run, or it does not say.
-    """
-    run = Run(source if Path(source).is_dir() else Path(source).parent)
-    data = run.info.get("data") if run.started else None
-    if not isinstance(data, str):
-        raise RunError(f"{source} does not say which data it was made of: name it with --data")
-    return data
 
 
 def mistakes(given: Predictions, label: int | None = None) -> tuple[list[Mistake], int]:
@@ -222,29 +205,49 @@ def _first(name: str) -> str:
     return name.split(",")[0]
 
 
-def _label(wnid: str, entries: Sequence[Mapping[str, Any]], data: str | os.PathLike[str]) -> int:
-    wnids = [entry["wnid"] for entry in entries]
-    if wnid in wnids:
-        return wnids.index(wnid)
-    named = [entry["wnid"] for entry in entries if wnid.lower() in entry["words"].lower().split(", ")]
-    near = named or difflib.get_close_matches(wnid, wnids, 3) or wnids[:3]
-    raise DatasetError(f"{data} has no class {wnid!r}: {', '.join(near)} are some; manifest.json lists all")
+def class_number(name: str, entries: Sequence[Mapping[str, Any]], data: str | os.PathLike[str]) -> int:
+    """The number of the one class that `name` means: a wnid, its words or one of them, or a number.
+
+    Args:
+        name: as a person writes it; whether letters are small or capital does not matter.
+        entries: the manifest's classes.
+        data: what to call the data folder.
+
+    Raises:
+        DatasetError: it means no class, or several.
+    """
+    wanted = name.strip().lower()
+    known = [_called(entry) for entry in entries]
+    found = [number for number, names in enumerate(known) if wanted in names]
+    if not found and wanted.isdecimal() and int(wanted) < len(entries):
+        return int(wanted)
+    if len(found) == 1:
+        return found[0]
+    near = found or _near(wanted, known)
+    what = f"several classes {name!r}" if found else f"no class {name!r}"
+    some = [f"{entry['wnid']} ({entry['words']})" for entry in ([entries[n] for n in near] or entries)[:_NEAR]]
+    hint = f"did you mean {' or '.join(some)}?" if near else f"it has such as {', '.join(some)};"
+    raise DatasetError(f"{data} has {what}: {hint} manifest.json lists all, and a wnid names one")
 
 
-def _origin(given: Predictions) -> Mapping[str, Any]:
-    """The predictions' meta, or where they are an average its first member's."""
-    meta: Mapping[str, Any] = given.meta
-    while isinstance(meta.get("members"), list) and meta["members"]:
-        first = meta["members"][0]
-        meta = first["meta"] if isinstance(first, dict) and isinstance(first.get("meta"), dict) else {}
-    return meta
+def _called(entry: Mapping[str, Any]) -> list[str]:
+    """What a class can be called, in small letters: its wnid, then all its words, and each of them."""
+    words = entry["words"].lower()
+    return [name for name in (entry["wnid"].lower(), words, *map(str.strip, words.split(","))) if name]
+
+
+def _near(wanted: str, known: Sequence[Sequence[str]]) -> list[int]:
+    """The numbers of the classes whose words `wanted` is a part of; where there are none, of those written like it."""
+    part = [number for number, names in enumerate(known) if wanted and any(wanted in one for one in names[1:])]
+    alike = difflib.get_close_matches(wanted, [one for names in known for one in names], _NEAR)
+    return part or [number for number, names in enumerate(known) if set(names) & set(alike)]
 
 
 def _check_classes(given: Predictions, data: str | os.PathLike[str], entries: Sequence[Mapping[str, Any]]) -> None:
     name, advice = given.path or given.name, "name the --data that the predictions were made of"
     if given.classes != len(entries):
         raise DatasetError(f"{data} has {len(entries)} classes, {name} tells {given.classes} apart: {advice}")
-    meta = _origin(given)
+    meta = origin.meta(given)
     known = {"wnids": [entry["wnid"] for entry in entries], "class_names": [_name(entry) for entry in entries]}
     if any(isinstance(meta.get(key), list) and meta[key] != value for key, value in known.items()):
         raise DatasetError(f"{data} has other classes than {name}, or in another order: {advice}")

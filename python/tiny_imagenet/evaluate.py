@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tiny_imagenet import files, lmdb_reader, metrics, nets, predictions
+from tiny_imagenet import destination, files, lmdb_reader, metrics, nets, origin, predictions
 from tiny_imagenet.errors import DatasetError, NetError, PredictionsError, RunError
 from tiny_imagenet.predict import CROPS, Predictor, predict
 from tiny_imagenet.predictions import Predictions
@@ -61,15 +61,12 @@ def data_of(run: Run, data: str | os.PathLike[str] | None) -> str | os.PathLike[
     """The data folder to use with a run: `data`, or for None the one it was trained on.
 
     Raises:
-        RunError: run.json does not say which that is, or it has other classes than the run was trained on.
+        RunError: run.json does not say which that is, it is gone, or it has other classes than the run was trained on.
         DatasetError: it is no converted data set.
     """
-    info = run.info
-    data = data or info.get("data")
-    if not isinstance(data, (str, os.PathLike)):
-        raise RunError(f"{run.path}/run.json does not say which data it was trained on: name it with --data")
+    data = data or origin.trained_on(run)
     wnids = [entry["wnid"] for entry in lmdb_reader.read_manifest(data)["classes"]]
-    if info.get("wnids", wnids) != wnids:
+    if run.info.get("wnids", wnids) != wnids:
         raise RunError(f"{data} has other classes, or in another order, than {run.path} was trained on")
     return data
 
@@ -138,14 +135,18 @@ def evaluate_run(
 
     Raises:
         RunError, GpuError, NetError, DatasetError, PredictionsError: as `predict_run`.
+        PredictionsError: there cannot be a confusion matrix of the split.
+        TinyImageNetError: `out`, `confusion` or the run folder cannot be written; nothing is predicted then.
     """
-    given = predict_run(run, data, split, checkpoint, ten_crop, gpu=gpu)
     target = Path(out) if out else predictions_file(run, split, ten_crop, checkpoint)
+    data = data_of(run, data)
+    _check_targets(split, target, confusion)
+    given = predict_run(run, data, split, checkpoint, ten_crop, gpu=gpu)
     about = {
         "split": split,
         "crops": given.meta["crops"],
         "checkpoint": given.meta["iteration"],
-        "data": os.fspath(data_of(run, data)),
+        "data": os.fspath(data),
         "net": run.deploy.name,
         "predictions": os.path.relpath(target, run.path),
     }
@@ -170,7 +171,11 @@ def evaluate_files(
 
     Returns:
         As `evaluate_run`, without checkpoint; predictions are written where `out` says, if it does.
+
+    Raises:
+        GpuError, NetError, DatasetError, PredictionsError, TinyImageNetError: as `evaluate_run`.
     """
+    _check_targets(split, out, confusion)
     mean = mean or Path(data) / lmdb_reader.read_manifest(data)["mean"]
     given = evaluate(data, deploy, weights, mean, split, ten_crop=ten_crop, gpu=gpu)
     about = {
@@ -186,6 +191,17 @@ def evaluate_files(
 def _ending(split: str, ten_crop: bool, checkpoint: str) -> str:
     parts = (split if split != "val" else "", "tencrop" if ten_crop else "", checkpoint if checkpoint != "best" else "")
     return "".join(f"_{part}" for part in parts if part)
+
+
+def _check_targets(split: str, target: str | os.PathLike[str] | None, confusion: str | os.PathLike[str] | None) -> None:
+    if target:
+        destination.check(target, ".npz")
+    if confusion:
+        destination.check(confusion, ".csv")
+        if split == "test":
+            raise PredictionsError(
+                "the test split has no labels: a confusion matrix needs train, train_screened or val"
+            )
 
 
 def _seen_once(given: Predictions, entry: Any, lmdb: Path) -> None:

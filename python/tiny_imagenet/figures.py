@@ -10,6 +10,7 @@ import io
 import math
 import os
 import re
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,11 @@ DOTS = ("o", "s", "^")  # and their points
 PANELS = {"loss": "Training loss", "top1": "Validation top-1 (%)"}
 ENDINGS = (".png", ".svg")
 POINTS = 400  # a longer training curve is drawn as this many means
+WIDTH = 7.0  # inches: a page's; a column of two has about 3.3
+NARROWEST = 3.0
 NAMED_CLASSES = 30  # with more classes neither names nor counts can be read
+CELL = 0.165  # inches: a smaller one has no room for a count
+DARK = 0.87  # the share from which on white is easier to read on its blue than ink
 
 STYLE = {
     "axes.edgecolor": INK,
@@ -55,27 +60,33 @@ STYLE = {
 _BLUES = LinearSegmentedColormap.from_list("blues", [(0, 0.447, 0.698, 0), (0, 0.447, 0.698, 1)])
 
 
-def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], panels: Sequence[str] = tuple(PANELS)) -> Figure:
+def curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], panels: Sequence[str] = tuple(PANELS), width: float = WIDTH
+) -> Figure:
     """Draw training loss and validation top-1 against the iteration, one line a run.
 
     Args:
         runs: name -> the records of its metrics.jsonl; what is missing, null or not finite is left out.
-        panels: which of "loss" and "top1" to draw, side by side.
+        panels: which of "loss" and "top1" to draw, side by side, or where `width` is small below each other.
+        width: of the figure, in inches; one panel alone takes at most 4.3.
 
     Raises:
         TinyImageNetError: there is no run, or no record that could be drawn.
     """
     series = {
         panel: {name: _series(records, {"loss": "train_loss", "top1": "top1"}[panel]) for name, records in runs.items()}
-        for panel in panels
+        for panel in PANELS
     }
-    drawn = {name for lines in series.values() for name, (iterations, _) in lines.items() if len(iterations)}
+    drawn = {name for panel in panels for name, (iterations, _) in series[panel].items() if len(iterations)}
     if not drawn:
         names = ", ".join(runs) or "no run was given"
         raise TinyImageNetError(f"no {' or '.join(panels)} record to draw ({names}): train first with tools/train.py")
+    last = max(iterations[-1] for lines in series.values() for iterations, _ in lines.values() if len(iterations))
+    rows = len(panels) if width < 2 * NARROWEST else 1
+    width = min(width, 4.3) if len(panels) == 1 else width
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.3 if len(panels) == 1 else 3.5 * len(panels), 3.0), layout="constrained")
-        for axes, panel in zip(np.ravel(figure.subplots(1, len(panels))), panels):
+        figure = Figure(figsize=(width, 3.0 if rows == 1 else 2.3 * rows), layout="constrained")
+        for axes, panel in zip(np.ravel(figure.subplots(rows, len(panels) // rows)), panels):
             for index, (name, (iterations, values)) in enumerate(series[panel].items()):
                 turn = index // len(PALETTE)
                 if panel == "top1":
@@ -94,7 +105,8 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], panels: Sequence[str
                 )
             axes.set(xlabel="Iteration")
             axes.set_title(PANELS[panel], loc="left")
-            axes.set_ylim(bottom=0)
+            axes.set_xlim(0, 1.02 * max(last, 1))  # the same in all panels
+            axes.set_ylim(0, 1.02 * axes.get_ylim()[1])
             axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
             axes.tick_params(length=3, width=0.8)
         if len(runs) > 1:
@@ -102,14 +114,22 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], panels: Sequence[str
     return figure
 
 
-def confusion(predictions: Predictions, class_names: Sequence[str] | None = None, similar: bool = False) -> Figure:
+def confusion(
+    predictions: Predictions,
+    class_names: Sequence[str] | None = None,
+    similar: bool = False,
+    title: str = "",
+    width: float = WIDTH,
+) -> Figure:
     """Draw how often each class (row) was predicted as each (column), as shares of the row.
 
     Args:
         predictions: with at least one known label.
-        class_names: one a class; without them, and with more than 30 classes, the axes show class numbers.
-        similar: whether classes that are taken for each other stand side by side, and not in the order of their
-            numbers; more than 30 then have no numbers either.
+        class_names: one a class; without them the axes show class numbers.
+        similar: whether the classes are in their `class_order`, and not in the order of their numbers.
+        title: what stands above; "" for nothing.
+        width: of the figure at most, in inches. Where it has no room for names (`has_names`), the axes show the
+            classes' places in the order.
 
     Raises:
         PredictionsError: no label is known.
@@ -119,14 +139,19 @@ def confusion(predictions: Predictions, class_names: Sequence[str] | None = None
     classes = len(counts)
     if class_names is not None and len(class_names) != classes:
         raise TinyImageNetError(f"{len(class_names)} class names for {classes} classes: give one name a class")
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    order = similar_order(shares) if similar else np.arange(classes)
-    counts, shares = counts[np.ix_(order, order)], shares[np.ix_(order, order)]
-    few = classes <= NAMED_CLASSES
+    order = class_order(predictions, similar)
+    counts = counts[np.ix_(order, order)]
+    shares = _shares(counts)
+    names = [short(name) for name in class_names or range(classes)]
+    few = has_names(names, width)
     with rc_context(STYLE):
-        side = min(7.0, 2.0 + 0.3 * classes) if few else 5.6
-        figure = Figure(figsize=(side, side), layout="constrained")
+        side = min(width, 2.0 + 0.3 * classes) if few else min(width, 5.6)
+        lines = textwrap.wrap(title, int(14 * side))
+        beside = side > 4.5  # where the colours are explained: there is no room for it beside a small matrix
+        height = side if few else (0.83 if beside else 1.15) * side
+        figure = Figure(figsize=(side, height + 0.18 * len(lines)), layout="constrained")
+        if lines:
+            figure.suptitle(plain("\n".join(lines)), x=0.01, ha="left", fontsize=9)
         axes = figure.subplots()
         norm = PowerNorm(1 if few else 0.4, 0, 1)  # a single mistake in fifty images can still be seen
         image = axes.imshow(shares, cmap=_BLUES, norm=norm, interpolation="none")
@@ -134,18 +159,36 @@ def confusion(predictions: Predictions, class_names: Sequence[str] | None = None
         axes.spines[:].set_visible(True)
         axes.spines[:].set_alpha(0.4)
         if few:
-            names = [plain(short(class_names[index] if class_names else index)) for index in order.tolist()]
             turned = any(len(name) > 3 for name in names)
+            names = [plain(names[index]) for index in order.tolist()]
             axes.set_xticks(range(classes), names, rotation=90 if turned else 0)
             axes.set_yticks(range(classes), names)
             axes.tick_params(length=0)
-            _write_counts(axes, counts, shares)
+            _write_counts(axes, counts, shares, _cell(names, side))
         else:
-            if similar:
-                axes.set(xlabel="Predicted class, similar ones side by side", xticks=[], yticks=[])
-            bar = figure.colorbar(image, ax=axes, shrink=0.75, aspect=30, label="Share of the true class")
+            what = "place by similarity" if similar else "number"
+            axes.set(xlabel=f"Predicted class ({what})", ylabel=f"True class ({what})")
+            place = {"location": "right" if beside else "bottom", "shrink": 0.75 if beside else 1, "aspect": 30}
+            place["ticks"] = (0, 0.05, 0.2, 0.5, 1)
+            bar = figure.colorbar(image, ax=axes, label="Share of the true class", **place)
             bar.outline.set_visible(False)
     return figure
+
+
+def has_names(names: Sequence[str], width: float = WIDTH) -> bool:
+    """Whether a confusion matrix `width` inches wide has room for the short names of its classes, and for counts."""
+    return len(names) <= NAMED_CLASSES and _cell(names, width) >= CELL
+
+
+def _cell(names: Sequence[str], width: float) -> float:
+    """About the side of a class's cell, in inches, beside the longest of the names."""
+    return (width - 0.5 - 0.075 * max(map(len, names))) / len(names)
+
+
+def class_order(predictions: Predictions, similar: bool) -> np.ndarray:
+    """The classes, (n,) int, as `confusion` has them from left to right: by their numbers, or by `similar_order`."""
+    counts = metrics.confusion(predictions)
+    return similar_order(_shares(counts)) if similar else np.arange(len(counts))
 
 
 def similar_order(shares: np.ndarray) -> np.ndarray:
@@ -161,6 +204,11 @@ def similar_order(shares: np.ndarray) -> np.ndarray:
     away = 1 - (shares + shares.T) / 2
     pairs = away[np.triu_indices(len(away), 1)]
     return leaves_list(linkage(pairs, "average", optimal_ordering=True)).astype(np.int64)
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -217,10 +265,10 @@ def _thin(iterations: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.add.reduceat(iterations, edges) / sizes, np.add.reduceat(values, edges) / sizes
 
 
-def _write_counts(axes: Any, counts: np.ndarray, shares: np.ndarray) -> None:
+def _write_counts(axes: Any, counts: np.ndarray, shares: np.ndarray, cell: float) -> None:
+    size = min(8.0, 72 * cell / (0.64 * len(str(counts.max())) + 0.5))  # a digit is 0.64 of the font's size wide
     for row, column in zip(*np.nonzero(counts)):
-        colour = "white" if shares[row, column] > 0.5 else INK
-        size = 8 if len(counts) <= 12 else 7
+        colour = "white" if shares[row, column] > DARK else INK
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=size)
 
 

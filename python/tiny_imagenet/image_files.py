@@ -1,9 +1,13 @@
-"""What a JPEG or PNG file says of itself before it is decoded: whether it is one, its size, its Exif data."""
+"""What a JPEG or PNG file says of itself before it is decoded: whether it is one, and whole, its size, Exif data."""
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import NamedTuple
+
+from tiny_imagenet import files
+from tiny_imagenet.errors import DatasetError
 
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 LARGEST = 4096  # pixels a side of an image that is decoded
@@ -12,6 +16,22 @@ MOST = 32 << 20  # bytes of a file that is read
 _SEGMENT = struct.Struct(">BBH").unpack_from  # 0xff, the marker and, behind most markers, the segment's length
 _SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # start-of-frame markers
 _ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})  # markers without a segment, and no marker
+
+
+def read(path: str | os.PathLike[str], most: int = MOST) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        DatasetError: it cannot be read, is no plain file, or has more than `most` bytes.
+    """
+    try:
+        with open(path, "rb", opener=files.plain) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise DatasetError(f"the image {path} has {size:,} bytes: at most {most >> 20} MiB are allowed")
+            return file.read(size)
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 class Header(NamedTuple):
@@ -25,6 +45,16 @@ class Header(NamedTuple):
 def is_known(data: bytes) -> bool:
     """Whether the bytes begin as those of a JPEG or PNG file."""
     return data[:2] == JPEG or data[:8] == PNG
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether the bytes have a JPEG's end, or are not a JPEG's.
+
+    Decoders fill the rest of one that is cut off with grey. The end is looked for behind the last start of a scan: a
+    thumbnail in front has one of its own.
+    """
+    end = b"\xff\xd9"
+    return data[:2] != JPEG or data.endswith(end) or data.find(end, data.rfind(b"\xff\xda")) > 0
 
 
 def header(data: bytes) -> Header | None:

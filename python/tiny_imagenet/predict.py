@@ -21,6 +21,23 @@ BATCH, GPU_BATCH = 50, 200
 CROPS = {False: "centre", True: "ten: four corners, centre, and their mirrors"}  # what a predictions file's meta says
 
 
+def load(deploy: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> caffe.Net:
+    """The net of a deploy prototxt with the weights of a .caffemodel, without one with what its fillers give.
+
+    Raises:
+        NetError: a file cannot be read, the net does not build, or a layer of it has no weights there.
+    """
+    nets.read(deploy)
+    try:
+        net = caffe.Net(os.fspath(deploy), caffe.TEST)
+    except caffe.CaffeError as error:
+        raise NetError(f"{deploy}: {error}") from error
+    missing = set(net.params) - set(nets.copy_weights(net, weights)) if weights is not None else ()
+    if missing:
+        raise NetError(f"{weights} has no weights for layer {min(missing)} of {deploy}")
+    return net
+
+
 class Predictor:
     """A deploy net that takes images as they are stored.
 
@@ -56,16 +73,14 @@ class Predictor:
         self.mean = datum.read_mean(mean)
         if min(self.mean.shape[1:]) < self.side:
             raise NetError(f"{deploy} takes {self.side}x{self.side} pixels, the mean {mean} is {self.mean.shape[1:]}")
-        try:
-            self.net = caffe.Net(os.fspath(deploy), caffe.TEST)
-            if isinstance(weights, caffe.Net):
+        if isinstance(weights, caffe.Net):
+            self.net = load(deploy)
+            try:
                 self.net.share_with(weights)
-        except caffe.CaffeError as error:
-            raise NetError(f"{deploy}: {error}") from error
-        if not isinstance(weights, caffe.Net):
-            missing = set(self.net.params) - set(nets.copy_weights(self.net, weights))
-            if missing:
-                raise NetError(f"{weights} has no weights for layer {sorted(missing)[0]} of {deploy}")
+            except caffe.CaffeError as error:
+                raise NetError(f"{deploy}: {error}") from error
+        else:
+            self.net = load(deploy, weights)
         if len(self.net.inputs) != 1 or len(self.net.outputs) != 1:
             raise NetError(f"{deploy} must have one input and one output, not {self.net.inputs} and {self.net.outputs}")
 

@@ -1,7 +1,8 @@
-"""What a page shows of single classes: those that the best run does worst on, with every run's accuracy."""
+"""What a page shows of single classes: those that are predicted worst, with the accuracy of each model on them."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ Classes = dict[tuple[Any, str], dict[str, Any]]
 
 
 def of(evaluation: dict[str, Any], given: Predictions | None, names: Sequence[str] | None) -> Classes:
-    """The scores of each class of a run by its index and name: `name`, `count`, `top1` and `predicted`.
+    """The scores of each class of a run by its number and name: `name`, `count`, `top1` and `predicted`.
 
     They are evaluation.json's; where that is of an earlier version, those of the predictions.
     """
@@ -37,24 +38,38 @@ def of(evaluation: dict[str, Any], given: Predictions | None, names: Sequence[st
     return found
 
 
-def worst(runs: Sequence[Classes], best: int, most: int = WORST) -> list[dict[str, Any]]:
-    """The classes that run number `best` does worst on, the worst first.
+def mean(runs: Sequence[Classes]) -> Classes:
+    """The means of several runs' scores, of the classes that all of them have."""
+    shared = [key for key in runs[0] if all(key in run for run in runs)]
+    return {
+        key: {**runs[0][key], **{score: _mean([run[key][score] for run in runs]) for score in ("top1", "predicted")}}
+        for key in shared
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else statistics.fmean(values)
+
+
+def worst(columns: Sequence[Classes], most: int = WORST) -> list[dict[str, Any]]:
+    """The classes that the first column has the lowest accuracy on, the lowest first.
 
     Args:
-        runs: of each run what `of` gives.
-        best: which of them is looked at.
+        columns: of each what `of` or `mean` gives.
         most: how many classes.
 
     Returns:
-        Of each class `name`, `count`, `predicted` (how often the best run said it) and `scores`, a text a run.
+        Of each class `number`, `name`, `count`, `predicted` (how often the first column said it) and `scores`, a text
+        a column.
     """
-    ordered = sorted(runs[best].items(), key=lambda item: item[1]["top1"])
+    ordered = sorted(columns[0].items(), key=lambda item: item[1]["top1"])
     return [
         {
+            "number": integer(key[0]),
             "name": row["name"],
             "count": integer(row["count"]),
             "predicted": integer(row["predicted"]),
-            "scores": [f"{100 * run[key]['top1']:.1f}" if key in run else NONE for run in runs],
+            "scores": [f"{100 * column[key]['top1']:.1f}" if key in column else NONE for column in columns],
         }
         for key, row in ordered[:most]
     ]

@@ -5,12 +5,26 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tiny_imagenet import files, lmdb_reader
+from tiny_imagenet import destination, files, lmdb_reader
 from tiny_imagenet import predictions as predictions_files
-from tiny_imagenet.errors import DatasetError, PredictionsError
+from tiny_imagenet.errors import DatasetError, PredictionsError, TinyImageNetError
 from tiny_imagenet.predictions import Predictions
 
 SPLIT = "test"
+
+
+def check(path: str | os.PathLike[str]) -> None:
+    """Raise TinyImageNetError where the file cannot be written, or would take the place of something else than one."""
+    destination.check(path)
+    try:
+        with open(path, "rb") as file:
+            start = file.readline(4096).decode()
+    except FileNotFoundError:
+        return
+    except UnicodeDecodeError:
+        start = "\0"
+    if start and (len(start.split()) != 2 or not start.rstrip("\n").isprintable()):
+        raise TinyImageNetError(f"{path} is there and is something else: name another file, or remove it first")
 
 
 def image_keys(data: str | os.PathLike[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from collections.abc import Mapping
 
 import caffe
@@ -16,33 +17,17 @@ from matplotlib.ticker import MaxNLocator
 
 from tiny_imagenet import figures, nets
 from tiny_imagenet.errors import NetError
+from tiny_imagenet.predict import load
 from tiny_imagenet.runs import Run
 
 INITIAL = 0.25  # a PReLU's slope before training, where its filler says nothing else
 COLUMNS = 16  # of filters
 MOST_RUNS = 6  # side by side
 
-_WIDTH = 7.0  # inches, as all below: a page's width
+_WIDTH = figures.WIDTH  # inches, as all below
 _MARGIN, _GAP, _TITLE, _CAPTION = 0.3, 0.05, 0.28, 0.22
 _START = {"color": figures.INK, "linewidth": 1.0, "linestyle": (0, (4, 2)), "zorder": 4}
-_MOST_LEVEL = 9  # layers whose names have room beside each other
-
-
-def load(deploy: str | os.PathLike[str], weights: str | os.PathLike[str]) -> caffe.Net:
-    """The net of a deploy prototxt with the weights of a .caffemodel.
-
-    Raises:
-        NetError: a file cannot be read, the net does not build, or a layer of it has no weights there.
-    """
-    nets.read(deploy)
-    try:
-        net = caffe.Net(os.fspath(deploy), caffe.TEST)
-    except caffe.CaffeError as error:
-        raise NetError(f"{deploy}: {error}") from error
-    missing = sorted(set(net.params) - set(nets.copy_weights(net, weights)))
-    if missing:
-        raise NetError(f"{weights} has no weights for layer {missing[0]} of {deploy}")
-    return net
+_MOST_LEVEL = 9  # layers whose names have room beside each other on a page's width
 
 
 def first_filters(net: caffe.Net, name: str = "the net") -> tuple[str, np.ndarray]:
@@ -117,8 +102,13 @@ def plot_filters(values: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def slopes(runs: Mapping[str, Run], checkpoint: str = "best") -> Figure:
-    """Draw the slopes that runs (name -> run) have learnt in a checkpoint: best, last or an iteration.
+def slopes(runs: Mapping[str, Run], checkpoint: str = "best", width: float = _WIDTH) -> Figure:
+    """Draw the slopes that runs have learnt.
+
+    Args:
+        runs: name -> run.
+        checkpoint: best, last or an iteration.
+        width: of the figure, in inches.
 
     Raises:
         RunError: a run has no such checkpoint.
@@ -130,7 +120,7 @@ def slopes(runs: Mapping[str, Run], checkpoint: str = "best") -> Figure:
     for name, run in runs.items():
         found[name] = learnt_slopes(load(run.deploy, run.weights(checkpoint)), os.fspath(run.path))
         starts.update(initial_slopes(run.deploy))
-    return plot_slopes(found, starts)
+    return plot_slopes(found, starts, width)
 
 
 def learnt_slopes(net: caffe.Net, name: str = "the net") -> dict[str, np.ndarray]:
@@ -165,18 +155,21 @@ def initial_slopes(deploy: str | os.PathLike[str]) -> dict[str, float | None]:
     return found
 
 
-def plot_slopes(runs: Mapping[str, Mapping[str, np.ndarray]], starts: Mapping[str, float | None]) -> Figure:
+def plot_slopes(
+    runs: Mapping[str, Mapping[str, np.ndarray]], starts: Mapping[str, float | None], width: float = _WIDTH
+) -> Figure:
     """Draw the slopes of each layer: each channel's as a point, with a box from quartile to quartile about the median.
 
     Args:
         runs: name -> layer -> slopes (channels,); at most six, side by side.
         starts: layer -> the slope that training started with; a layer that is missing or None has no mark.
+        width: of the figure, in inches.
     """
     layers = list(dict.fromkeys(layer for found in runs.values() for layer in found))
     marks = {place: starts[layer] for place, layer in enumerate(layers) if starts.get(layer) is not None}
     room = 0.86 / len(runs)
     with rc_context(figures.STYLE):
-        figure = Figure(figsize=(_WIDTH, 3.4), layout="constrained")
+        figure = Figure(figsize=(width, 3.4), layout="constrained")
         axes = figure.subplots()
         for place, start in marks.items():
             axes.plot([place - 0.47, place + 0.47], [start, start], **_START)
@@ -189,7 +182,7 @@ def plot_slopes(runs: Mapping[str, Mapping[str, np.ndarray]], starts: Mapping[st
             axes.axhline(0, color=figures.INK, linewidth=0.8, alpha=0.6)
         axes.set_xlim(-0.6, len(layers) - 0.4)
         names = [figures.plain(layer) for layer in layers]
-        axes.set_xticks(range(len(layers)), names, rotation=90 if len(layers) > _MOST_LEVEL else 0)
+        axes.set_xticks(range(len(layers)), names, rotation=90 if len(layers) > _MOST_LEVEL * width / _WIDTH else 0)
         axes.tick_params(axis="x", length=0, labelsize=8)
         axes.set_ylabel("Slope of negative inputs")
         axes.grid(axis="y", color=figures.INK, alpha=0.12, linewidth=0.6)
@@ -202,9 +195,8 @@ def plot_slopes(runs: Mapping[str, Mapping[str, np.ndarray]], starts: Mapping[st
             values = ", ".join(f"{value:g}" for value in sorted(set(marks.values())))
             handles.append(Line2D([], [], label=f"at the start ({values})", **_START))
         figures.legend_below(figure, handles)
-        axes.set_xlabel(
-            "A point a channel, in their order; a box from quartile to quartile, whiskers to the extremes", fontsize=7.5
-        )
+        note = "A point a channel, in their order; a box from quartile to quartile, whiskers to the extremes"
+        axes.set_xlabel(textwrap.fill(note, int(15 * width)), fontsize=7.5)
     return figure
 
 
