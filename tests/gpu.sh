@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build with CUDA, then everything that needs a GPU: upstream's own tests of the GPU, our kernels' and layers' tests,
 # cuDNN's convolutions, the nine nets beside the CPU, a short training, several GPUs where there are, compute-sanitizer
-# over our kernels, what training costs beside PyTorch, and the Python tests that need a GPU.
+# over our kernels, how fast the nets are beside PyTorch's, and the Python tests that need a GPU.
 #
 #   tests/gpu.sh [-- CMAKE ARGUMENTS]                 build into build-gpu/ (needs nvcc), then run
 #   tests/gpu.sh --pack DIR [-- CMAKE ARGUMENTS]      build, then copy into DIR what another machine needs to run it
@@ -331,11 +331,13 @@ fi
 if wanted benchmark && trainable "Training speed" "numpy, rich"; then
   torch=()
   if [ -n "${TORCH_PYTHON-}" ]; then
-    torch=(--torch "$TORCH_PYTHON")
+    torch=(--torch-python "$TORCH_PYTHON")
   elif ! "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
-    skipped+=("PyTorch's training speed: TORCH_PYTHON names no Python that has torch")
+    skipped+=("PyTorch's speed: TORCH_PYTHON names no Python that has torch")
   fi
-  check "Training speed" env PYTHONPATH="$PWD/python${PYTHONPATH:+:$PYTHONPATH}" "$python" tools/benchmark.py nets \
-    --cases "$cases" --build "$work" --gpu 0 "${torch[@]}"
+  for task in training inference; do
+    check "${task^} speed" env PYTHONPATH="$PWD/python${PYTHONPATH:+:$PYTHONPATH}" "$python" tools/benchmark.py nets \
+      --cases "$cases" --build "$work" --gpu 0 --task "$task" "${torch[@]}"
+  done
 fi
 finish

@@ -152,7 +152,7 @@ def test_settings_of_gpus_need_one(tool, data, tiny_solver, tmp_path):
         error = tool("train", tiny_solver, "--data", data, "--run", tmp_path / "run", flag, fails=2).stderr
         assert f"{flag.replace('no-', '')} is a setting of GPUs, and this training is on the CPU" in error
     assert "are settings of GPUs" in tool("benchmark", "nets", "--tf32", fails=2).stderr
-    assert "go with nets" in tool("benchmark", "layers", "--gpu", 0, fails=2).stderr
+    assert "unrecognized arguments: --gpu" in tool("benchmark", "layers", "--gpu", 0, fails=2).stderr
 
 
 def test_none_is_the_cpu(data, tiny_solver, tmp_path, tool):

@@ -25,7 +25,6 @@ _PROTOTXT = {
     "PReLU": {"ours": 'type: "PReLU"', "stock": 'type: "PReLU"'},
     "LReLU": {"ours": 'type: "LReLU"', "stock": 'type: "ReLU" relu_param { negative_slope: 0.01 }'},
 }
-_COPY = 'type: "LReLU" relu_param { negative_slope: 1 }'
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,6 @@ def _time_rectifiers(
     times: dict[tuple[Case, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     copies: dict[Case, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     copier = timing.Copier(settings.copy, settings.threads)
-    blob = (256, settings.copy // 1024)  # of the same size
     for case in _rounds(settings, cases, "PReLU, LReLU"):
         for name, path in programs.items():
             found = timing.caffe_times(
@@ -129,10 +127,8 @@ def _time_rectifiers(
             found = worker.times(*case, settings.iterations)
             for direction in PASSES:
                 times[case, direction]["torch"].append(found[direction])
-        for way, ms in copier.times(settings.iterations).items():
+        for way, ms in timing.copy_times(programs["ours"], copier, settings.iterations, settings.threads).items():
             copies[case][way].append(ms)
-        found = timing.caffe_times(programs["ours"], _COPY, blob, False, settings.iterations, settings.threads)
-        copies[case]["layer"].append(found["forward"])
         if worker:
             copies[case]["torch"].append(worker.copy_time(copier.size, settings.iterations))
     return times, copies

@@ -3,7 +3,9 @@
 A case is a JSON object that needs neither Caffe's messages nor the prototxt any more, so that it can be taken to a
 machine that has the programs alone:
     model, batch, side (pixels), classes, parameters
-    net: the prototxt of the training net, with data that is drawn once in place of the data layers
+    training, inference: of each {"ours", "stock"}, the prototxt for our program and, in upstream's types, for stock
+        Caffe's; with data that is drawn once in place of the data layers. Training ends in a loss, inference in the
+        sum of all probabilities, which is the batch
     base_lr, momentum, weight_decay: of its solver
     layers: the chain of layers between data and loss, as torch_nets takes them
 """
@@ -18,17 +20,25 @@ from typing import Any
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from tiny_imagenet import nets, outline, solvers
+from tiny_imagenet import nets, outline, solvers, stock
 from tiny_imagenet.errors import BenchmarkError
 
 PIXELS = 60  # standard deviation of the data, about that of images less their mean
 
-# A Bias adds values that are drawn when the net is built: they cost next to nothing in an iteration, and zeros would
-# let a GPU run faster than images do. Labels are drawn anew each time.
+# Data that is drawn when the net is built and costs nothing in an iteration: the parameter of a lookup of one image,
+# which a Parameter layer gives out as it stands. Zeros would let a GPU run faster than images do.
 _DATA = """
-layer {{ name: "zeros" type: "DummyData" top: "zeros" dummy_data_param {{ shape {{ {shape} }} }} }}
-layer {{ name: "data" type: "Bias" bottom: "zeros" top: "data" param {{ lr_mult: 0 decay_mult: 0 }}
-  bias_param {{ axis: 0 num_axes: -1 filler {{ type: "gaussian" std: {std} }} }} }}
+layer {{ name: "first" type: "DummyData" top: "first" dummy_data_param {{ shape {{ dim: 1 }} }} }}
+layer {{ name: "image" type: "Embed" bottom: "first" top: "image" {param}
+  embed_param {{ input_dim: {batch} num_output: {values} bias_term: false
+  weight_filler {{ type: "gaussian" std: {std} }} }} }}
+layer {{ name: "unused" type: "Silence" bottom: "image" }}
+layer {{ name: "data" type: "Parameter" top: "data" {param}
+  parameter_param {{ shape {{ dim: {batch} dim: 3 dim: {side} dim: {side} }} }} }}
+"""
+_PARAM = 'param { name: "pixels" share_mode: PERMISSIVE lr_mult: 0 decay_mult: 0 }'
+# Labels are drawn anew each time.
+_LABEL = """
 layer {{ name: "label" type: "DummyData" top: "label" dummy_data_param {{ shape {{ dim: {batch} }}
   data_filler {{ type: "uniform" min: 0 max: {most} }} }} }}
 """
@@ -50,20 +60,36 @@ def case(folder: str | os.PathLike[str], batch: int) -> dict[str, Any]:
         "side": side,
         "classes": classes,
         "parameters": found.parameter_count,
-        "net": nets.to_text(_fed(deploy, batch, side, classes)),
+        "training": _texts(_training(deploy, batch, side, classes)),
+        "inference": _texts(_inference(deploy, batch, side)),
         **{name: float(f"{getattr(solver, name):g}") for name in ("base_lr", "momentum", "weight_decay")},
         "layers": _chain(found),
     }
 
 
-def _fed(deploy: caffe_pb2.NetParameter, batch: int, side: int, classes: int) -> caffe_pb2.NetParameter:
+def _training(deploy: caffe_pb2.NetParameter, batch: int, side: int, classes: int) -> caffe_pb2.NetParameter:
     """The net with data at its beginning and a loss at its end."""
-    shape = " ".join(f"dim: {size}" for size in (batch, 3, side, side))
-    data = _DATA.format(shape=shape, batch=batch, std=PIXELS, most=classes - 0.5)
-    net = text_format.Parse(data, caffe_pb2.NetParameter(name=deploy.name))
+    net = _fed(deploy, batch, side, _LABEL.format(batch=batch, most=classes - 0.5))
     net.layer.extend(deploy.layer[1:-1])
     net.layer.add(name="loss", type="SoftmaxWithLoss", bottom=[deploy.layer[-1].bottom[0], "label"], top=["loss"])
     return net
+
+
+def _inference(deploy: caffe_pb2.NetParameter, batch: int, side: int) -> caffe_pb2.NetParameter:
+    """The net with data at its beginning and one number at its end, so that the program prints one a batch."""
+    net = _fed(deploy, batch, side)
+    net.layer.extend(deploy.layer[1:])
+    net.layer.add(name="all", type="Reduction", bottom=[deploy.layer[-1].top[0]], top=["all"])
+    return net
+
+
+def _fed(deploy: caffe_pb2.NetParameter, batch: int, side: int, more: str = "") -> caffe_pb2.NetParameter:
+    data = _DATA.format(batch=batch, side=side, values=3 * side * side, std=PIXELS, param=_PARAM)
+    return text_format.Parse(data + more, caffe_pb2.NetParameter(name=deploy.name))
+
+
+def _texts(net: caffe_pb2.NetParameter) -> dict[str, str]:
+    return {"ours": nets.to_text(net), "stock": nets.to_text(stock.export(net))}
 
 
 def _chain(found: outline.Outline) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The result of net_benchmark as a table."""
+"""The result of net_benchmark as tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 150  # columns that the table takes
+WIDTH = 150  # columns that the tables take
+TITLES = {"training": "Training: forward, backward and update", "inference": "Inference: forward alone"}
 
 
 def show(result: dict[str, Any]) -> None:
@@ -21,16 +22,28 @@ def show(result: dict[str, Any]) -> None:
     else:
         where = f"GPU {settings['gpu']}" + (f", {machine['gpu']}" if machine["gpu"] else "")
     how = ", the same bits in every run" if settings["deterministic"] else ""
-    console.print(f"{where}{how}; {settings['rounds']} rounds of {settings['iterations']} iterations of training\n")
+    many = (
+        f"{settings['iterations']} iterations" if settings["iterations"] else f"{settings['seconds']:g} seconds or more"
+    )
+    console.print(f"{where}{how}; {settings['rounds']} rounds of {many}")
     if settings["void"]:
         console.print("--quick: the batches are too small for these figures to mean anything")
-    console.print(_table(rows, box.SIMPLE_HEAD if console.is_terminal else None))
-    console.print("images/s: best (median) round; x torch: ours over PyTorch's, best rounds; higher is better")
+    for task in settings["tasks"]:
+        console.print(f"\n{TITLES[task]}\n")
+        of_task = [row for row in rows if row["task"] == task]
+        console.print(_table(of_task, box.SIMPLE_HEAD if console.is_terminal else None))
+    console.print(
+        "\nimages/s: best (median) round; x torch, x stock: our images a second over theirs, of the best rounds"
+    )
+    console.print("(the median of the rounds' ratios); higher is better")
     if settings["gpu"] is not None:
         console.print("MB: what the GPU's memory grew by at most, CUDA's own included")
+    else:
+        console.print("MB: the most that was resident of the process (VmHWM), its program and libraries included")
     if machine["torch"]:
-        layout = ", channels_last" if settings["gpu"] is not None else ""
-        console.print(f"PyTorch {machine['torch']}{layout}")
+        own = f", {machine['torch_memory'] / 1e6:.0f} MB before it has a net; malloc keeps what is freed, for speed"
+        own = own if settings["gpu"] is None else ""
+        console.print(f"PyTorch {machine['torch']}, channels_last{own}")
     for column, why in result["not_measured"].items():
         console.print(f"{column} was not measured: {why}")
 
@@ -41,7 +54,8 @@ def _table(rows: list[dict[str, Any]], border: box.Box | None) -> Table:
     ways = list(rows[0]["measured"])
     titles = ["batch", "parameters"]
     for way in ways:
-        titles += [f"{way} images/s", "MB"] + (["x torch"] if way.startswith("torch") else [])
+        titles += [f"{way} images/s", "MB"]
+        titles += [] if way.startswith("ours") else [f"x {way.split()[0]}"]
     for title in titles:
         table.add_column(title, justify="right")
     for row in rows:
@@ -49,8 +63,11 @@ def _table(rows: list[dict[str, Any]], border: box.Box | None) -> Table:
         for way in ways:
             found = row["measured"][way]
             rate, memory, ratio = found["images_per_second"], found["memory"], found.get("ours_over_this")
-            cells += [f"{rate['best']:.0f} ({rate['median']:.0f})", "-" if memory is None else f"{memory / 1e6:,.0f}"]
-            if way.startswith("torch"):
-                cells.append(f"{ratio['best']:.2f}" if ratio else "-")
+            cells += [_pair(rate, 0), "-" if memory is None else f"{memory / 1e6:,.0f}"]
+            cells += [_pair(ratio, 2)] if ratio else []
         table.add_row(*cells)
     return table
+
+
+def _pair(values: dict[str, float], digits: int) -> str:
+    return f"{values['best']:.{digits}f} ({values['median']:.{digits}f})"

@@ -24,7 +24,9 @@ import numpy as np
 from tiny_imagenet import cli
 from tiny_imagenet.errors import BenchmarkError
 
-NO_TORCH = "this Python has none: python3 -m venv DIR && DIR/bin/pip install torch numpy, then --torch DIR/bin/python"
+NO_TORCH = (
+    "this Python has none: python3 -m venv DIR && DIR/bin/pip install torch numpy, then --torch-python DIR/bin/python"
+)
 OURS, STOCK = "caffe", "caffe_stock"  # programs of the build folder, and the latter's CMake target
 
 # One image of normal values, repeated: both signs in x, and x anew in each iteration, since a layer in place overwrites
@@ -38,9 +40,8 @@ layer {{ name: "x" type: "Tile" bottom: "image" top: "x" tile_param {{ axis: 0 t
 layer {{ name: "measured" {layer} bottom: "x" top: "{top}" }}
 layer {{ name: "loss" type: "Reduction" bottom: "{top}" top: "loss" loss_weight: 1 reduction_param {{ axis: 1 }} }}
 """
-# "Iteration 40 (21.3 iter/s, 0.939s/20 iters), loss = 5.3"; of the first, 0, the numbers mean nothing
-_ITERATIONS = re.compile(r"\bIteration [1-9]\d* \(\S+ iter/s, ([\d.e+-]+)s/\d+ iters\)")
-_TIME = re.compile(r"\bmeasured\s+(forward|backward): (\S+) ms")
+_TIME = re.compile(r"\] +(\S+)\t(forward|backward): (\S+) ms")
+_COPY = 'type: "LReLU" relu_param { negative_slope: 1 }'
 
 
 def program(build: Path, name: str) -> Path:
@@ -76,62 +77,31 @@ def caffe_times(
     """
     image = " ".join(f"dim: {size}" for size in (1, *shape[1:]))
     net = _NET.format(image=image, batch=shape[0], layer=layer, top="x" if in_place else "y")
+    times = net_times(path, net, iterations, threads)["measured"]
+    if not all(times.values()):
+        raise BenchmarkError(f"a blob of {shape} is too small for the clock of {path}: give a larger --batch")
+    return times
+
+
+def net_times(path: Path, net: str, iterations: int, threads: int) -> dict[str, dict[str, float]]:
+    """Milliseconds {layer: {"forward", "backward"}} of a net, given as prototxt.
+
+    Raises:
+        BenchmarkError: the program fails or prints no times.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"}
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "net.prototxt"
         model.write_text(net)
         command = [str(path), "time", "-model", str(model), "-iterations", str(iterations)]
         done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    times = {direction: float(text) for direction, text in _TIME.findall(done.stderr)}
-    if done.returncode or set(times) != {"forward", "backward"}:
+    times: dict[str, dict[str, float]] = {}
+    for layer, direction, text in _TIME.findall(done.stderr):
+        times.setdefault(layer, {})[direction] = float(text)
+    if done.returncode or not times:
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-        raise BenchmarkError(f"{path} time failed for a blob of {shape} (status {done.returncode}): {last}")
-    if not all(times.values()):
-        raise BenchmarkError(f"a blob of {shape} is too small for the clock of {path}: give a larger --batch")
+        raise BenchmarkError(f"{path} time failed (status {done.returncode}): {last}")
     return times
-
-
-def iteration_times(
-    path: Path, net: str, solver: str, rounds: int, iterations: int, gpu: int | None, environment: dict[str, str]
-) -> list[float]:
-    """Milliseconds of a training iteration of a net by the caffe program: means over `iterations`, one a round.
-
-    Before the rounds comes another that does not count, in which cuDNN chooses its algorithms. The program itself takes
-    the times, each iteration of which ends with the loss on the host.
-
-    Args:
-        path: the program.
-        net: prototxt.
-        solver: prototxt of rates and the like; how long and how often is told here.
-        rounds: how many.
-        iterations: of each.
-        gpu: the number of the GPU, None for the CPU.
-        environment: variables to set.
-
-    Raises:
-        BenchmarkError: the program fails or prints no times.
-    """
-    length = f"max_iter: {iterations * (rounds + 1) + 1} display: {iterations} snapshot: 0 snapshot_after_train: false"
-    settings = {**os.environ, **environment, "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"}
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "net.prototxt"
-        model.write_text(net)
-        file = Path(folder) / "solver.prototxt"
-        file.write_text(f'net: "{model}" lr_policy: "fixed" {length} {solver}\n')
-        command = [str(path), "train", f"--solver={file}", *([] if gpu is None else [f"--gpu={gpu}"])]
-        done = subprocess.run(
-            command,
-            env=settings,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    seconds = [float(text) for text in _ITERATIONS.findall(done.stderr)][1:]
-    if done.returncode or len(seconds) < rounds:
-        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-        raise BenchmarkError(f"{path} train failed (status {done.returncode}): {last}")
-    return [1000 * value / iterations for value in seconds[-rounds:]]
 
 
 def machine() -> dict[str, Any]:
@@ -191,6 +161,13 @@ class Copier:
             np.copyto(target[begin : begin + cls._BLOCK], source[begin : begin + cls._BLOCK])
 
 
+def copy_times(path: Path, copier: Copier, iterations: int, threads: int) -> dict[str, float]:
+    """Milliseconds of each way to copy the copier's array: its own, and a layer of our program whose slope is 1."""
+    blob = (256, copier.size // 1024)  # of the same size
+    layer = caffe_times(path, _COPY, blob, False, iterations, threads)["forward"]
+    return {**copier.times(iterations), "layer": layer}
+
+
 def find_torch(python: str | None) -> str | None:
     """A Python that has torch: the one given, else this one; None where none was given and this one has none.
 
@@ -202,11 +179,12 @@ def find_torch(python: str | None) -> str | None:
     try:
         done = subprocess.run([python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True)
     except OSError as error:
-        raise BenchmarkError(f"--torch {python!r} does not run: {error.strerror or error}") from error
+        raise BenchmarkError(f"--torch-python {python!r} does not run: {error.strerror or error}") from error
     if done.returncode or not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         raise BenchmarkError(
-            f"--torch {python!r} cannot import torch ({last}): name a Python where 'pip install torch numpy' was run"
+            f"--torch-python {python!r} cannot import torch ({last}): name a Python in which 'pip install torch numpy' "
+            "was run"
         )
     return python
 
@@ -218,6 +196,10 @@ class Torch:
         python: the Python.
         threads: that it computes with on the CPU.
         program: what it runs, torch_layers.py or torch_nets.py.
+
+    Attributes:
+        version: PyTorch's.
+        memory: the most bytes that were resident at the start, where the program says so.
     """
 
     def __init__(self, python: str, threads: int, program: str = "torch_layers.py"):
@@ -234,7 +216,8 @@ class Torch:
             env={**os.environ, "OMP_NUM_THREADS": str(threads), **malloc},
         )
         self.python = python
-        self.version = self._read()["version"]
+        first = self._read()
+        self.version, self.memory = first["version"], first.get("memory")
 
     def __enter__(self) -> Torch:
         return self
