@@ -478,7 +478,10 @@ def test_members_of_one_model_have_names_of_their_own(run, tool, tmp_path):
         (["model1.npz", "model2.npz", "--out", "both.csv"], 2, ".npz"),
         (["model1.npz", "none.npz"], 1, "none.npz: no such file"),
         (["model1.npz", "other.npz", "--out", "both.npz"], 1, "differ in their images"),
-        (["model1.npz", "model2.npz", "--weights", "0", "0", "--out", "both.npz"], 1, "sum above 0"),
+        (["model1.npz", "model2.npz", "--weights", "0", "0", "--out", "both.npz"], 2, "at least one must be above 0"),
+        (["model1.npz", "model2.npz", "--split", "val"], 2, "of run folders: files are taken as they are"),
+        (["model1.npz", "model2.npz", "--ten-crop"], 2, "of run folders: files are taken as they are"),
+        (["model1.npz", "model2.npz", "--search", "--seed", "0"], 2, "--seed deals out the folds of --folds"),
         (["model1.npz", "model2.npz", "--out", "model1.npz/both.npz"], 2, "cannot write"),
     ],
 )

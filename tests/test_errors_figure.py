@@ -217,15 +217,7 @@ def test_keys_that_are_not_there_are_named(given, data):
         errors_figure.draw(other, data)
 
 
-def test_the_split_is_the_predictions_own(given, data):
-    for meta, split in (
-        ({}, "val"),
-        ({"split": "train"}, "train"),
-        ({"members": [{"meta": {"split": "train_screened"}}]}, "train_screened"),
-        ({"members": [3]}, "val"),
-        ({"split": "../x"}, "val"),
-    ):
-        assert errors_figure.split(Predictions(given.keys, given.labels, given.probabilities, meta)) == split
+def test_predictions_without_labels_are_refused(given, data):
     unknown = Predictions(given.keys, np.full(40, -1), given.probabilities, {"split": "test"})
     with pytest.raises(PredictionsError, match="no image has a known label"):
         errors_figure.draw(unknown, data)

@@ -207,7 +207,7 @@ def test_files_that_cannot_be_written_are_refused_before_anything_is_predicted(t
         (["--out", "FOLDER/a.npz"], "a.npz is a folder: name a file in it"),
         (["--out", "p.NPZ"], "p.NPZ does not end in .npz"),
         (["--confusion", "m.txt"], "--confusion: m.txt does not end in .csv"),
-        (["--split", "test", "--confusion", "m.csv"], "has none of: take --split train or train_screened or val"),
+        (["--split", "test", "--confusion", "m.csv"], "has none of: take --split train, train_screened or val"),
         (["--split", "test", "--per-class"], "--per-class needs labels, which the split test has none of"),
         (["--split", "validation"], "invalid choice: 'validation'"),
         (["--gpu", "x"], "'x' is not the number of a GPU"),

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from tiny_imagenet import confusion_figure, ensemble, figures, metrics, predictions
+from tiny_imagenet import confusion_figure, curves_figure, ensemble, figures, metrics, predictions
 from tiny_imagenet.errors import PredictionsError, TinyImageNetError
 from tiny_imagenet.predictions import Predictions
 
@@ -85,7 +85,7 @@ def texts(svg):
 
 
 def test_curves_show_what_was_recorded():
-    figure = figures.curves({"model1": records(), "model2": records(rate=0.2)})
+    figure = curves_figure.curves({"model1": records(), "model2": records(rate=0.2)})
     loss, accuracy = figure.axes
     assert [line.get_label() for line in loss.lines] == ["model1", "model2"]
     assert loss.lines[0].get_xydata()[0] == pytest.approx([10, 2 * np.exp(-0.1)])
@@ -105,27 +105,53 @@ def test_curves_leave_out_what_is_not_a_number_and_mend_a_resumed_log():
         {"iteration": 5, "train_loss": 2.0},
         {"iteration": 6, "train_loss": 1.5},
     ]
-    (axes,) = figures.curves({"run": given}, ["loss"]).axes
+    (axes,) = curves_figure.curves({"run": given}, ["loss"]).axes
     assert axes.lines[0].get_xydata().tolist() == [[1, 3], [5, 2], [6, 1.5]]
 
 
 def test_a_long_curve_keeps_its_means():
     given = [{"iteration": index, "train_loss": float(index % 7)} for index in range(10_000)]
-    (axes,) = figures.curves({"run": given}, ["loss"]).axes
+    (axes,) = curves_figure.curves({"run": given}, ["loss"]).axes
     iterations, values = axes.lines[0].get_data()
-    assert len(values) == figures.POINTS
+    assert len(values) == curves_figure.POINTS
     assert values.mean() == pytest.approx(np.mean([record["train_loss"] for record in given]))
     assert iterations[:2] == pytest.approx([12, 37])
 
 
 def test_many_runs_can_be_told_apart():
-    (axes,) = figures.curves({f"model{number}": records() for number in range(1, 10)}, ["loss"]).axes
+    (axes,) = curves_figure.curves({f"model{number}": records() for number in range(1, 10)}, ["loss"]).axes
     looks = {(line.get_color(), str(line.get_linestyle()), str(line._dash_pattern)) for line in axes.lines}
     assert len(looks) == 9
 
 
+@pytest.mark.parametrize("width", [7, 3.3])
+def test_more_runs_than_looks_are_small_axes_of_each_model(width):
+    def line(model, seed):
+        return curves_figure.Line(f"model{model}", f"seed{seed}", records(rate=0.01 * (model + seed)))
+
+    few = [line(model, seed) for model in range(1, 8) for seed in range(3)]
+    assert len(curves_figure.draw(few, width).axes) == 2
+    many = [*few, *(line(model, seed) for model in (8, 9) for seed in range(3))]
+    many[0] = curves_figure.Line("model1", "seed0", records(rate=1))  # the best, in grey below others
+    figure = curves_figure.draw(many, width)
+    assert figure.get_figwidth() == width and len(figure.axes) == 18 and not overlapping(figure)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == 2 * [f"model{model}" for model in range(1, 10)]
+    for axes in figure.axes:
+        looks = {(line.get_color(), line.get_linestyle(), line.get_alpha()) for line in axes.lines}
+        first = axes.get_title(loc="left") == "model1"
+        assert len(looks) == len(axes.lines) == (3 if first else 4)
+        assert axes.lines[1].get_label() == "seed1"
+    for half in (figure.axes[:9], figure.axes[9:]):
+        assert len({(axes.get_xlim(), axes.get_ylim()) for axes in half}) == 1
+        best = half[0].lines[0].get_xydata()
+        assert all((axes.lines[-1].get_xydata() == best).all() for axes in half[1:])
+    with pytest.raises(TinyImageNetError, match=r"tools/train\.py"):
+        curves_figure.draw([curves_figure.Line("a", str(number), []) for number in range(22)])
+
+
 def test_the_legend_is_below_the_curves_and_the_figure_a_page_wide():
-    figure = figures.curves({f"model{number}": records() for number in range(1, 10)})
+    figure = curves_figure.curves({f"model{number}": records() for number in range(1, 10)})
     assert figure.get_figwidth() <= 7
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -134,18 +160,18 @@ def test_the_legend_is_below_the_curves_and_the_figure_a_page_wide():
     assert [text.get_text() for text in legend.get_texts()] == [f"model{number}" for number in range(1, 10)]
     assert legend.get_window_extent(renderer).y1 <= min(axes.get_tightbbox(renderer).y0 for axes in figure.axes)
     assert legend.get_window_extent(renderer).width <= figure.bbox.width
-    assert not figures.curves({"model1": records()}).legends
+    assert not curves_figure.curves({"model1": records()}).legends
 
 
 def test_a_run_that_has_no_record_yet_says_so():
-    figure = figures.curves({"model1": records(), "model2": [{"iteration": 1}]})
+    figure = curves_figure.curves({"model1": records(), "model2": [{"iteration": 1}]})
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["model1", "model2 (no record yet)"]
 
 
 def test_a_narrow_figure_has_its_panels_below_each_other_on_one_scale():
     runs = {"model1": records(), "model2": records(30)}
-    wide, narrow = figures.curves(runs), figures.curves(runs, width=3.3)
+    wide, narrow = curves_figure.curves(runs), curves_figure.curves(runs, width=3.3)
     assert (wide.get_figwidth(), narrow.get_figwidth()) == (7, 3.3)
     for figure in (wide, narrow):
         assert not overlapping(figure)
@@ -154,13 +180,13 @@ def test_a_narrow_figure_has_its_panels_below_each_other_on_one_scale():
             assert axes.get_ylim()[1] > 1.01 * max(line.get_ydata().max() for line in axes.lines)
     upper, lower = (axes.get_position() for axes in narrow.axes)
     assert upper.y0 > lower.y1 and upper.x0 == pytest.approx(lower.x0, abs=0.01)
-    assert figures.curves({"a": [{"iteration": 0, "top1": 0.1}]}, ["top1"]).axes[0].get_xlim()[1] > 1
+    assert curves_figure.curves({"a": [{"iteration": 0, "top1": 0.1}]}, ["top1"]).axes[0].get_xlim()[1] > 1
 
 
 def test_nothing_to_draw_is_an_error():
     for runs in ({}, {"model1": []}, {"model1": [{"iteration": 1}]}):
         with pytest.raises(TinyImageNetError, match=r"tools/train\.py"):
-            figures.curves(runs)
+            curves_figure.curves(runs)
 
 
 # --- confusion ---
@@ -169,7 +195,7 @@ def test_nothing_to_draw_is_an_error():
 def test_confusion_shows_counts_and_names():
     given = some_predictions(4)
     counts = metrics.confusion(given)
-    figure = figures.confusion(given, ["cat, true cat", "dog", "a very long name of a class", "fish"])
+    figure = confusion_figure.matrix(given, ["cat, true cat", "dog", "a very long name of a class", "fish"])
     drawn = {tuple(map(int, text.get_position()[::-1])): int(text.get_text()) for text in figure.axes[0].texts}
     assert drawn == {(row, column): counts[row, column] for row, column in zip(*np.nonzero(counts))}
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -179,18 +205,18 @@ def test_confusion_shows_counts_and_names():
 
 
 def test_confusion_of_many_classes_and_of_empty_ones():
-    assert not figures.confusion(some_predictions(200, 50)).axes[0].texts
+    assert not confusion_figure.matrix(some_predictions(200, 50)).axes[0].texts
 
 
 def test_200_classes_have_neither_names_nor_counts_and_fit_a_page():
     given = some_predictions(200, 2000)
-    figure = figures.confusion(given, [f"class {index}" for index in range(200)])
+    figure = confusion_figure.matrix(given, [f"class {index}" for index in range(200)])
     axes = figure.axes[0]
     assert figure.get_figwidth() <= 7 and not axes.texts
     labels = {text.get_text() for text in [*axes.get_xticklabels(), *axes.get_yticklabels()]}
     assert not any("class" in label for label in labels) and "100" in labels
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted class (number)", "True class (number)")
-    axes = figures.confusion(given, similar=True).axes[0]
+    axes = confusion_figure.matrix(given, similar=True).axes[0]
     assert axes.get_xlabel() == "Predicted class (place by similarity)" and axes.get_xticks().size
 
 
@@ -200,7 +226,8 @@ def test_the_figure_says_what_it_shows():
     figure = confusion_figure.draw(given)
     title = f"model9, val split, centre crop: top-1 {top1:.2f} % of 800 images"
     assert figure.get_suptitle().replace("\N{NO-BREAK SPACE}", " ") == title
-    assert "ensemble, val split" in confusion_figure.draw(ensemble.average([given, given])).get_suptitle()
+    title = confusion_figure.draw(ensemble.average([given, given])).get_suptitle()
+    assert title.startswith("ensemble of model9 + model9, val split")
 
 
 @pytest.mark.parametrize("similar", [False, True])
@@ -251,7 +278,7 @@ def test_counts_can_be_read_on_any_blue():
     for share in range(101):
         probabilities = np.full((200, 2), 0.1, np.float32)
         probabilities[np.arange(200), np.where(np.arange(200) % 100 < share, labels, 1 - labels)] = 0.9
-        axes = figures.confusion(Predictions(np.arange(200).astype(str), labels, probabilities)).axes[0]
+        axes = confusion_figure.matrix(Predictions(np.arange(200).astype(str), labels, probabilities)).axes[0]
         image = axes.images[0]
         for text in axes.texts:
             column, row = map(int, text.get_position())
@@ -269,25 +296,25 @@ def test_similar_classes_can_stand_side_by_side():
         probabilities[row, partner[label] if row % 20 < 8 else label] = 0.9
     given = Predictions(np.array([f"{row:08d}" for row in range(120)]), labels, probabilities)
     counts = metrics.confusion(given)
-    order = figures.similar_order(counts / 20)
+    order = confusion_figure.similar_order(counts / 20)
     assert sorted(order) == list(range(6))
     places = {label: place for place, label in enumerate(order.tolist())}
     assert all(abs(places[label] - places[other]) == 1 for label, other in partner.items())
-    axes = figures.confusion(given, list("abcdef"), similar=True).axes[0]
+    axes = confusion_figure.matrix(given, list("abcdef"), similar=True).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["abcdef"[label] for label in order] == [label.get_text() for label in axes.get_xticklabels()]
     drawn = {tuple(map(int, text.get_position()[::-1])): int(text.get_text()) for text in axes.texts}
     assert drawn == {(places[row], places[column]): counts[row, column] for row, column in zip(*np.nonzero(counts))}
-    assert [figures.similar_order(np.eye(classes)).tolist() for classes in (1, 2)] == [[0], [0, 1]]
+    assert [confusion_figure.similar_order(np.eye(classes)).tolist() for classes in (1, 2)] == [[0], [0, 1]]
 
 
 def test_confusion_refuses_what_does_not_fit():
     with pytest.raises(TinyImageNetError, match="2 class names for 10 classes"):
-        figures.confusion(some_predictions(), ["a", "b"])
+        confusion_figure.matrix(some_predictions(), ["a", "b"])
     given = some_predictions()
     unknown = Predictions(given.keys, np.full(200, -1), given.probabilities)
     with pytest.raises(PredictionsError, match="no image has a known label"):
-        figures.confusion(unknown)
+        confusion_figure.matrix(unknown)
 
 
 # --- files ---
@@ -296,7 +323,7 @@ def test_confusion_refuses_what_does_not_fit():
 def test_names_are_text_not_markup():
     names = ["a $x^{ 5$", "_hidden", "<b>&", "数字"]
     runs = {name: records() for name in names}
-    svg = figures.svg(figures.curves(runs, ["loss"]))
+    svg = figures.svg(curves_figure.curves(runs, ["loss"]))
     assert [text.strip() for text in texts(svg) if text.strip() in names] == names
 
 
@@ -304,7 +331,7 @@ def test_names_are_text_not_markup():
 def test_the_same_figure_gives_the_same_bytes(tmp_path, ending):
     content = []
     for name in ("a", "b"):
-        figures.save(figures.curves({"数字": records(), "model2": records(rate=0.3)}), tmp_path / (name + ending))
+        figures.save(curves_figure.curves({"数字": records(), "model2": records(rate=0.3)}), tmp_path / (name + ending))
         content.append((tmp_path / (name + ending)).read_bytes())
     assert content[0] == content[1]
     assert len(list(tmp_path.iterdir())) == 2
@@ -316,7 +343,7 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path, ending):
 
 
 def test_a_file_with_another_ending_is_refused(tmp_path):
-    figure = figures.confusion(some_predictions())
+    figure = confusion_figure.matrix(some_predictions())
     for name in ("a.pdf", "a", "png"):
         with pytest.raises(TinyImageNetError, match=r"ends in \.png or \.svg"):
             figures.save(figure, tmp_path / name)
@@ -326,8 +353,8 @@ def test_a_file_with_another_ending_is_refused(tmp_path):
 def test_the_global_state_of_pyplot_is_not_touched(tmp_path):
     code = (
         "import sys, numpy as np\n"
-        "from tiny_imagenet import figures\n"
-        "figure = figures.curves({'a': [{'iteration': 1, 'train_loss': 1.0}]})\n"
+        "from tiny_imagenet import curves_figure, figures\n"
+        "figure = curves_figure.curves({'a': [{'iteration': 1, 'train_loss': 1.0}]})\n"
         f"figures.save(figure, {str(tmp_path / 'a.png')!r})\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )

@@ -8,7 +8,6 @@ import pytest
 from tiny_imagenet import ensemble, origin
 from tiny_imagenet.errors import RunError
 from tiny_imagenet.predictions import Predictions
-from tiny_imagenet.runs import Run
 
 
 def some(path="", **meta):
@@ -69,12 +68,12 @@ def test_the_data_folder_is_the_run_s(data, tmp_path):
         origin.data_folder(tmp_path / "predictions.npz")
 
 
-def test_runs_of_one_model_are_told_apart(tmp_path):
-    one, other = write_run(tmp_path / "one" / "model1", model="model1"), write_run(tmp_path / "two", model="model1")
-    third = write_run(tmp_path / "third", model=None)
-    assert list(origin.by_name([one, third])) == ["model1", "third"]
-    names = origin.by_name([one, other])
-    assert list(names) == ["model1 (model1)", "model1 (two)"] and names["model1 (two)"].path == other
-    with pytest.raises(RunError, match="no such run folder"):
-        origin.by_name([tmp_path / "none"])
-    assert origin.model(Run(third)) == "third"
+def test_the_split_is_the_predictions_own():
+    for meta, split in (
+        ({}, "val"),
+        ({"split": "train"}, "train"),
+        ({"members": [{"meta": {"split": "train_screened"}}]}, "train_screened"),
+        ({"members": [3]}, "val"),
+        ({"split": "../x"}, "val"),
+    ):
+        assert origin.split(some(**meta)) == split

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tiny_imagenet import ensemble, pedigree, predictions
+from tiny_imagenet.errors import RunError
 from tiny_imagenet.pedigree import Pedigree
 from tiny_imagenet.predictions import Predictions
 
@@ -110,3 +111,26 @@ def test_words():
     assert pedigree.say(None, "mixed") == "unknown split, mixed crops"
     assert pedigree.say("val", None) == "val split, unknown crops"
     assert pedigree.say(None, None) == "unknown split and crops"
+
+
+def test_runs_of_one_model_are_told_apart(tmp_path):
+    for name, model in (("one/model1", "model1"), ("two", "model1"), ("third", None)):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text(json.dumps({"model": model}))
+    one, other, third = tmp_path / "one" / "model1", tmp_path / "two", tmp_path / "third"
+    assert list(pedigree.by_name([one, third])) == ["model1", "third"]
+    names = pedigree.by_name([one, other])
+    assert list(names) == ["model1 (model1)", "model1 (two)"] and names["model1 (two)"].path == other
+    with pytest.raises(RunError, match="no such run folder"):
+        pedigree.by_name([tmp_path / "none"])
+
+
+def test_a_title_names_the_members_of_an_average():
+    one, other = make("a/p.npz", model="m1", run="a"), make("b/p.npz", model="m1", run="b")
+    assert pedigree.called(one) == "m1"
+    assert pedigree.called(ensemble.average([one, other])) == "ensemble of m1 (a) + m1 (b)"
+    many = [make(f"{n}.npz", model=f"m{n}") for n in range(5)]
+    assert pedigree.called(ensemble.average(many)) == "ensemble of 5 members"
+    for wrong in (3, ["a"], {}):
+        assert pedigree.called(make(model="m1", members=wrong)) == "m1"
+    assert pedigree.called(make(name="e", members=[{"name": "a", "meta": 3}, {}])) == "e of a + None"

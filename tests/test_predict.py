@@ -294,6 +294,7 @@ def test_a_net_that_does_not_fit_is_refused(trained, pictures):
         (["--predictions", "p", "--data", "d", "--submission", "t", "--checkpoint", "last"], 2, "are there already"),
         (["RUN", "--submission", "/"], 2, "/ is a folder: name a file in it"),
         (["RUN", "--submission", "PHOTO"], 2, "a.png is there and is something else: name another file"),
+        (["PHOTO", "RUN"], 2, "a.png is a file: the run folder comes first, then the images"),
         (["photo.png"], 2, "photo.png is taken for the run folder: name images or folders behind it"),
         (["RUN", "--submission", "t.txt", "--top", "3"], 2, "no images, no --top"),
         (["RUN", "a.png", "--gpu", "0,1"], 2, "'0,1' is not the number of one GPU"),

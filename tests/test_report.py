@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiny_imagenet import ensemble, lmdb_reader, metrics, predictions, report, report_looks
+from tiny_imagenet import ensemble, lmdb_reader, metrics, predictions, report, report_predictions
 from tiny_imagenet.errors import PredictionsError, RunError, TinyImageNetError
 from tiny_imagenet.predictions import Predictions
 
@@ -202,8 +202,8 @@ def test_the_best_run_is_the_one_whose_confusion_is_shown(tmp_path):
     counts = metrics.confusion(loaded[best])
     np.fill_diagonal(counts, 0)
     start = page.rows.index(["True class", "No.", "Taken for", "No.", "Images", "Of"]) + 1
-    listed = [int(cells[4]) for cells in page.rows[start : start + report_looks.PAIRS]]
-    assert listed == sorted(counts.ravel(), reverse=True)[: report_looks.PAIRS]
+    listed = [int(cells[4]) for cells in page.rows[start : start + report_predictions.PAIRS]]
+    assert listed == sorted(counts.ravel(), reverse=True)[: report_predictions.PAIRS]
     first = page.rows[start]
     assert first[0] == first[1] and first[2] == first[3]  # nobody knows names
     assert counts[int(first[1]), int(first[3])] == counts.max()
@@ -417,14 +417,16 @@ def test_the_script_takes_what_the_ensemble_script_prints(tmp_path):
     [
         (["--out", "report.html"], 2, "RUN"),
         (["one"], 2, "--out"),
-        (["one", "--out", "one"], 2, "one is a folder"),
+        (["one", "--out", "one"], 2, "one does not end in .html"),
+        (["one", "--out", "a.html"], 2, "a.html is a folder"),
         (["none", "--out", "report.html"], 1, "none: no such run folder"),
         (["one", "--ensemble", "none.json", "--out", "report.html"], 1, "none.json: no such file"),
     ],
 )
 def test_the_script_refuses_in_one_line_and_leaves_nothing(tmp_path, arguments, status, message):
-    run = make_run(tmp_path / "one")
+    before = {make_run(tmp_path / "one"), tmp_path / "a.html"}
+    (tmp_path / "a.html").mkdir()
     done = script(*arguments, cwd=tmp_path)
     assert done.returncode == status and done.stdout == ""
     assert done.stderr.startswith("report.py: error: ") and done.stderr.count("\n") == 1 and message in done.stderr
-    assert list(tmp_path.iterdir()) == [run]
+    assert set(tmp_path.iterdir()) == before

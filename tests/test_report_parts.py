@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from test_report import build, change, make_run, row, some_predictions
-from tiny_imagenet import lmdb_reader, metrics, predictions, report_classes, report_gallery, report_nets
+from tiny_imagenet import lmdb_reader, metrics, predictions, report_gallery, report_nets, report_predictions
 from tiny_imagenet.errors_figure import Mistake, mistakes
 from tiny_imagenet.evaluate import evaluate_run
 from tiny_imagenet.runs import Run
@@ -227,10 +227,10 @@ def test_the_drawing_is_whole_has_its_own_ids_and_may_be_missing(evaluated, monk
 def test_the_worst_classes_are_the_same_from_either_file(evaluated):
     evaluation = json.loads((evaluated / "evaluation.json").read_text())
     given = predictions.load(evaluated / "predictions.npz")
-    written = report_classes.of(evaluation, None, None)
-    assert written == report_classes.of({}, given, given.meta["class_names"])
+    written = report_predictions.class_scores(evaluation, None, None)
+    assert written == report_predictions.class_scores({}, given, given.meta["class_names"])
     shares = metrics.per_class(given)
-    rows = report_classes.worst([written, {}], 3)
+    rows = report_predictions.worst_classes([written, {}], 3)
     assert [row["number"] for row in rows] == [str(index) for index in np.argsort(shares, kind="stable")[:3]]
     assert [row["scores"][0] for row in rows] == [f"{100 * share:.1f}" for share in sorted(shares)[:3]]
     assert [row["scores"][1] for row in rows] == ["-"] * 3
@@ -239,7 +239,8 @@ def test_the_worst_classes_are_the_same_from_either_file(evaluated):
 def test_the_mean_of_several_runs_classes():
     one = {(0, "a"): {"name": "a", "count": 4, "top1": 0.5, "predicted": 3}, (1, "b"): {"name": "b"}}
     two = {(0, "a"): {"name": "a", "count": 4, "top1": 1.0, "predicted": 4}}
-    assert report_classes.mean([one, two]) == {(0, "a"): {"name": "a", "count": 4, "top1": 0.75, "predicted": 3.5}}
+    means = report_predictions.mean_scores([one, two])
+    assert means == {(0, "a"): {"name": "a", "count": 4, "top1": 0.75, "predicted": 3.5}}
 
 
 def test_class_numbers_have_names_on_the_page(tmp_path):
@@ -258,7 +259,7 @@ def test_class_numbers_have_names_on_the_page(tmp_path):
 
 @pytest.mark.parametrize("rows", [None, "x", [], [1], [{}], [{"words": "a", "top1": "x"}], [{"words": 1, "top1": 0.5}]])
 def test_classes_that_somebody_edited_are_left_out(rows, tmp_path):
-    assert report_classes.of({"per_class": rows}, None, None) == {}
+    assert report_predictions.class_scores({"per_class": rows}, None, None) == {}
     run = make_run(tmp_path / "one")
     scores = json.loads((run / "evaluation.json").read_text())
     (run / "evaluation.json").write_text(json.dumps({**scores, "per_class": rows}))

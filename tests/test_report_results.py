@@ -3,13 +3,14 @@
 import json
 import re
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from test_report import build, change, make_ensemble, make_run, row, some_predictions
-from tiny_imagenet import ensemble, pedigree, predictions, report_curves, report_ensembles, report_seeds
-from tiny_imagenet.report_curves import Line
+from test_report import build, change, make_ensemble, make_run, row
+from tiny_imagenet import ensemble, pedigree, predictions, report_curves, report_runs
+from tiny_imagenet.curves_figure import Line
 
 TEN = "ten: four corners, centre, and their mirrors"
 
@@ -60,43 +61,11 @@ def test_members_of_different_crops_are_labelled(tmp_path):
     assert row(page, "Ensemble of model8 + model9 mixed crops")[3] == "-"
 
 
-def old(path):
-    """Make an ensemble's file what it was before it said what its members are of."""
-    content = json.loads(path.read_text())
-    for key in ("split", "crops", "records"):
-        del content[key]
-    for member in content["members"]:
-        for key in ("model", "run", "checkpoint", "iteration", "split", "crops"):
-            del member[key]
-    path.write_text(json.dumps(content))
-    return path
-
-
-def test_an_old_file_takes_it_from_its_members_or_says_that_nobody_knows(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_file_that_does_not_say_what_its_members_are_of_is_shown_so(tmp_path):
     runs = make_runs(tmp_path, "model8", "model9", classes=200)
-    file = old(make_ensemble(tmp_path / "e.json", *runs))
-    assert row(build(tmp_path, runs, [file])[1], "Ensemble of model8 + model9")[3] == "61.23"
-    relabel(runs[0], split="train")
-    relabel(runs[1], split="train")
-    assert row(build(tmp_path, runs, [file])[1], "Ensemble of model8 + model9 train split, centre crop")[3] == "-"
-    predictions.save(runs[0] / "predictions.npz", some_predictions(9, 200, split="val", crops="centre"))
-    name = "Ensemble of model8 + model9 unknown split and crops"
-    assert row(build(tmp_path, runs, [file])[1], name)[3] == "-"  # it is not the file that was averaged
-    (runs[0] / "predictions.npz").write_text("junk")
-    assert report_ensembles.read([file])[0].row.about == ["unknown split and crops"]
-    (runs[0] / "predictions.npz").unlink()
-    assert row(build(tmp_path, runs, [file])[1], name)[3] == "-"
-
-
-def test_paths_of_an_old_file_may_be_relative_to_it(tmp_path):
-    runs = make_runs(tmp_path, "model8", "model9")
-    file = old(make_ensemble(tmp_path / "e.json", *runs))
-    content = json.loads(file.read_text())
-    for member, run in zip(content["members"], runs):
-        member["path"] = f"{run.name}/predictions.npz"
-    file.write_text(json.dumps(content))
-    assert report_ensembles.read([file])[0].row.about == []
+    change(make_ensemble(tmp_path / "e.json", *runs), split=None, crops=None)
+    page = build(tmp_path, runs, [tmp_path / "e.json"])[1]
+    assert row(page, "Ensemble of model8 + model9 unknown split and crops")[3] == "-"
 
 
 def test_an_ensemble_without_labels_says_so(tmp_path):
@@ -192,7 +161,8 @@ def test_runs_that_differ_in_their_seed_are_grouped():
         ("model1", {**info, "seed": 1}),
         ("model1", {**info}),
     ]
-    assert report_seeds.groups(runs) == [[0, 2], [1], [3], [4], [5]]
+    several = [report_runs.Run(Path("run"), {**own, "model": model}, [], {}, {}, None) for model, own in runs]
+    assert report_runs.groups(several) == [[0, 2], [1], [3], [4], [5]]
 
 
 def test_the_mean_over_seeds_has_a_row_above_its_runs(tmp_path):
@@ -211,7 +181,10 @@ def test_the_mean_over_seeds_has_a_row_above_its_runs(tmp_path):
     columns = sorted([(-mean, "model8, mean of 3 seeds"), (-values[3], "model9")])
     assert worst[4:] == [name for _, name in columns]  # the best first, and one for all seeds
     if max(values) in values[:3]:
-        assert f"Its mean over 3 seeds is {mean:.2f} ± {deviation:.2f}" in lede(text)[0]
+        assert (
+            f"The mean over its model\N{RIGHT SINGLE QUOTATION MARK}s 3 seeds is {mean:.2f} ± {deviation:.2f}"
+            in lede(text)[0]
+        )
 
 
 def test_other_settings_or_data_are_no_seeds(tmp_path):
@@ -305,6 +278,24 @@ def test_ensembles_of_one_name_are_told_apart_and_long_ones_counted(tmp_path):
         assert row(page, f"Ensemble of model1 (seed0) + model1 (seed1) (e{seed}/e.json)")
     assert row(page, "Ensemble of 5 members")[-1] == "equal weights"
     assert "<dt>model1 (seed4)</dt><dd>0.2</dd>" in text
+
+
+def test_members_have_the_names_of_the_page_s_runs(tmp_path):
+    runs = [make_run(tmp_path / name, model) for name, model in (("a", "model1"), ("b", "model1"), ("c", "model5"))]
+    files = [make_ensemble(tmp_path / "some.json", runs[1], runs[2])]
+    text, page = build(tmp_path, runs, files)
+    assert row(page, "Ensemble of model1 (b) + model5") and "<dt>model1 (b)</dt><dd>0.5</dd>" in text
+    assert row(
+        build(tmp_path, runs[:1] + runs[2:], files)[1], "Ensemble of model1 + model5"
+    )  # b is no run of this page
+    both = tmp_path / "crops.json"  # two of one run: its name would not tell them apart
+    given = predictions.load(runs[1] / "predictions.npz")
+    ten = predictions.Predictions(given.keys, given.labels, given.probabilities, {**given.meta, "crops": "ten: 10"})
+    predictions.save(runs[1] / "predictions_tencrop.npz", ten)
+    members = [predictions.load(runs[1] / name) for name in ("predictions.npz", "predictions_tencrop.npz")]
+    both.write_text(json.dumps(ensemble.describe(members, ensemble.average(members))))
+    page = build(tmp_path, runs, [both])[1]
+    assert any("model1 (centre crop) + model1 (ten crops)" in cells[0] for cells in page.rows if cells)
 
 
 # --- curves ---

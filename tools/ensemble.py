@@ -8,7 +8,7 @@ import json
 import os
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, destination, ensemble, pedigree, predictions
+from tiny_imagenet import cli, destination, ensemble, origin, pedigree, predictions
 
 
 def weight(text: str) -> float:
@@ -53,7 +53,7 @@ def load(options) -> list:
     if any(map(os.path.isdir, options.members)):
         from tiny_imagenet import members  # Caffe takes a moment to load; files need none
 
-        how = (options.split, options.ten_crop, options.checkpoints, options.gpu, options.data)
+        how = (options.split or "val", options.ten_crop, options.checkpoints, options.gpu, options.data)
         return members.load(options.members, *how)
     return [predictions.load(path) for path in options.members]
 
@@ -92,9 +92,7 @@ def main() -> None:
     parser.add_argument(
         "--checkpoints", action="store_true", help="a run folder stands for each of its checkpoints, not for the best"
     )
-    parser.add_argument(
-        "--split", default="val", choices=("train", "train_screened", "val", "test"), help="of run folders (val)"
-    )
+    parser.add_argument("--split", choices=origin.SPLITS, help="of run folders (val)")
     parser.add_argument("--ten-crop", action="store_true", help="of run folders, the predictions by ten crops")
     parser.add_argument(
         "--data", metavar="DIR", help="with --checkpoints: predict what tools/convert.py wrote there (the run's data)"
@@ -111,7 +109,7 @@ def main() -> None:
         metavar="K",
         help="with --search: choose on K-1 folds, score on the other, too",
     )
-    parser.add_argument("--seed", type=cli.count, default=0, metavar="S", help="of the folds (0)")
+    parser.add_argument("--seed", type=cli.count, metavar="S", help="of the folds (0)")
     out = cli.checked(functools.partial(destination.check, ending=".npz"))
     parser.add_argument("--out", type=out, metavar="FILE.npz", help="write the average's predictions")
     parser.add_argument(
@@ -122,11 +120,17 @@ def main() -> None:
         parser.error("an ensemble needs at least two files or run folders, or one run folder with --checkpoints")
     if options.weights is not None and not options.checkpoints and len(options.weights) != len(options.members):
         parser.error(f"{len(options.weights)} weights for {len(options.members)} members: give one weight a member")
+    if options.weights is not None and not any(options.weights):
+        parser.error("the weights are all 0: at least one must be above 0")
+    if (options.split or options.ten_crop) and not any(map(os.path.isdir, options.members)):
+        parser.error("--split and --ten-crop say which predictions of run folders: files are taken as they are")
     for flag in ("gpu", "data"):
         if getattr(options, flag) is not None and not options.checkpoints:
             parser.error(f"--{flag} is for what --checkpoints predicts: averages are made of files that are there")
     if options.folds is not None and not options.search:
         parser.error("--folds says how --search is scored: give both")
+    if options.seed is not None and options.folds is None:
+        parser.error("--seed deals out the folds of --folds: give both")
     if options.folds == 1:
         parser.error("--folds 1 leaves nothing to choose on: at least 2 are needed")
     refuse_twice(parser, options.members)
@@ -139,7 +143,7 @@ def main() -> None:
     if found:
         result["search"] = {"order": found.order, "top1": found.top1, "note": found.note}
     if options.folds:
-        result["held_out"] = dataclasses.asdict(ensemble.hold_out(members, options.folds, options.seed))
+        result["held_out"] = dataclasses.asdict(ensemble.hold_out(members, options.folds, options.seed or 0))
     if options.out:
         predictions.save(options.out, combined)
         result["out"] = str(options.out)

@@ -7,9 +7,7 @@ import os
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, destination
-
-SPLITS = ("train", "train_screened", "val", "test")
+from tiny_imagenet import cli, destination, origin
 
 
 def per_cent(share, digits=2):
@@ -62,7 +60,7 @@ def main():
     parser.add_argument("--weights", type=Path, metavar="FILE", help="its caffemodel")
     parser.add_argument("--mean", type=Path, metavar="FILE", help="its mean image (the data folder's)")
     cli.add_predicting(parser)
-    parser.add_argument("--split", default="val", choices=SPLITS, help="which images (val)")
+    parser.add_argument("--split", default="val", choices=origin.SPLITS, help="which images (val)")
     parser.add_argument("--out", type=file("npz"), metavar="FILE.npz", help="where the predictions go (the run folder)")
     parser.add_argument("--per-class", action="store_true", help="print each class too, the worst first")
     parser.add_argument("--confusion", type=file("csv"), metavar="FILE.csv", help="write the confusion matrix")
@@ -76,8 +74,9 @@ def main():
         parser.error("--checkpoint is one of a run folder: --weights names a file")
     if args.split == "test" and (args.per_class or args.confusion):
         flag = "--per-class" if args.per_class else "--confusion"
-        others = " or ".join(SPLITS[:-1])
-        parser.error(f"{flag} needs labels, which the split test has none of: take --split {others}")
+        parser.error(
+            f"{flag} needs labels, which the split test has none of: take --split train, train_screened or val"
+        )
 
     from tiny_imagenet import evaluate, runs  # after the arguments: Caffe takes a moment to load
 

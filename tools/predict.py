@@ -78,6 +78,8 @@ def main() -> None:
         parser.error("--predictions are there already: no --checkpoint, --ten-crop or --gpu with them")
     if args.submission and (args.images or args.json or args.top):
         parser.error("--submission takes the data folder's test split: no images, no --top and no --json with it")
+    if args.run and os.path.isfile(args.run):
+        parser.error(f"{args.run} is a file: the run folder comes first, then the images")
     if args.submission:
         write_submission(args)
     elif not args.images:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import _venv  # noqa: F401
@@ -19,7 +20,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="where the images are that the runs get wrong (the runs' data)"
     )
-    out = cli.checked(destination.check)
+    out = cli.checked(functools.partial(destination.check, ending=".html"))
     parser.add_argument("--out", required=True, type=out, metavar="FILE.html", help="the page to write")
     options = parser.parse_args()
     if options.data is not None and not options.data.is_dir():

@@ -13,6 +13,7 @@ import _venv  # noqa: F401
 from tiny_imagenet import (
     cli,
     confusion_figure,
+    curves_figure,
     dataset,
     destination,
     errors_figure,
@@ -39,8 +40,11 @@ class Command(cli.Parser):
 
 
 def curves(options: argparse.Namespace) -> figures.Figure:
-    records = {name: run.metrics() for name, run in origin.by_name(options.runs).items()}
-    return figures.curves(records, width=options.width)
+    several = [runs.Run(path) for path in options.runs]
+    known = [pedigree.of_run(run.path, run.info) for run in several]
+    details = pedigree.details(known)
+    lines = [curves_figure.Line(one.name, detail, run.metrics()) for one, detail, run in zip(known, details, several)]
+    return curves_figure.draw(lines, options.width)
 
 
 def confusion(options: argparse.Namespace) -> figures.Figure:
@@ -75,13 +79,14 @@ def filters(options: argparse.Namespace) -> figures.Figure:
     if not options.run:
         return weights_figure.filters(options.net, options.weights)
     run = runs.Run(options.run)
-    return weights_figure.filters(run.deploy, run.weights(options.checkpoint or "best"), origin.model(run))
+    name = pedigree.of_run(run.path, run.info).name
+    return weights_figure.filters(run.deploy, run.weights(options.checkpoint or "best"), name)
 
 
 def slopes(options: argparse.Namespace) -> figures.Figure:
     from tiny_imagenet import weights_figure
 
-    return weights_figure.slopes(origin.by_name(options.runs), options.checkpoint or "best", options.width)
+    return weights_figure.slopes(pedigree.by_name(options.runs), options.checkpoint or "best", options.width)
 
 
 def load(source: str) -> predictions.Predictions:
@@ -111,7 +116,8 @@ def main() -> None:
     kind = add(
         curves,
         "training loss and validation top-1 of runs",
-        "Draw training loss and validation top-1 against the iteration, of runs that are done or under way.",
+        "Draw training loss and validation top-1 against the iteration, of runs that are done or under way; more than "
+        f"{curves_figure.MOST_LINES} are drawn in small axes, a pair a model.",
         "runs/model1 runs/model2",
     )
     kind.add_argument("runs", nargs="+", metavar="RUN", help="run folders of tools/train.py, RUN/stages/1 too")

@@ -17,9 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from tiny_imagenet import figures, lmdb_reader, metrics, origin
+from tiny_imagenet import figures, lmdb_reader, metrics, origin, pedigree
 from tiny_imagenet.errors import DatasetError, PredictionsError
-from tiny_imagenet.origin import split
 from tiny_imagenet.predictions import Predictions
 
 ROWS = 4
@@ -75,12 +74,12 @@ def draw(
             f"{given.path or given.name}: all {images} labelled images{whose} are predicted right: no errors to show"
         )
     chosen = select(every, rows * COLUMNS, seed)
-    pictures = read(Path(data) / f"{split(given)}.lmdb", chosen)
+    split = origin.split(given)
+    pictures = read(Path(data) / f"{split}.lmdb", chosen)
     names = [_name(entry) for entry in entries]
     kind = "most confident" if seed is None else "drawn"
-    title = f"{given.name}: {len(chosen):,} {kind} of {len(every):,} errors in {images:,} {split(given)} images{whose}"
-    if len(chosen) == len(every):
-        title = f"{given.name}: the {len(every):,} errors in {images:,} {split(given)} images{whose}"
+    which = "the" if len(chosen) == len(every) else f"{len(chosen):,} {kind} of"
+    title = f"{pedigree.called(given)}: {which} {len(every):,} errors in {images:,} {split} images{whose}"
     return plot(chosen, pictures, names, title)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
-from tiny_imagenet import destination, files, lmdb_reader, metrics, nets, origin, predictions
+from tiny_imagenet import destination, files, lmdb_reader, metrics, nets, origin, pedigree, predictions
 from tiny_imagenet.errors import DatasetError, NetError, PredictionsError, RunError
 from tiny_imagenet.predict import CROPS, Predictor, predict
 from tiny_imagenet.predictions import Predictions
@@ -214,8 +213,7 @@ def _seen_once(given: Predictions, entry: Any, lmdb: Path) -> None:
         raise DatasetError(
             f"{lmdb} has {len(given.keys)} records, the manifest says {entry.get('count')}: convert the data set again"
         )
-    lines = (f"{key} {label}\n" for key, label in zip(given.keys.tolist(), given.labels.tolist()))
-    if "sha256" in entry and hashlib.sha256(os.fsencode("".join(lines))).hexdigest() != entry["sha256"]:
+    if "sha256" in entry and pedigree.records(given) != entry["sha256"]:
         raise DatasetError(
             f"{lmdb}: the keys or labels are not those of the manifest (another sha256): convert the data set again"
         )

@@ -1,9 +1,9 @@
-"""What a run or predictions were made of: the model, the data folder, the split and the classes, as their files say."""
+"""The data that a run was trained on or predictions are of: its folder, the split and the classes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,27 +51,6 @@ def classes(given: Predictions) -> list[tuple[str, str]] | None:
 def _texts(value: Any, count: int) -> list[str]:
     fits = isinstance(value, list) and len(value) == count and all(isinstance(text, str) for text in value)
     return value if fits else []
-
-
-def model(run: Run) -> str:
-    """The model's name; the folder's where run.json does not say.
-
-    Raises:
-        RunError: it is no run.
-    """
-    name = run.info.get("model")
-    return name if isinstance(name, str) and name.strip() else run.path.resolve().name
-
-
-def by_name(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Run]:
-    """Runs by their models, with as much of the folder as tells those of one model apart.
-
-    Raises:
-        RunError: a folder is no run.
-    """
-    runs = [Run(path) for path in paths]
-    labels = pedigree.labels([pedigree.Pedigree(model(run), run=os.fspath(run.path)) for run in runs])
-    return dict(zip(labels, runs))
 
 
 def data_folder(source: str | os.PathLike[str]) -> str:

@@ -16,6 +16,7 @@ from tiny_imagenet.predictions import Predictions
 from tiny_imagenet.runs import LINKS, Run
 
 CENTRE = "centre"  # what a predictions file's meta says of one centre crop
+MOST_NAMED = 4  # members that an average's name names
 MIXED = "mixed"  # `split` or `crops` of an average whose members differ in it
 
 
@@ -56,6 +57,22 @@ def of(given: Predictions) -> Pedigree:
     if _says(meta.get("run")) and given.path and not Run(meta["run"]).started and Run(beside).started:
         meta["run"] = os.fspath(beside)  # it was moved
     return read({**meta, "name": given.name, "path": given.path})
+
+
+def of_run(folder: Path, info: Mapping[str, Any]) -> Pedigree:
+    """What to call a run by its folder and run.json: its model's name, the folder's where that does not say."""
+    name = info.get("model")
+    return Pedigree(name if _says(name) else folder.resolve().name, run=os.fspath(folder))
+
+
+def by_name(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Run]:
+    """Runs by their `labels`.
+
+    Raises:
+        RunError: a folder is no run.
+    """
+    runs = [Run(path) for path in paths]
+    return dict(zip(labels([of_run(run.path, run.info) for run in runs]), runs))
 
 
 def read(values: Mapping[str, Any]) -> Pedigree:
@@ -105,6 +122,21 @@ def say_crops(crops: str | None) -> str:
         return "unknown crops"
     first = crops.partition(":")[0]
     return f"{first} crop" if first == CENTRE else f"{first} crops"
+
+
+def called(given: Predictions) -> str:
+    """What a figure's title calls predictions: their name or, where they are an average, its members'."""
+    members = given.meta.get("members")
+    if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
+        return given.name
+    metas = [member["meta"] if isinstance(member.get("meta"), dict) else {} for member in members]
+    known = [read({**meta, "name": one.get("name"), "path": one.get("path")}) for one, meta in zip(members, metas)]
+    return f"{given.name} of {joined(labels(known))}"
+
+
+def joined(names: Sequence[str]) -> str:
+    """The names of an average's members or, of many, how many they are."""
+    return " + ".join(names) if len(names) <= MOST_NAMED else f"{len(names)} members"
 
 
 def labels(several: Sequence[Pedigree]) -> list[str]:

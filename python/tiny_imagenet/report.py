@@ -22,25 +22,18 @@ from tiny_imagenet import (
     pedigree,
     report_curves,
     report_ensembles,
-    report_looks,
     report_nets,
+    report_predictions,
     report_results,
     report_runs,
     report_scores,
-    report_seeds,
 )
+from tiny_imagenet.curves_figure import Line
 from tiny_imagenet.errors import RunError
 from tiny_imagenet.files import write_text
-from tiny_imagenet.report_curves import Line
-from tiny_imagenet.report_ensembles import Ensemble
 from tiny_imagenet.report_runs import Run, read
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-def curves(runs: Sequence[Run]) -> dict[str, list[dict[str, Any]]]:
-    """Return the runs' records by name, as `figures.curves` takes them."""
-    return {name: run.records for name, run in zip(pedigree.labels([run.pedigree for run in runs]), runs)}
 
 
 def build(
@@ -68,7 +61,7 @@ def build(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    content = _content([read(path) for path in _once(runs)], report_ensembles.read(ensembles), data)
+    content = _content([read(path) for path in _once(runs)], ensembles, data)
     problems: dict[str, list[str]] = {}
     for section in content["gallery"]:
         problems.setdefault(section["problem"], []).append(section["name"])
@@ -88,16 +81,19 @@ def _once(runs: Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike[str]
     return list(found.values())
 
 
-def _content(runs: Sequence[Run], averages: Sequence[Ensemble], data: str | os.PathLike[str] | None) -> dict[str, Any]:
+def _content(
+    runs: Sequence[Run], ensembles: Sequence[str | os.PathLike[str]], data: str | os.PathLike[str] | None
+) -> dict[str, Any]:
     """What the template shows."""
     known = [run.pedigree for run in runs]
+    averages = report_ensembles.read(ensembles, known)
     names, details = pedigree.labels(known), pedigree.details(known)
-    looks = [report_looks.look(run) for run in runs]
+    looks = [report_predictions.look(run) for run in runs]
     rows = [
         report_scores.of_run(name, run.path, run.model, run.info, run.evaluation, run.iterations, look.records)
         for name, run, look in zip(names, runs, looks)
     ]
-    groups = report_seeds.groups([(run.model, run.info) for run in runs])
+    groups = report_runs.groups(runs)
     means = report_results.means(rows, groups, [run.model for run in runs], [run.evaluation for run in runs])
     images = report_results.images([*rows, *(one.row for one in averages)], means)
     ten_crops = {
@@ -123,7 +119,7 @@ def _content(runs: Sequence[Run], averages: Sequence[Ensemble], data: str | os.P
         "nets": report_nets.of((name, run.deploy) for name, run in zip(names, runs)),
         "about": [report_runs.about(run, name) for name, run in zip(names, runs)],
         "script": _script(),
-        **report_looks.sections(runs, looks, rows, report_results.columns(rows, means, images), data),
+        **report_predictions.sections(runs, looks, rows, report_results.columns(rows, means, images), data),
     }
 
 

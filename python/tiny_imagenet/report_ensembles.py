@@ -6,18 +6,17 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tiny_imagenet import metrics, paper, pedigree, predictions
+from tiny_imagenet import paper, pedigree
 from tiny_imagenet.errors import PredictionsError
 from tiny_imagenet.pedigree import Pedigree
 from tiny_imagenet.report_scores import Row, of
 from tiny_imagenet.report_values import NONE, number
 
 _ADVICE = "write it with tools/ensemble.py PRED.npz PRED.npz --json > FILE.json"
-MOST_NAMED = 4  # members that a row names
 
 
 @dataclass(frozen=True)
@@ -37,20 +36,25 @@ class Ensemble:
     command: str
 
 
-def read(paths: Sequence[str | os.PathLike[str]]) -> list[Ensemble]:
+def read(paths: Sequence[str | os.PathLike[str]], known: Sequence[Pedigree] = ()) -> list[Ensemble]:
     """The averages that files of `tools/ensemble.py --json` tell of; equal ones are told apart by their paths.
+
+    Args:
+        paths: the files.
+        known: the page's runs, whose names the members have that were made by them.
 
     Raises:
         PredictionsError: one is no such file.
     """
-    found = [_read(Path(path)) for path in paths]
+    names = {(run.name, os.path.realpath(str(run.run))): label for run, label in zip(known, pedigree.labels(known))}
+    found = [_read(Path(path), names) for path in paths]
     called = [Pedigree(" ".join([one.row.name, *one.row.about]), os.fspath(path)) for one, path in zip(found, paths)]
     for one, detail in zip(found, pedigree.details(called)):
         one.row.name += f" ({detail})" if detail else ""
     return found
 
 
-def _read(path: Path) -> Ensemble:
+def _read(path: Path, names: Mapping[tuple[str, str], str]) -> Ensemble:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         members, scores = value["members"], value["ensemble"]
@@ -61,39 +65,24 @@ def _read(path: Path) -> Ensemble:
         raise PredictionsError(f"{path}: no such file: {_ADVICE}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PredictionsError(f"{path}: not what tools/ensemble.py --json prints: {_ADVICE}") from error
-    if "split" not in value:  # an earlier version's
-        made_by = [_from_file(one, member, path.parent) for one, member in zip(made_by, members)]
-        value = {
-            **value,
-            "split": pedigree.common(one.split for one in made_by),
-            "crops": pedigree.common(one.crops for one in made_by),
-        }
-    return _rows(value, made_by)
+    return _rows(value, made_by, names)
 
 
-def _from_file(one: Pedigree, member: Mapping[str, Any], folder: Path) -> Pedigree:
-    """What made a member, from its file where that is still there and gives the scores that the member has."""
-    for path in (Path(one.path), folder / one.path):
-        if one.path and path.is_file():
-            try:
-                given = predictions.load(path)
-            except PredictionsError:  # another file by now
-                continue
-            scored = (given.labels >= 0).any() and metrics.summary(given)
-            if scored and (scored["top1"], scored["count"]) == (member.get("top1"), member.get("count")):
-                return replace(pedigree.of(given), name=one.name, path=one.path)
-    return one
+def _labels(made_by: Sequence[Pedigree], names: Mapping[tuple[str, str], str]) -> list[str]:
+    """What to call members: as the page calls their runs, where that tells them apart."""
+    labels = pedigree.labels(made_by)
+    own = [names.get((one.name, os.path.realpath(str(one.run))), label) for one, label in zip(made_by, labels)]
+    return own if len(set(own)) == len(own) else labels
 
 
-def _rows(value: Mapping[str, Any], made_by: Sequence[Pedigree]) -> Ensemble:
-    labels, scores = pedigree.labels(made_by), value["ensemble"]
+def _rows(value: Mapping[str, Any], made_by: Sequence[Pedigree], names: Mapping[tuple[str, str], str]) -> Ensemble:
+    labels, scores = _labels(made_by, names), value["ensemble"]
     known = paper.ensemble(one.name for one in made_by)
     weights = [number(weight) for weight in value["weights"]] if isinstance(value.get("weights"), list) else []
     uneven = None not in weights and len(set(weights)) > 1
     searched, held = isinstance(value.get("search"), dict), value.get("held_out")
     held = held if searched and isinstance(held, dict) else None
-    name = " + ".join(labels) if len(labels) <= MOST_NAMED else f"{len(labels)} members"
-    name = "all nine models" if known is paper.FULL_ENSEMBLE else name
+    name = "all nine models" if known is paper.FULL_ENSEMBLE else pedigree.joined(labels)
     own = pedigree.read({"name": name, "split": value.get("split"), "crops": value.get("crops")})
     moved = [f"{label} is {text}" for label, one in zip(labels, made_by) if (text := pedigree.moved(one))]
     records, classes = value.get("records"), number(scores.get("classes"))
@@ -121,7 +110,7 @@ def _rows(value: Mapping[str, Any], made_by: Sequence[Pedigree]) -> Ensemble:
 
 
 def _weights(weights: Sequence[float]) -> str:
-    if len(weights) > MOST_NAMED:
+    if len(weights) > pedigree.MOST_NAMED:
         return f"unequal weights, {sum(map(bool, weights))} of {len(weights)} above 0"
     return "weights " + ", ".join(f"{weight:.3g}" for weight in weights)
 

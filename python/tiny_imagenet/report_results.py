@@ -91,7 +91,7 @@ def means(
 
     Args:
         rows: of the runs.
-        groups: of `report_seeds.groups`.
+        groups: of `report_runs.groups`.
         models: what the runs' models are called.
         evaluations: what the rows were made of.
     """

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tiny_imagenet import pedigree
 from tiny_imagenet.errors import RunError
 from tiny_imagenet.pedigree import Pedigree
 from tiny_imagenet.report_values import NONE, flat, join, number, text
@@ -32,6 +33,13 @@ DETAILS = {
     "versions": "Versions",
     "machine": "Machine",
 }
+
+
+# what run.json says of how a run was trained; the seed, the machine and the time are not among it
+SETTINGS = (
+    *("source", "stages", "init", "batch", "iter_size", "max_iter", "base_lr", "weight_decay", "lmdbs", "classes"),
+    *("train_images", "nonlinearity", "screened", "parameters", "schedule"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,9 +68,14 @@ class Run:
         return RunFolder(self.path).deploy
 
     @property
+    def pedigree(self) -> Pedigree:
+        """What to call it by."""
+        return pedigree.of_run(self.path, self.info)
+
+    @property
     def model(self) -> str:
         """The model's name, the folder's where run.json does not say."""
-        return text(self.info.get("model"), self.path.resolve().name)
+        return self.pedigree.name
 
     @property
     def iterations(self) -> float | None:
@@ -76,11 +89,6 @@ class Run:
         same = self.evaluation.get("data", self.info.get("data")) == self.info.get("data")
         entry = lmdbs.get(split) if same and isinstance(lmdbs, dict) and isinstance(split, str) else None
         return text(entry.get("sha256"), "") or None if isinstance(entry, dict) else None
-
-    @property
-    def pedigree(self) -> Pedigree:
-        """What to call it by."""
-        return Pedigree(self.model, run=os.fspath(self.path))
 
     def data(self, wanted: str | os.PathLike[str] | None) -> str | None:
         """The data folder of its predictions: `wanted`, else that which its files name; None where they name none."""
@@ -110,6 +118,23 @@ def _ten_crops(run: RunFolder) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RunError(f"{file}: not a JSON object: write it again with tools/evaluate.py {run.path} --ten-crop")
     return found
+
+
+def groups(runs: Sequence[Run]) -> list[list[int]]:
+    """The indexes of runs that differ in nothing but their seed, in the order of each group's first run.
+
+    A run whose seed nobody knows, or that another of its group has already, is a group of its own.
+    """
+    found: dict[tuple[str, str], dict[Any, int]] = {}
+    for index, run in enumerate(runs):
+        how = json.dumps([run.info.get(key) for key in SETTINGS], sort_keys=True)
+        seeds = found.setdefault((run.model, how), {})
+        seed = run.info.get("seed")
+        if isinstance(seed, int) and seed not in seeds:
+            seeds[seed] = index
+        else:
+            found[run.model, f"{how} {index}"] = {seed: index}
+    return sorted([*seeds.values()] for seeds in found.values() if seeds)
 
 
 def about(run: Run, name: str) -> dict[str, Any]:

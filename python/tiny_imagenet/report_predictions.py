@@ -1,21 +1,24 @@
-"""What a page shows of single predictions: the best run's confusion, the worst classes, the images that are wrong."""
+"""What a page shows of runs' predictions: the best one's confusion, the worst classes, the images that are wrong."""
 
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tiny_imagenet import figures, metrics, origin, pedigree, predictions, report_classes, report_curves, report_gallery
+from tiny_imagenet import confusion_figure, metrics, origin, pedigree, predictions, report_curves, report_gallery
 from tiny_imagenet.predictions import Predictions
-from tiny_imagenet.report_classes import Classes
 from tiny_imagenet.report_results import Column
 from tiny_imagenet.report_runs import Run
 from tiny_imagenet.report_scores import Row
-from tiny_imagenet.report_values import integer
+from tiny_imagenet.report_values import NONE, integer, number, share
 
 PAIRS = 8  # the most confused pairs of classes that are listed
+WORST = 12  # and the classes that are predicted worst
+
+Classes = dict[tuple[Any, str], dict[str, Any]]  # scores by a class's number and name
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def look(run: Run) -> Look:
     """
     given = _load(run)
     records = pedigree.records(given) if given else run.records_of_data
-    return Look(given is not None, records, report_classes.of(run.evaluation, given, given and _names(given)))
+    return Look(given is not None, records, class_scores(run.evaluation, given, given and _names(given)))
 
 
 def sections(
@@ -83,6 +86,67 @@ def sections(
     }
 
 
+def class_scores(evaluation: dict[str, Any], given: Predictions | None, names: Sequence[str] | None) -> Classes:
+    """The scores of each class of a run by its number and name: `name`, `count`, `top1` and `predicted`.
+
+    They are evaluation.json's; where that is of an earlier version, those of the predictions.
+    """
+    found = {}
+    rows = evaluation.get("per_class")
+    if not isinstance(rows, list) and given is not None:
+        rows = [
+            {"index": i, "words": names[i] if names else str(i), **row}
+            for i, row in enumerate(metrics.class_scores(given))
+        ]
+    for row in rows if isinstance(rows, list) else []:
+        name = (row.get("words") or row.get("wnid")) if isinstance(row, dict) else None
+        if isinstance(name, str) and name.strip() and share(row.get("top1")) is not None:
+            found[number(row.get("index")), name] = {
+                "name": name,
+                "count": number(row.get("count")),
+                "top1": row["top1"],
+                "predicted": number(row.get("predicted")),
+            }
+    return found
+
+
+def mean_scores(runs: Sequence[Classes]) -> Classes:
+    """The means of several runs' scores, of the classes that all of them have."""
+    shared = [key for key in runs[0] if all(key in run for run in runs)]
+    return {
+        key: {**runs[0][key], **{score: _mean([run[key][score] for run in runs]) for score in ("top1", "predicted")}}
+        for key in shared
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else statistics.fmean(values)
+
+
+def worst_classes(columns: Sequence[Classes], most: int = WORST) -> list[dict[str, Any]]:
+    """The classes that the first column has the lowest accuracy on, the lowest first.
+
+    Args:
+        columns: of each what `class_scores` or `mean_scores` gives.
+        most: how many classes.
+
+    Returns:
+        Of each class `number`, `name`, `count`, `predicted` (how often the first column said it) and `scores`, a text
+        a column.
+    """
+    ordered = sorted(columns[0].items(), key=lambda item: item[1]["top1"])
+    return [
+        {
+            "number": integer(key[0]),
+            "name": row["name"],
+            "count": integer(row["count"]),
+            "predicted": integer(row["predicted"]),
+            "scores": [f"{100 * column[key]['top1']:.1f}" if key in column else NONE for column in columns],
+        }
+        for key, row in ordered[:most]
+    ]
+
+
 def _load(run: Run) -> Predictions | None:
     given = predictions.load(run.predictions) if run.predictions else None
     return given if given is not None and (given.labels >= 0).any() else None
@@ -103,13 +167,13 @@ def _worst(looks: Sequence[Look], columns: Sequence[Column]) -> dict[str, Any] |
     for column in columns:
         classes = [looks[index].classes for index in column.runs if looks[index].classes]
         if classes and (not found or column.row.images == found[0][0].images):
-            found.append((column.row, report_classes.mean(classes)))
+            found.append((column.row, mean_scores(classes)))
     if not found:
         return None
     return {
         "name": found[0][0].name,
         "columns": [row.name for row, _ in found],
-        "rows": report_classes.worst([classes for _, classes in found]),
+        "rows": worst_classes([classes for _, classes in found]),
     }
 
 
@@ -119,7 +183,7 @@ def _confusion(name: str, given: Predictions) -> dict[str, Any]:
     names = _named(given)
     return {
         "name": name,
-        "figure": report_curves.svg(figures.confusion(given, names), "confusion", label),
+        "figure": report_curves.svg(confusion_figure.matrix(given, names), "confusion", label),
         "pairs": [
             {
                 "true": (pair["true"], names[pair["true"]]),
