@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import pytest
 
 import cpu_ranks
 from conftest import ROOT, apart, interruptible, write_tiny_net
-from tiny_imagenet import generate, nets, runs, supervisor, train, zoo
+from tiny_imagenet import generate, metrics, nets, runs, supervisor, train, validation, zoo
 from tiny_imagenet.errors import NetError, RunError, Stopped
+from tiny_imagenet.predict import Predictor, predict
+from tiny_imagenet.ranks import Alone
 from tiny_imagenet.runs import Run
 from tiny_imagenet.train import Options
 
@@ -114,6 +117,53 @@ def test_a_batch_of_stock_data_is_split_too(iter_size, data, tmp_path):
     cpu_ranks.train(4, str(solver), Options(data=data, run=tmp_path / "four", max_iter=8, quiet=True))
     assert apart(Run(tmp_path / "one"), Run(tmp_path / "four")) < 1e-5
     assert nets.read(Run(tmp_path / "four").train_val).layer[0].data_param.batch_size == 20
+
+
+class Part(Alone):
+    """A rank of three whose others have already given their shares, or are yet to ask for this one's."""
+
+    def __init__(self, rank, shares, stopped=False):
+        super().__init__()
+        self.rank, self.names = rank, ["A", "B", "C"]
+        self._shares, self._stopped = shares, stopped
+
+    def broadcast(self, value=None):
+        return self._stopped
+
+    def gather(self, value):
+        self._shares[self.rank] = value
+        return [self._shares[rank] for rank in range(3)] if self.rank == 0 else []
+
+
+def test_validation_is_shared_out_and_the_same(trained, data):
+    run, lmdb = Run(trained), data / "val.lmdb"
+    whole = predict(Predictor(run.deploy, run.mean, run.weights("last"), batch=7), lmdb)
+    shares, forwards = {}, []
+    for rank in (2, 1, 0):
+        predictor = Predictor(run.deploy, run.mean, run.weights("last"), batch=7)
+        forward = predictor.forward
+        predictor.forward = lambda inputs, forward=forward: forwards.append(inputs.shape[1]) or forward(inputs)
+        found = validation.validate(Part(rank, shares), predictor, lmdb)
+    assert forwards == [7, 5, 7, 7, 7, 7]  # 40 records: two batches each, the last of them short
+    for name in ("keys", "labels", "probabilities"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    with pytest.raises(validation.StoppedEarly):
+        validation.validate(Part(1, shares, stopped=True), predictor, lmdb)
+
+
+def test_all_ranks_validate_with_the_statistics_of_the_checkpoint(plain, data, tmp_path):
+    """BatchNorm's differ from rank to rank; those of rank 0 are written and are to be those that are judged."""
+    folder = shutil.copytree(Path(plain).parent, tmp_path / "net")
+    norm = 'layer { name: "norm" type: "BatchNorm" bottom: "conv1_1" top: "norm" }\n'
+    for name in ("train_val", "deploy"):
+        file = folder / f"{name}.prototxt"
+        before, layer, after = re.split(r'(layer \{\s+name: "conv1_2")', file.read_text())
+        file.write_text(before + norm + layer + after.replace('bottom: "conv1_1"', 'bottom: "norm"', 1))
+    solver = str(folder / "solver.prototxt")
+    cpu_ranks.train(4, solver, Options(data=data, run=tmp_path / "run", max_iter=10, quiet=True))
+    run = Run(tmp_path / "run")
+    found = predict(Predictor(run.deploy, run.mean, run.weights("last")), data / "val.lmdb")
+    assert metrics.summary(found)["loss"] == pytest.approx(run.metrics()[-1]["validation_loss"], rel=1e-6)
 
 
 def test_stages_are_trained_by_all_ranks(data, tmp_path):

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "python" / "tiny_imagenet"
 SCRIPTS = sorted(path for path in (ROOT / "tools").glob("*.py") if not path.name.startswith("_"))
 
-BASE = {"errors", "files", "cli"}  # for everyone
+BASE = {"errors", "files", "cli", "destination"}  # for everyone
 MAY_IMPORT = {
     "zoo": set(),
     "paper": set(),
@@ -35,11 +35,12 @@ MAY_IMPORT = {
     "lmdb_reader": {"datum", "lmdb_pages"},
     "sample": {"dataset", "screening"},
     "convert": {
-        *("annotations", "catalogue", "dataset", "datum", "lmdb_reader", "lmdb_writer", "loading", "pool"),
-        "screening",
+        *("annotations", "catalogue", "cluster_pool", "dataset", "datum", "lmdb_reader", "lmdb_writer", "loading"),
+        *("pool", "screening"),
     },
     "metrics": {"predictions"},
-    "ensemble": {"metrics", "predictions"},
+    "pedigree": {"predictions", "runs"},
+    "ensemble": {"metrics", "pedigree", "predictions"},
     "prototxt": set(),
     "nets": {"prototxt", "zoo"},
     "solvers": {"nets", "prototxt", "zoo"},
@@ -61,10 +62,12 @@ MAY_IMPORT = {
     "fit": {"agreement", "datum", "findings", "lmdb_reader", "nets", "outline", "solvers"},
     "ahead": set(),
     "predict": {"ahead", "datum", "gpu", "lmdb_reader", "nets", "predictions"},
-    "classify": {"ahead", "annotations", "dataset", "lmdb_reader", "predict", "runs"},
+    "photos": {"dataset", "image_files"},
+    "origin": {"lmdb_reader", "pedigree", "predictions", "runs"},
+    "classify": {"ahead", "annotations", "dataset", "lmdb_reader", "origin", "photos", "predict", "runs"},
     "submission": {"lmdb_reader", "predictions"},
-    "members": {"evaluate", "lmdb_reader", "predictions", "runs"},
-    "evaluate": {"lmdb_reader", "metrics", "nets", "predict", "predictions", "runs"},
+    "members": {"evaluate", "lmdb_reader", "pedigree", "predictions", "runs"},
+    "evaluate": {"lmdb_reader", "metrics", "nets", "origin", "pedigree", "predict", "predictions", "runs"},
     "schedule": set(),
     "stop": set(),
     "console": set(),
@@ -74,38 +77,66 @@ MAY_IMPORT = {
     "gpu": set(),
     "ranks": set(),
     "rank_links": {"ranks"},
-    "gpu_ranks": {"rank_links"},
+    "gpu_ranks": {"rank_links", "ranks"},
+    "launch": set(),
+    "buckets": set(),
+    "scaling": {"buckets"},
+    "mpi_watch": set(),
+    "mpi_operation": set(),
+    "mpi_thread": {"launch", "mpi_operation", "mpi_watch"},
+    "mpi_ranks": {"buckets", "gpu_ranks", "mpi_operation", "mpi_thread", "ranks"},
+    "accord": {"jobs", "lmdb_reader"},
+    "mpi_train": {"accord", "console", "gpu", "jobs", "launch", "mpi_ranks", "mpi_thread", "runs"},
+    "validation": {"ahead", "lmdb_reader", "predict", "predictions", "ranks"},
     "solving": {"nets", "ranks", "runs", "solvers"},
-    "follower": {"gpu", "ranks", "snapshots", "solving"},
+    "follower": {"gpu", "predict", "ranks", "snapshots", "solving", "validation"},
     "trainer": {
-        *("console", "events", "fit", "follower", "metrics", "predict", "ranks", "runs", "schedule", "snapshots"),
-        *("solving", "stop"),
+        *("console", "events", "fit", "follower", "metrics", "predict", "predictions", "ranks", "runs", "schedule"),
+        *("snapshots", "solving", "stop", "validation"),
     },
     "jobs": {"fit", "gpu", "lmdb_reader", "nets", "outline", "provenance", "runs", "schedule", "trainer", "zoo"},
     "supervisor": {"console", "jobs", "runs", "stop"},
     "train": {
-        *("console", "fit", "follower", "gpu", "jobs", "nets", "predict", "ranks", "runs", "solving", "stop"),
-        *("supervisor", "trainer"),
+        *("console", "fit", "follower", "gpu", "jobs", "launch", "mpi_train", "nets", "predict", "ranks", "runs"),
+        *("snapshots", "solving", "stop", "supervisor", "trainer"),
     },
     "rank_main": {"supervisor", "train"},
+    "table2": {"paper"},
+    "graph": {"stop"},
     "reproduce": {
-        *("ensemble", "evaluate", "jobs", "lmdb_reader", "metrics", "paper", "predictions", "runs", "stop"),
-        *("train", "zoo"),
+        *("ensemble", "evaluate", "graph", "jobs", "lmdb_reader", "metrics", "paper", "predictions", "runs", "stop"),
+        *("table2", "train", "zoo"),
     },
-    "figures": {"metrics", "predictions"},
+    "schedulers": set(),
+    "claims": set(),
+    "step_process": {"stop"},
+    "cluster_worker": {"catalogue", "claims", "dataset", "loading", "runs", "step_process"},
+    "cluster": {"cluster_worker", "pool"},
+    "cluster_graph": {"claims", "cluster", "cluster_worker", "graph", "runs", "step_process", "stop"},
+    "cluster_pool": {"catalogue", "cluster", "cluster_worker", "loading"},
+    "figures": set(),
     "screening_figure": {"dataset", "figures", "screening"},
     "features": {"lmdb_reader", "nets", "predict"},
     "tsne_figure": {"evaluate", "features", "figures", "lmdb_reader", "predict", "runs"},
-    "errors_figure": {"figures", "lmdb_reader", "metrics", "predictions", "runs"},
-    "weights_figure": {"figures", "nets", "runs"},
+    "curves_figure": {"figures"},
+    "confusion_figure": {"figures", "metrics", "origin", "pedigree", "predictions"},
+    "errors_figure": {"figures", "lmdb_reader", "metrics", "origin", "pedigree", "predictions"},
+    "weights_figure": {"figures", "nets", "predict", "runs"},
     "report": {
-        *("figures", "metrics", "paper", "predictions", "report_classes", "report_gallery", "report_nets"),
-        *("report_scores", "report_values", "runs"),
+        *("paper", "pedigree", "report_curves", "report_ensembles", "report_nets", "report_predictions"),
+        *("curves_figure", "report_results", "report_runs", "report_scores"),
     },
     "report_values": set(),
-    "report_scores": {"paper", "report_values"},
-    "report_classes": {"metrics", "predictions", "report_values"},
-    "report_gallery": {"errors_figure", "predictions"},
+    "report_runs": {"pedigree", "report_values", "runs"},
+    "report_scores": {"paper", "pedigree", "report_values"},
+    "report_ensembles": {"paper", "pedigree", "report_scores", "report_values"},
+    "report_results": {"pedigree", "report_scores"},
+    "report_curves": {"curves_figure", "figures", "report_values"},
+    "report_predictions": {
+        *("confusion_figure", "metrics", "origin", "pedigree", "predictions", "report_curves", "report_gallery"),
+        *("report_results", "report_runs", "report_scores", "report_values"),
+    },
+    "report_gallery": {"errors_figure", "origin", "predictions"},
     "report_nets": {"describe", "drawing", "outline", "report_values"},
     "timing": set(),
     "torch_layers": set(),
@@ -114,18 +145,28 @@ MAY_IMPORT = {
     "benchmark_tables": {"benchmark"},
     "gpu_memory": set(),
     "torch_nets": set(),
-    "net_cases": {"nets", "outline", "solvers"},
-    "net_benchmark": {"gpu_memory", "timing"},
+    "net_cases": {"nets", "outline", "solvers", "stock"},
+    "net_programs": {"timing"},
+    "net_progress": set(),
+    "net_benchmark": {"gpu_memory", "net_programs", "timing"},
     "net_tables": set(),
+    "net_figure": {"figures"},
+    "layer_work": {"outline"},
+    "layer_shares": {"layer_work", "net_programs", "timing"},
+    "layer_tables": set(),
 }
 THIRD_PARTY = {
     "caffe",
     "cv2",
+    "dask",  # in cluster alone, as the next two
+    "dask_jobqueue",
+    "distributed",  # and in cluster_graph, cluster_pool and cluster_worker
     "google",  # protobuf
     "jinja2",
     "lmdb",
     "markupsafe",
     "matplotlib",
+    "mpi4py",  # in launch alone, and only where a launcher has started several processes
     "numpy",
     "pydot",
     "rich",
@@ -146,18 +187,29 @@ STANDARD_ALONE = {
     "catalogue",
     "safe_zip",
     "reproduce",
+    "table2",
+    "graph",
+    "schedulers",
+    "claims",
+    "step_process",
     "rank_links",
     "supervisor",
+    "buckets",
+    "scaling",
+    "mpi_watch",
+    "mpi_operation",
     "gpu_memory",
     "net_benchmark",
+    "net_programs",
 }
-NUMPY_ALONE = {"lmdb_pages", "metrics", "ensemble", "screening", "predictions"}
+NUMPY_ALONE = {"lmdb_pages", "metrics", "ensemble", "screening", "predictions", "pedigree"}
 WITH_CAFFE = {
     *("data_timing", "nets", "solvers", "fit", "train", "predict", "generate"),
     *("prototxt", "stand_in", "outline", "describe", "canonical", "net_diff", "stock"),
     *("findings", "agreement", "solver_soundness", "soundness"),
     *("provenance", "snapshots", "trainer", "weights_figure"),
-    *("gpu", "ranks", "gpu_ranks", "solving", "follower", "rank_main", "net_cases"),
+    *("gpu", "ranks", "gpu_ranks", "solving", "follower", "rank_main", "net_cases", "layer_work"),
+    *("accord", "mpi_train"),
 }
 
 
@@ -213,6 +265,8 @@ def test_a_module_imports_only_what_it_may(path):
         assert "caffe" not in third
     if path.stem not in ("torch_layers", "torch_nets"):
         assert "torch" not in third
+    if path.stem != "launch":
+        assert "mpi4py" not in third
 
 
 def test_only_listed_packages_are_imported():

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Make this checkout ready to use: system packages, .venv, Caffe's source, build, install.
 #
-#   tools/setup.sh [--gpu | --cpu] [--dry-run]
+#   tools/setup.sh [--gpu | --cpu] [--cluster] [--dry-run]
 #
 # For Debian and Ubuntu, as root or with sudo. Safe to run again; takes a second or two when nothing has changed.
 #
 #   --gpu       build Caffe for a GPU too (with CUDA's nvcc, cuDNN and NCCL where they are); it stays so in later calls
 #   --cpu       build it for the CPU alone; it stays so in later calls
-#   --dry-run   say which of the two it would be, and do nothing
+#   --cluster   with what several machines together need: Open MPI, mpi4py, Dask; it stays so in later calls
+#   --dry-run   say for which device it would be, and do nothing
 #
-# Without one of the two it is for a GPU where nvcc and a GPU are both there.
+# Without --gpu or --cpu it is for a GPU where nvcc and a GPU are both there.
 #
 #   PYTHON=python3.12 tools/setup.sh      another Python than python3 (3.9 or newer)
 #   CAFFE_SOURCE_DIR=DIR tools/setup.sh   your own checkout of BVLC Caffe instead of the pinned source
@@ -19,14 +20,16 @@
 set -euo pipefail
 
 device=
+cluster=false
 dry=false
 for argument in "$@"; do
   case "$argument" in
-    -h | --help) sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,21s/^# \{0,1\}//p' "$0"; exit 0 ;;
     --gpu | --cpu)
       [ -z "$device" ] || [ "$device" = "${argument#--}" ] || { echo "setup.sh: error: --gpu or --cpu, not both" >&2; exit 2; }
       device=${argument#--}
       ;;
+    --cluster) cluster=true ;;
     --dry-run) dry=true ;;
     *) echo "setup.sh: error: unknown argument '$argument' (see tools/setup.sh --help)" >&2; exit 2 ;;
   esac
@@ -88,6 +91,8 @@ if $dry; then
 fi
 mkdir -p build
 if [ -n "$told" ]; then echo "$told" >"$chosen"; fi
+if $cluster; then touch build/.setup-cluster; fi # an earlier call may have been told
+if [ -e build/.setup-cluster ]; then cluster=true; fi
 for_device=(-DCPU_ONLY=ON)
 if [ "$device" = gpu ]; then
   for_device=(-DCPU_ONLY=OFF)
@@ -111,6 +116,11 @@ packages=(
   liblmdb-dev libopenblas-openmp-dev libopencv-core-dev libopencv-imgcodecs-dev libopencv-imgproc-dev libprotobuf-dev
   librandom123-dev protobuf-compiler graphviz
 )
+requirements=(-r tools/requirements.txt)
+if $cluster; then
+  packages+=(openmpi-bin libopenmpi-dev iproute2) # the last for the tests, whose machines are network namespaces
+  requirements+=(-r tools/requirements-cluster.txt)
+fi
 # Debian's own Python comes in parts (a virtual environment of it too); any other is taken as it is.
 base=$("$python" -c 'import sys; print(sys.base_prefix, "python%d.%d" % sys.version_info[:2])' 2>/dev/null || true)
 case "$base" in
@@ -149,6 +159,7 @@ inputs() {
   find CMakeLists.txt pyproject.toml tools/requirements.txt tools/fetch_caffe.sh tests/cpp caffe_layers -type f -print0 |
     sort -z | xargs -0 sha256sum
   echo "$("$python" -c 'import sys; print(sys.base_prefix, sys.version)')" "${CAFFE_SOURCE_DIR-}" "$PWD"
+  if $cluster; then sha256sum tools/requirements-cluster.txt; fi
   if [ "$device" = gpu ]; then echo "${for_device[@]}" "${CUDNN_ROOT-}" "$("$nvcc" --version | tail -n 1)"; fi
 }
 wanted=$(inputs | sha256sum)
@@ -160,14 +171,14 @@ fi
 rm -f "$stamp"
 
 # --- .venv ----------------------------------------------------------------------------------------------------------
-step "Python $version in .venv, with the packages of tools/requirements.txt"
+step "Python $version in .venv, with the packages of tools/requirements.txt$($cluster && echo " and requirements-cluster.txt")"
 # Made anew for another Python, and where the checkout was moved: both name their folder inside.
 if [ "$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" != "$version" ] ||
   ! grep -qF "$PWD/.venv" .venv/bin/activate; then
   run "is the venv module installed (python3-venv)?" "$python" -m venv --clear .venv
 fi
 # requirements.txt has a pip too: the one that comes with an old Python knows no editable wheels.
-run "check the network and pip's configuration" .venv/bin/python -m pip install --disable-pip-version-check -r tools/requirements.txt
+run "check the network and pip's configuration" .venv/bin/python -m pip install --disable-pip-version-check "${requirements[@]}"
 
 # --- Caffe ----------------------------------------------------------------------------------------------------------
 if [ -z "${CAFFE_SOURCE_DIR-}" ]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up, then lint, the gtests and the Python tests.
+# Set up (--cluster as well), then lint, the gtests and the Python tests.
 #
 #   tools/test.sh [--all] [pytest arguments]
 #   tools/test.sh -k crop_data     of the Python tests those with that name
@@ -19,7 +19,7 @@ for argument in "$@"; do
 done
 cd "$(dirname "$0")/.."
 
-tools/setup.sh
+tools/setup.sh --cluster
 echo "==> Lint"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .

@@ -1,21 +1,34 @@
 #!/usr/bin/env python3
-"""Train a model of the paper, or a net of your own, on a converted data folder."""
+"""Train a model of the paper, or a net of your own, on a converted data folder.
+
+Started by mpirun or srun (--mpi=pmix), perhaps on many machines, all processes train one net together; that needs Open
+MPI and mpi4py: tools/setup.sh --cluster.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli
+from tiny_imagenet import cli, launch
 
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
 
+class Parser(cli.Parser):
+    """Of several ranks with the same mistake one says so."""
+
+    def error(self, message):
+        launch.let_rank_0_speak(launch.launched())
+        super().error(message)
+
+
 def main():
-    parser = cli.Parser(
+    parser = Parser(
         __doc__,
         "tools/train.py model1 --data data/lmdb --run runs/model1 --epochs 10\n"
-        "  tools/train.py model8 --data data/lmdb --run runs/model8 --gpu 0,1,2,3",
+        "  tools/train.py model8 --data data/lmdb --run runs/model8 --gpu 0,1,2,3\n"
+        "  mpirun -n 4 --hostfile hosts .venv/bin/python tools/train.py model8 --data data/lmdb --run runs/model8",
     )
     parser.add_argument(
         "source", metavar="MODEL|SOLVER", nargs="?", help="model1 ... model9, or a solver prototxt; --resume needs none"
@@ -48,6 +61,13 @@ def main():
     parser.add_argument(
         "--save-every", type=cli.positive_float, default=15, metavar="MINUTES", help="also within an epoch (15)"
     )
+    parser.add_argument(
+        "--answer-within",
+        type=cli.positive_float,
+        default=60,
+        metavar="SECONDS",
+        help="several machines: one that gives no sign of life for so long has gone (60)",
+    )
     parser.add_argument("--quiet", action="store_true", help="say nothing on the way; train.log has it all")
     args = parser.parse_args()
     if not args.resume and (args.source is None or args.data is None):
@@ -58,7 +78,9 @@ def main():
     given = {name: value for name, value in vars(args).items() if value is not None}
     options = {name: value for name, value in given.items() if name not in ("source", "data", "no_stages")}
     options |= {"data": args.data, "staged": not args.no_stages, "prototxt": PROTOTXT}
-    result = train(args.source, Options(**options), ["tools/train.py", *sys.argv[1:]])
+    result = train(args.source, Options(**options), ["tools/train.py", *sys.argv[1:]], launch=launch.launched())
+    if not result:  # this is one of several ranks, and rank 0 has the result
+        return
     already = "already finished, " if result["already"] else ""
     print(
         f"{result['run']}: {already}best top-1 {100 * result['top1']:.2f} % at iteration {result['best']}, "

@@ -49,6 +49,14 @@ class RankLostError(TinyImageNetError):
     """A process that trains together with this one has gone; why, only those can say who watch it."""
 
 
+class StepLostError(TinyImageNetError):
+    """A process that did a step of an experiment has gone; the step can be done again, from its last checkpoint."""
+
+
+class ClusterError(TinyImageNetError):
+    """A cluster that is not there, or whose workers cannot do what they are asked for."""
+
+
 class PredictionsError(TinyImageNetError):
     """A predictions file that cannot be read, or that does not fit the others given with it."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import caffe
 
 from tiny_imagenet.rank_links import LinkedRanks
+from tiny_imagenet.ranks import Ranks
 
 
 class GpuRanks(LinkedRanks):
@@ -19,12 +20,22 @@ class GpuRanks(LinkedRanks):
     """
 
     def join(self, solver: Any) -> None:
-        uid = self.broadcast(None if self.rank else caffe.NCCL.new_uid())
-        nccl = caffe.NCCL(solver, uid)
-        nccl.bcast()
-        solver.add_callback(nccl)
-        if solver.param.layer_wise_reduce:
-            solver.net.after_backward(nccl)
+        join_nccl(self, solver)
+
+
+def join_nccl(ranks: Ranks, solver: Any) -> None:
+    """What `Ranks.join` does, through NCCL; whose unique id goes the ranks' own way.
+
+    Raises:
+        RankLostError: another rank has gone.
+        caffe.CaffeError: they cannot come together.
+    """
+    uid = ranks.broadcast(None if ranks.rank else caffe.NCCL.new_uid())
+    nccl = caffe.NCCL(solver, uid)
+    nccl.bcast()
+    solver.add_callback(nccl)
+    if solver.param.layer_wise_reduce:
+        solver.net.after_backward(nccl)
 
 
 def connect(rank: int, names: list[str], links: Sequence[Connection]) -> GpuRanks:

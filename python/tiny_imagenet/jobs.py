@@ -37,6 +37,7 @@ class Options:
         tf32: whether a GPU's products may round their factors to TF32; None for what a run was begun with, or Caffe's.
         deterministic: whether a GPU may only take what gives the same bits in every run; None as of `tf32`.
         prototxt: the folder with model1 ... model9.
+        answer_within: seconds without a sign of life after which one of several machines is lost.
     """
 
     data: Path | None
@@ -59,6 +60,7 @@ class Options:
     tf32: bool | None = None
     deterministic: bool | None = None
     prototxt: Path = Path("prototxt")
+    answer_within: float = 60
 
 
 @dataclass

@@ -4,15 +4,45 @@ Each has the whole net and the same weights. Before an update the gradients are 
 all make the same step, which is that of the whole batch. Rank 0 decides and writes; the others do as it says.
 
 `Ranks` is what training needs to know of them. How they reach each other is the business of those that implement it:
-`Alone` here, `gpu_ranks` for several GPUs. Another way (MPI, say) is another class.
+`Alone` here, `gpu_ranks` for several GPUs of one machine, `mpi_ranks` for several machines.
 """
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import caffe
+
+
+@dataclass
+class Traffic:
+    """What averaging gradients has taken.
+
+    Attributes:
+        iterations: how many updates.
+        bytes: of the gradients that one rank has averaged with the others'.
+        seconds: from the first gradient of an update that travelled to the last that had come, of all updates.
+        waited: how much of that the computation has stood still; the backward pass has hidden the rest.
+    """
+
+    iterations: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    def add(self, begun: float, computed: float, come: float) -> None:
+        """Count an update: when its first gradient set out, when all were computed, when the last had come."""
+        self.iterations += 1
+        self.seconds += come - begun
+        self.waited += max(0.0, come - computed)
+
+    @property
+    def hidden(self) -> float:
+        """The share of the seconds in which the computation has gone on."""
+        return 1 - self.waited / self.seconds if self.seconds else 0.0
 
 
 class Ranks(abc.ABC):
@@ -24,7 +54,10 @@ class Ranks(abc.ABC):
         rank: which one, from 0.
         count: how many there are.
         names: what people call each, as "GPU 2".
+        traffic: of the gradients since `join`, where that is counted; else None.
     """
+
+    traffic: Traffic | None = None
 
     def __init__(self, rank: int, names: list[str]):
         self.rank, self.names = rank, names
@@ -38,6 +71,14 @@ class Ranks(abc.ABC):
         caffe.set_solver_count(self.count)
         caffe.set_solver_rank(self.rank)
         caffe.set_multiprocess(self.count > 1)
+
+    def device(self, gpus: Sequence[int]) -> int | None:
+        """The GPU of this rank, of those that people have named; None for the CPU.
+
+        Raises:
+            GpuError: there is none for this rank.
+        """
+        return gpus[self.rank] if gpus else None
 
     @abc.abstractmethod
     def broadcast(self, value: Any = None) -> Any:

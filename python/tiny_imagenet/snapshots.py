@@ -12,6 +12,8 @@ from caffe.proto import caffe_pb2
 from tiny_imagenet import files
 from tiny_imagenet.errors import RunError
 
+FILES = ("weights.caffemodel", "solver.solverstate")
+
 
 def write(solver: Any, folder: Path) -> None:
     """Write weights.caffemodel and solver.solverstate of a solver into a folder.
@@ -33,6 +35,11 @@ def write(solver: Any, folder: Path) -> None:
         stream.write(caffe_pb2.SolverState(learned_net="weights.caffemodel").SerializeToString())
     for path in folder.iterdir():
         files.sync(path)
+
+
+def read(folder: Path) -> dict[str, bytes]:
+    """The files that `restore` needs, by their names."""
+    return {name: (folder / name).read_bytes() for name in FILES}
 
 
 def restore(solver: Any, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from pathlib import Path
 from typing import Any
 
 import caffe
@@ -41,6 +42,15 @@ def build(solver: caffe_pb2.SolverParameter, ranks: Ranks) -> Any:
     """
     ranks.prepare()
     return caffe.get_solver(solver)
+
+
+def relocate(solver: caffe_pb2.SolverParameter, data: Path) -> None:
+    """Let the data layers of a message read the folder `data` in place of another machine's."""
+    for layer in solver.net_param.layer:
+        if layer.type in nets.LMDB_TYPES:
+            param = nets.data_param(layer)
+            param.source = str(data.resolve() / Path(param.source).name)
+            layer.transform_param.mean_file = str(data.resolve() / Path(layer.transform_param.mean_file).name)
 
 
 def _shares(net: caffe_pb2.NetParameter) -> bool:

@@ -12,10 +12,11 @@ from typing import Any
 import caffe
 from caffe.proto import caffe_pb2
 
-from tiny_imagenet import files, fit, follower, gpu, nets, runs, solving, supervisor
+from tiny_imagenet import files, fit, follower, gpu, mpi_train, nets, runs, snapshots, solving, supervisor
 from tiny_imagenet.console import Console
 from tiny_imagenet.errors import GpuError, NetError, RunError
 from tiny_imagenet.jobs import Job, Options, jobs_of, new_jobs
+from tiny_imagenet.launch import Launch
 from tiny_imagenet.predict import Predictor
 from tiny_imagenet.ranks import Alone, Ranks
 from tiny_imagenet.runs import Run
@@ -24,7 +25,11 @@ from tiny_imagenet.trainer import Trainer
 
 
 def train(
-    source: str | None, options: Options, argv: list[str] | None = None, stop: StopRequest | None = None
+    source: str | None,
+    options: Options,
+    argv: list[str] | None = None,
+    stop: StopRequest | None = None,
+    launch: Launch | None = None,
 ) -> dict[str, Any]:
     """Train a model of the zoo or a solver file, or go on with a run.
 
@@ -34,10 +39,11 @@ def train(
         options: where and how.
         argv: the command to keep in run.json.
         stop: entered already, where several trainings share it.
+        launch: how a launcher has started this process, where it trains together with the others (`launch.launched`).
 
     Returns:
         {"iterations", "epochs", "top1" (the best), "best" (its iteration), "verdict", "seconds", "run", "already"
-        (whether there was nothing left to do)}.
+        (whether there was nothing left to do)}; {} in the ranks beside rank 0, where a launcher has started several.
 
     Raises:
         NetError: a file is missing, does not parse, does not build or does not fit the data.
@@ -46,8 +52,11 @@ def train(
             way than `options` say, or a loss is no longer finite.
         GpuError: a GPU is not there or cannot be used.
         Stopped: Ctrl-C or SIGTERM ended it; there is a checkpoint.
+        ClusterError: a launcher has started several processes, and MPI does not bring them together.
     """
     argv = argv or sys.argv
+    if launch:
+        return mpi_train.train(launch, source, options, argv, settled, take_part)
     with StopRequest() if stop is None else contextlib.nullcontext(stop) as stop:
         options = settled(options)
         if len(options.gpus) > 1:
@@ -104,7 +113,7 @@ def take_part(ranks: Ranks, source: str | None, options: Options, argv: list[str
     """
     gpu.take(_compute(options, ranks)["device"])
     if ranks.rank:
-        follower.follow(ranks, _compute(options, ranks))
+        follower.follow(ranks, _compute(options, ranks), options.data)
         return {}
     result = _train_run(ranks, source, options, argv, stop)
     ranks.broadcast(follower.Done())
@@ -113,7 +122,7 @@ def take_part(ranks: Ranks, source: str | None, options: Options, argv: list[str
 
 def _compute(options: Options, ranks: Ranks) -> dict[str, Any]:
     """What `gpu.compute_on` takes, for this rank."""
-    device = options.gpus[ranks.rank] if options.gpus else None
+    device = ranks.device(options.gpus)
     return {"device": device, "tf32": options.tf32, "deterministic": options.deterministic}
 
 
@@ -172,6 +181,8 @@ def _train(
 ) -> dict[str, Any]:
     run, plan = job.run, job.plan
     _write_files(job)
+    if ranks.count > 1:
+        job.info["sessions"][-1]["ranks"] = ranks.names
     run.update(**{**job.info, "finished": None})
     with Console(run.log_file, run.info["model"], plan.solver.max_iter, options.quiet) as console:
         length = f"{plan.epoch} iterations of {plan.batch} an epoch"
@@ -187,9 +198,9 @@ def _train(
                 note = "reads from its first record again where a run goes on; CropData goes on where it was"
                 console.say(f"  layer {layer.name} (Data) {note}", warning=True)
         checkpoint = run.resume_from()
-        folder = str(checkpoint.resolve()) if checkpoint else None
         message = solving.message(run, ranks.count)
-        ranks.broadcast(follower.Begin(message.SerializeToString(), folder, job.info["seed"]))
+        if ranks.count > 1:
+            ranks.broadcast(_begin(job, message, checkpoint))
         compute = _compute(options, ranks)
         gpu.compute_on(**compute)
         solver = _solver(plan, message, ranks)
@@ -214,13 +225,33 @@ def _train(
             console.say(f"going on from iteration {trainer.iteration} of {trainer.last} ({files.shown(checkpoint)})")
         follower.join(ranks, solver)
         result = trainer.train(worked)
-        run.update(finished=result)
+        run.update(finished=result, **_traffic(ranks))
         return result
+
+
+def _begin(job: Job, message: caffe_pb2.SolverParameter, checkpoint: Path | None) -> follower.Begin:
+    run = job.run
+    given = {follower.DEPLOY: run.deploy.read_bytes(), follower.MEAN: run.mean.read_bytes()}
+    if checkpoint:
+        given |= snapshots.read(checkpoint)
+    return follower.Begin(
+        message.SerializeToString(), given, bool(checkpoint), job.info["seed"], job.plan.data.resolve()
+    )
+
+
+def _traffic(ranks: Ranks) -> dict[str, Any]:
+    """What run.json says of the gradients' travels in this session."""
+    traffic = ranks.traffic
+    if not traffic or not traffic.iterations:
+        return {"gradients": None}
+    values = {name: round(value / traffic.iterations, 6) for name, value in dataclasses.asdict(traffic).items()}
+    del values["iterations"]
+    return {"gradients": {"ranks": ranks.count, **values, "hidden": round(traffic.hidden, 4)}}
 
 
 def _devices(options: Options, ranks: Ranks) -> str:
     """What computes, in a line."""
-    if not options.gpus:
+    if len(options.gpus) != max(1, ranks.count):  # the CPU, or several machines
         return ", ".join(ranks.names)
     there = gpu.names()
     names = ", ".join(f"GPU {number} ({there[number]})" for number in options.gpus)

@@ -13,16 +13,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import caffe
 import numpy as np
 
-from tiny_imagenet import files, fit, follower, metrics, snapshots, solving
+from tiny_imagenet import files, fit, follower, metrics, snapshots, solving, validation
 from tiny_imagenet.console import Console, duration
 from tiny_imagenet.errors import RunError, Stopped
 from tiny_imagenet.events import Events
-from tiny_imagenet.predict import Predictor, predict
+from tiny_imagenet.predict import Predictor
+from tiny_imagenet.predictions import Predictions
 from tiny_imagenet.ranks import Alone, Ranks
 from tiny_imagenet.runs import Run
 from tiny_imagenet.schedule import Plateau
@@ -226,7 +227,7 @@ class Trainer:
     def _validate(self) -> None:
         """Validate, write a checkpoint, and do what the plateau rule says."""
         self._validated = False
-        given = predict(self.predictor, self.plan.validation, between=self._stop_validating)
+        given = self._predicted()
         self._check_finite(float(given.probabilities.sum()), "sum of the validation probabilities")
         summary = metrics.summary(given)
         self._validated = True
@@ -257,11 +258,16 @@ class Trainer:
         if self.verdict == "stop":
             self.console.say(f"{waited}, and that {self.plateau.drops} times: training ends")
 
-    def _stop_validating(self) -> None:
-        if self.stop.signal:
+    def _predicted(self) -> Predictions:
+        """The validation split's probabilities, by all ranks."""
+        if self.ranks.count > 1:
+            self.ranks.broadcast(follower.Validate(validation.statistics(self.solver.net)))
+        try:
+            return validation.validate(self.ranks, self.predictor, self.plan.validation, lambda: bool(self.stop.signal))
+        except validation.StoppedEarly:
             self._end_early()
 
-    def _end_early(self) -> None:
+    def _end_early(self) -> NoReturn:
         if self.iteration not in self.run.iterations():
             self._checkpoint()
         number = signal.Signals[self.stop.signal]
@@ -304,7 +310,7 @@ class Trainer:
             if other != digests[0]:
                 raise RunError(
                     f"the weights on {name} are not those on {self.ranks.names[0]} after iteration {self.iteration}: "
-                    f"train on one of them alone (--resume --gpu){self._good()}"
+                    f"go on without the one that computes wrongly (--resume){self._good()}"
                 )
 
 

@@ -1,0 +1,175 @@
+"""What the tests of training over MPI share: mpirun, and machines that are network namespaces of this one."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, interruptible
+
+TRAIN = [sys.executable, ROOT / "tools" / "train.py"]
+MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
+ENVIRONMENT = {
+    **os.environ,
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+needs_mpi = pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun: tools/setup.sh --cluster installs it")
+
+
+def several(count, *arguments, others=None, python=()):
+    """mpirun's command for training with so many ranks; those beside rank 0 may have other arguments."""
+    command = [*TRAIN[:1], *python, *TRAIN[1:]]
+    if others is None:
+        return [*MPIRUN, "-n", str(count), *command, *arguments]
+    return [*MPIRUN, "-n", "1", *command, *arguments, ":", "-n", str(count - 1), *command, *others]
+
+
+def run(command, fails=None, **options):
+    """Run a command to its end and return its stderr; `fails` is the status that it is to fail with."""
+    options = {"env": ENVIRONMENT, "timeout": 120, "cwd": ROOT, **options}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
+    assert done.returncode == (fails or 0), done.stderr
+    return done.stderr
+
+
+def errors(text):
+    """The lines that are errors of the script; mpirun adds paragraphs of its own."""
+    return [line for line in text.splitlines() if line.startswith("train.py: error: ")]
+
+
+@contextlib.contextmanager
+def under_way(command, run_folder, **options):
+    """A training that has a checkpoint by now, and that ends with the block."""
+    options = {"env": ENVIRONMENT, "cwd": ROOT, **options}
+    with interruptible(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+        until = time.monotonic() + 60
+        while not (Path(run_folder) / "checkpoints" / "last").exists():
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        yield process
+
+
+class Machines:
+    """Machines that are network namespaces of this one, on one switch; mpirun is on the first.
+
+    Args:
+        count: how many.
+        folder: a temporary one.
+        mbit: 10^6 bits a second that each sends and receives, at most.
+    """
+
+    def __init__(self, count, folder, mbit=None):
+        self._names = [f"tin{os.getpid() % 10000}x{number}" for number in range(count)]
+        self._bridge = f"tin{os.getpid() % 10000}"
+        self._mbit = mbit
+        self._addresses = [f"10.213.77.{10 + number}" for number in range(count)]
+        self._agent = Path(folder) / "agent"
+        cases = "\n".join(
+            f"  {a}) name={n}; node=node{i} ;;" for i, (a, n) in enumerate(zip(self._addresses, self._names))
+        )
+        self._agent.write_text(
+            "#!/bin/sh\n# ssh's place: HOST COMMAND ...\n"
+            f'case "$1" in\n{cases}\nesac\nshift\n'
+            'exec ip netns exec $name unshare --uts sh -c "hostname $node; $*"\n'
+        )
+        self._agent.chmod(0o755)
+
+    def __enter__(self):
+        self._ip("link", "add", self._bridge, "type", "bridge", "forward_delay", "0")
+        self._ip("link", "set", self._bridge, "up")
+        for name, address in zip(self._names, self._addresses):
+            self._ip("netns", "add", name)
+            self._ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+            self._ip("link", "set", name, "master", self._bridge, "up")
+            self._ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+            for device in ("eth0", "lo"):
+                self._ip("-n", name, "link", "set", device, "up")
+            if self._mbit:
+                shaped = f"root tbf rate {self._mbit}mbit burst 256kb latency 100ms".split()
+                subprocess.run(["tc", "qdisc", "add", "dev", name, *shaped], check=True)
+                subprocess.run(["tc", "-n", name, "qdisc", "add", "dev", "eth0", *shaped], check=True)
+        return self
+
+    def __exit__(self, *_):
+        for name in self._names:
+            pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split()
+            for pid in map(int, pids):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            subprocess.run(["ip", "netns", "del", name])
+        subprocess.run(["ip", "link", "del", self._bridge])
+
+    def command(self, *arguments, count=None):
+        """mpirun's command, on the first machine, for training with a rank on each of `count` of them."""
+        count = count or len(self._names)
+        options = ["--mca", "plm_rsh_agent", self._agent, "--host", ",".join(self._addresses[:count])]
+        begin = [
+            "ip",
+            "netns",
+            "exec",
+            self._names[0],
+            "unshare",
+            "--uts",
+            "sh",
+            "-c",
+            'hostname node0; exec "$@"',
+            "-",
+        ]
+        mpirun = [*MPIRUN, "-x", "OMP_NUM_THREADS", *options]
+        return [*begin, *mpirun, *several(count, *arguments)[len(MPIRUN) :]]
+
+    def cut(self, number):
+        """Pull the cable of a machine."""
+        self._ip("link", "set", self._names[number], "down")
+
+    def mend(self, number):
+        self._ip("link", "set", self._names[number], "up")
+
+    def ranks(self, number):
+        """The ranks' processes on a machine."""
+        pids = subprocess.run(["ip", "netns", "pids", self._names[number]], capture_output=True, text=True).stdout
+        return [int(pid) for pid in pids.split() if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()[:200]]
+
+    @staticmethod
+    def _ip(*arguments):
+        subprocess.run(["ip", *arguments], check=True)
+
+
+def why_no_machines():
+    """Why namespaces cannot be made here; "" where they can."""
+    if os.geteuid():
+        return "network namespaces need root"
+    for program in ("ip", "tc", "unshare"):
+        if shutil.which(program) is None:
+            return f"no program {program} (iproute2, util-linux)"
+    name = f"tin{os.getpid()}"
+    if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode:
+        return "network namespaces cannot be made here"
+    pair = subprocess.run(
+        ["ip", "-n", name, "link", "add", "one", "type", "veth", "peer", "name", "two"], capture_output=True
+    )
+    subprocess.run(["ip", "netns", "del", name])
+    return "" if pair.returncode == 0 else "virtual network cards cannot be made here"
+
+
+def ranks_of(process):
+    """The processes of an mpirun on this machine, in the order of their ranks."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            rank = [v for v in variables if v.startswith(b"OMPI_COMM_WORLD_RANK=")]
+            if parent == process.pid and rank:
+                found[int(rank[0].partition(b"=")[2])] = int(folder.name)
+    return [found[rank] for rank in sorted(found)]

@@ -1,0 +1,69 @@
+"""Training over three machines, which are network namespaces here: one is cut off or dies, and it goes on."""
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+import test_gpu_ranks
+from conftest import apart
+from mpi import Machines, errors, needs_mpi, run, under_way, why_no_machines
+from tiny_imagenet import train
+from tiny_imagenet.runs import Run
+from tiny_imagenet.train import Options
+
+pytestmark = needs_mpi
+plain = test_gpu_ranks.plain
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory):
+    if why := why_no_machines():
+        pytest.skip(why)
+    with Machines(3, tmp_path_factory.mktemp("machines")) as made:
+        yield made
+
+
+def test_three_machines_compute_what_one_process_does(machines, plain, data, tmp_path):
+    train.train(plain, Options(data=data, run=tmp_path / "one", batch=18, max_iter=20, quiet=True))
+    run(machines.command(plain, "--data", data, "--run", tmp_path / "three", "--batch", 18, "--max-iter", 20))
+    assert apart(Run(tmp_path / "one"), Run(tmp_path / "three")) < 1e-5
+    assert Run(tmp_path / "three").info["sessions"][0]["ranks"] == [f"rank {n} (node{n})" for n in range(3)]
+
+
+@pytest.mark.parametrize(("number", "how"), [(2, "cut"), (0, "cut"), (1, "killed"), (2, "stopped")])
+def test_a_machine_that_goes_ends_all_and_the_run_goes_on(number, how, machines, plain, data, tmp_path):
+    folder = tmp_path / "run"
+    arguments = [plain, "--data", data, "--run", folder, "--batch", 18, "--answer-within", 4, "--resume"]
+    with under_way(machines.command(*arguments, "--epochs", 100_000), folder) as process:
+        begin = time.monotonic()
+        if how == "cut":
+            machines.cut(number)
+        else:
+            (pid,) = machines.ranks(number)
+            os.kill(pid, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        text = process.communicate(timeout=60)[1]
+        took = time.monotonic() - begin
+    machines.mend(number)
+    assert process.returncode
+    assert "Traceback" not in text
+    log = Run(folder).log_file.read_text().splitlines()[-1]
+    if how == "killed":
+        assert took < 15
+        assert re.search(r"process rank 1 .* on node \S+ exited on signal 9", text)
+        assert "mpirun ends the training" in log
+    else:
+        assert 3 < took < 30
+        gone = {2: r"rank 2 \(node2\) has", 0: r"rank 1 \(node1\), rank 2 \(node2\) have"}[number]
+        said = errors(text)
+        assert re.search(gone + r" not answered for 4 s: .* checkpoint is .*--resume goes on", said[0])
+        assert len(said) == 1 and re.search(gone, log)
+    for other in range(3):  # nothing is left that computes, on whichever machine
+        while machines.ranks(other) and how != "stopped":
+            assert time.monotonic() - begin < 60
+            time.sleep(0.1)
+    done = Run(folder).iterations()[-1]
+    run(machines.command(*arguments, "--max-iter", done + 5, count=2 if number else 3))
+    assert Run(folder).iterations()[-1] == done + 5
