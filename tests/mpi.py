@@ -135,6 +135,16 @@ class Machines:
     def mend(self, number):
         self._ip("link", "set", self._names[number], "up")
 
+    def part(self, one, other):
+        """Let two machines reach all but each other, as a firewall does that drops what it does not like."""
+        for here, there in ((one, other), (other, one)):
+            nowhere = ("lladdr", "02:00:00:00:00:01", "dev", "eth0", "nud", "permanent")
+            self._ip("-n", self._names[here], "neigh", "replace", self._addresses[there], *nowhere)
+
+    def join(self, one, other):
+        for here, there in ((one, other), (other, one)):
+            self._ip("-n", self._names[here], "neigh", "del", self._addresses[there], "dev", "eth0")
+
     def ranks(self, number):
         """The ranks' processes on a machine."""
         pids = subprocess.run(["ip", "netns", "pids", self._names[number]], capture_output=True, text=True).stdout

@@ -67,3 +67,15 @@ def test_a_machine_that_goes_ends_all_and_the_run_goes_on(number, how, machines,
     done = Run(folder).iterations()[-1]
     run(machines.command(*arguments, "--max-iter", done + 5, count=2 if number else 3))
     assert Run(folder).iterations()[-1] == done + 5
+
+
+def test_machines_that_never_reach_each_other_are_named(machines, plain, data, tmp_path):
+    """Rank 0 reaches both, and MPI would wait for ever."""
+    arguments = [plain, "--data", data, "--run", tmp_path / "run", "--batch", 18, "--answer-within", 4]
+    machines.part(1, 2)
+    try:
+        (line,) = errors(run(machines.command(*arguments), fails=1))
+    finally:
+        machines.join(1, 2)
+    assert re.search(r"nothing has come through to .*rank 1 \(node1\), rank 2 \(node2\) for 4 s: .* firewall", line)
+    assert not (tmp_path / "run").exists()

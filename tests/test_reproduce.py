@@ -62,6 +62,10 @@ def test_every_model_is_trained_with_each_seed_and_averaged(made):
         for seed, top1 in zip((1, 2), row.values("top1")):
             loaded = [predictions.load(out / name / f"seed{seed}" / "predictions.npz") for name in members]
             assert top1 == 100 * metrics.summary(ensemble.average(loaded))["top1"]
+            file = "all.json" if len(members) == 9 else "model8-model9.json"
+            told = json.loads((out / "ensembles" / f"seed{seed}" / file).read_text())
+            assert (100 * told["ensemble"]["top1"], told["split"], told["crops"]) == (top1, "val", "centre")
+            assert [member["model"] for member in told["members"]] == list(members)
     assert [row.paper for row in rows[9:]] == [61.23, 54.0]
 
 

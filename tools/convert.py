@@ -10,7 +10,7 @@ import time
 from fractions import Fraction
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli
+from tiny_imagenet import cli, schedulers
 
 
 def identity(path: str) -> tuple[int, int] | None:
@@ -44,6 +44,9 @@ def main() -> None:
         metavar="SHARE",
         help="screening: what each crop must show (1/4)",
     )
+    schedulers.add_scheduler(
+        parser, "decode on the workers of a Dask cluster; with local or slurm, --workers (2) start"
+    )
     args = parser.parse_args()
     if args.verify is not None:
         given = [name for name, value in vars(args).items() if name != "verify" and value != parser.get_default(name)]
@@ -54,6 +57,7 @@ def main() -> None:
 
         cli.say(*verify.verify(args.verify))
         return
+    schedulers.check_arguments(parser, args.scheduler, args.workers)
     if not args.out:
         parser.error("DATASET and OUT are needed, or --verify OUT")
 
@@ -73,6 +77,7 @@ def main() -> None:
             crop=args.crop,
             min_visible=args.min_visible,
             replace=args.replace,
+            scheduler=args.scheduler,
         )
     except KeyboardInterrupt:
         state = "as it was" if identity(args.out) == before else "the new output, whole"

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, zoo
+from tiny_imagenet import cli, schedulers, zoo
 from tiny_imagenet.errors import TinyImageNetError
 
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
@@ -28,12 +28,24 @@ def main():
     parser.add_argument("--no-stages", action="store_true", help="train deep nets from random weights at once")
     cli.add_gpus(parser, "train on these GPUs, which share each batch, and evaluate on the first (the CPU)")
     parser.add_argument("--quiet", action="store_true", help="say nothing of the trainings on the way")
+    schedulers.add_scheduler(parser, "train on the workers of a Dask cluster, several models at once")
+    parser.add_argument(
+        "--workers", type=cli.positive_int, metavar="N", help="of local or slurm: how many to start (2)"
+    )
     args = parser.parse_args()
+    schedulers.check_arguments(parser, args.scheduler, args.workers)
+    gpus = args.gpus or ()
+    if args.workers and not args.scheduler:
+        parser.error("--workers goes with --scheduler local or slurm")
+    if args.scheduler and gpus != tuple(range(len(gpus))):
+        parser.error("--gpu has the numbers that each worker calls its GPUs: with --scheduler 0, or 0,1 and so on")
+    if args.scheduler and not gpus and (args.tf32, args.deterministic) != (None, None):
+        parser.error("--tf32 and --deterministic are settings of GPUs: name those of each worker with --gpu 0")
     names = args.models or list(zoo.MODELS)
     for name in names:
         zoo.get(name)
 
-    from tiny_imagenet import reproduce  # after the arguments: Caffe takes a moment to load
+    from tiny_imagenet import reproduce, table2  # after the arguments: Caffe takes a moment to load
     from tiny_imagenet.train import Options
 
     options = Options(
@@ -47,11 +59,18 @@ def main():
         gpus=args.gpus,
         tf32=args.tf32,
         deterministic=args.deterministic,
-        quiet=args.quiet,
+        quiet=args.quiet or bool(args.scheduler),
         prototxt=PROTOTXT,
     )
-    rows = reproduce.reproduce(args.out, options, names, range(args.first_seed, args.first_seed + args.seeds))
-    sys.stdout.write(reproduce.markdown(rows))
+    elsewhere = None
+    if args.scheduler:
+        from tiny_imagenet.cluster_graph import Elsewhere
+
+        files = reproduce.inputs(options, names)
+        elsewhere = Elsewhere(args.scheduler, args.workers, args.out, files, len(gpus), args.quiet).run
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    rows = reproduce.reproduce(args.out, options, names, seeds, elsewhere)
+    sys.stdout.write(table2.markdown(rows))
     failed = sum(len(row.failed) for row in rows)
     if failed:
         raise TinyImageNetError(

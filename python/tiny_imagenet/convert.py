@@ -49,6 +49,7 @@ def convert(
     crop: int = screening.CROP,
     min_visible: Fraction | float = screening.MIN_VISIBLE,
     replace: bool = False,
+    scheduler: str | None = None,
 ) -> dict[str, Any]:
     """Write `out`/{train,train_screened,val,test}.lmdb, mean.binaryproto and manifest.json; return the manifest.
 
@@ -73,6 +74,7 @@ def convert(
         crop: of screening: the side of a crop, 1 to 64 pixels.
         min_visible: the share of an object that each crop must show, 0 to 1.
         replace: an earlier output in `out` is swapped for the new one, as a whole.
+        scheduler: of a Dask cluster that decodes (`schedulers.scheduler`); `workers` are then how many to start.
 
     The manifest has: format, source, seed, encoded, image (channels, height, width), classes (index, wnid, words),
     lmdbs (of each: count, sha256 over the lines "key label" in order, values_sha256 over the sha256 of each value in
@@ -86,6 +88,7 @@ def convert(
         DatasetError: the data set is incomplete, or an image cannot be read and `skip_unreadable` is false.
         TinyImageNetError: `out` is in the way, within the data set, is being written by another process, or cannot be
             written.
+        ClusterError: a cluster that is asked for is not there or not fit.
     """
     if workers is not None and workers < 1:
         raise DatasetError(f"workers is {workers}: at least 1 is needed")
@@ -93,8 +96,8 @@ def convert(
         raise DatasetError(f"crop is {crop}: 1 to {SIZE} pixels are allowed")
     if not 0 <= min_visible <= 1:
         raise DatasetError(f"min_visible is {min_visible}: a share from 0 to 1 is needed")
-    workers = workers or os.cpu_count() or 1
-    pool.check(workers)
+    if not scheduler:
+        pool.check(workers or os.cpu_count() or 1)
     rule = Rule(encoded, resize, crop, screening.share(min_visible))
     annotations.read_classes(root)  # most mistakes show here, before anything is written
     inner, outer = os.path.realpath(out), os.path.realpath(root)
@@ -103,9 +106,14 @@ def convert(
     room = 0
     with files.atomic_folder(out, may_replace if replace else None) as folder:
         try:
-            # The processes first: they begin while this one reads the annotations.
             with contextlib.ExitStack() as stack:
-                processes = pool.Pool(workers, rule, folder)
+                # The processes first: they begin while this one reads the annotations.
+                if scheduler:
+                    from tiny_imagenet.cluster_pool import ClusterPool  # it needs packages that nothing else needs
+
+                    processes = ClusterPool(scheduler, workers, rule, Path(root))
+                else:
+                    processes = pool.Pool(workers or os.cpu_count() or 1, rule, folder)
                 stack.callback(processes.close)
                 index = stack.enter_context(Catalogue(root, str(folder / _INDEX), seed, lenient=skip_unreadable))
                 batches = sum(_batch_counts(index).values())

@@ -42,16 +42,14 @@ class Operation:
         return self.value
 
     def advance(self, all_done: Callable[[list[Any]], bool]) -> bool:
-        """Go on as far as it goes now; whether it is done."""
+        """Go on as far as it goes now; whether it is done. What MPI raises, this does."""
         try:
             while all_done(self._requests):
                 self._requests = next(self._steps)
             return False
         except StopIteration as stop:
             self.finish(stop.value)
-        except Exception as error:
-            self.finish(error=error)
-        return True
+            return True
 
     def finish(self, value: Any = None, error: BaseException | None = None) -> None:
         """Let those go on who wait for it."""

@@ -1,7 +1,7 @@
 """The one thread of a process that talks MPI: what others ask it for, and whether the other ranks are still there.
 
-MPI's own calls wait for ever where a machine is cut off. Here nothing waits in MPI: each operation is begun and then
-asked whether it is done, and between two such questions the ranks exchange signs of life. One that gives none for a
+MPI's own calls wait for ever where a machine is cut off. Here nothing waits in MPI once it has begun: each operation
+is begun and then asked whether it is done, and between two such questions the ranks exchange signs of life. One that gives none for a
 while is lost, and what waits for it ends with an error.
 """
 
@@ -29,7 +29,7 @@ GRACE = 5.0  # seconds that a process has to end by itself, once a rank is lost
 FINALIZE = 30.0  # seconds that the end of MPI may take
 _TEXT = 2000  # characters of an error that travel: a message must be small enough to be sent at once
 
-_BEAT, _WISH, _FAILED, _END = range(4)
+_HOST, _BEAT, _WISH, _FAILED, _END = range(5)
 
 
 class Ended(BaseException):
@@ -56,7 +56,8 @@ class MpiThread:
     def __init__(self, launch: Launch, limit: float, last_words: Callable[[str], None]):
         self.MPI = load_mpi(launch)
         self.rank, self.size = launch.rank, launch.size
-        self.names = [f"rank {rank}" for rank in range(launch.size)]
+        self.names = [f"rank {rank}" for rank in range(launch.size)]  # with its machine, once that is known
+        self.names[self.rank] += f" ({platform.node()})"
         self.hosts: list[str] = []
         self.unreachable = False
         self.wish = ""
@@ -77,7 +78,7 @@ class MpiThread:
         self._thread = threading.Thread(target=self._work, name="MPI", daemon=True)
 
     def start(self) -> None:
-        """Begin MPI; returns when all ranks have.
+        """Begin MPI; returns when all ranks have, whether they reach each other or not.
 
         Raises:
             ClusterError: it does not begin, or sees another number of processes.
@@ -86,6 +87,13 @@ class MpiThread:
         self._up = up
         self._thread.start()
         up.wait()
+
+    def come_together(self) -> None:
+        """See that all ranks reach each other; all call it first.
+
+        Raises:
+            RankLostError: they do not.
+        """
         self.hosts = self.begin(self._all_hosts()).wait()
         self.names[:] = [f"rank {rank} ({host})" for rank, host in enumerate(self.hosts)]
 
@@ -163,6 +171,7 @@ class MpiThread:
         now = time.monotonic()
         watch = Watch(self.names, self.rank, self._limit, now)
         beaten = now - watch.beat
+        self._post_all(_HOST, platform.node())
         try:
             while not self._ending or ((self._mail or self._sending) and now < self._until):
                 with self._lock:
@@ -183,9 +192,11 @@ class MpiThread:
                     self._beat(watch, now)
                 if self._told and (not self._active or now - self._told > watch.beat):
                     self._stop_all(Ended())
-                if self._active:
+                if self._active or self._mail:
                     time.sleep(POLL)
             if not self._left:
+                if self._leaving:
+                    self._leaving.cancel()  # from here on there is another limit
                 # It holds Python's lock, and waits for ever where a machine has gone by now.
                 faulthandler.dump_traceback_later(FINALIZE, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
                 self.MPI.Finalize()
@@ -210,11 +221,13 @@ class MpiThread:
                 f"{self._launch.launcher} has started {self.size} processes, and the MPI library that mpi4py finds "
                 f"({library}) sees {world.size}: start them with {hint}"
             )
-        self.comm, self._signs = world.Dup(), world.Dup()
-        for comm in (self.comm, self._signs):
-            comm.Set_errhandler(MPI.ERRORS_RETURN)
+        world.Set_errhandler(MPI.ERRORS_RETURN)
+        self._signs = world
 
     def _all_hosts(self) -> Steps:
+        self.comm, request = self._signs.Idup()
+        yield [request]
+        self.comm.Set_errhandler(self.MPI.ERRORS_RETURN)
         size = 64
         own = platform.node().encode()[:size].ljust(size)
         every = bytearray(size * self.size)
@@ -270,7 +283,9 @@ class MpiThread:
             rank = status.Get_source()
             self._signs.Recv(message, rank, status.Get_tag())
             kind, what = pickle.loads(message)
-            if kind == _BEAT:
+            if kind == _HOST:
+                self.names[rank] = f"rank {rank} ({what})"
+            elif kind == _BEAT:
                 watch.sign(rank, *what, now)
             elif kind == _WISH:
                 self.wish = self.wish or what

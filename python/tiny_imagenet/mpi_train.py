@@ -69,6 +69,7 @@ def train(
     ranks = MpiRanks(thread, launch.local_rank)
     with _Signals(thread, launch, options):
         try:
+            thread.come_together()
             settled = _agree(ranks, source, options, settle)
             _note_cores(ranks, thread)
             result = take_part(ranks, source, settled, argv, _Wish(thread))

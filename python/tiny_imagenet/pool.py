@@ -96,7 +96,7 @@ class Pool:
     def _start(self, count: int) -> None:
         # Fresh processes, not forks: a fork of a process with threads (OpenBLAS has some) can hang.
         context = multiprocessing.get_context("spawn")
-        with _no_interrupt():
+        with no_interrupt():
             for _ in range(count):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_serve, args=(theirs, str(self._path), self._rule), daemon=True)
@@ -196,7 +196,7 @@ def _slot(memory: memoryview, number: int) -> memoryview:
 
 
 @contextlib.contextmanager
-def _no_interrupt() -> Iterator[None]:
+def no_interrupt() -> Iterator[None]:
     """Put off Ctrl-C and SIGTERM. Processes started meanwhile never see Ctrl-C: the parent does, and ends them."""
     seen: list[int] = []
     handlers = {}

@@ -272,6 +272,18 @@ def reopen(path: str | os.PathLike[str]) -> Iterator[Run]:
         yield run
 
 
+def in_use(path: str | os.PathLike[str]) -> bool:
+    """Whether somebody holds the lock of a run folder; on a file system without locks it seems that nobody does."""
+    try:
+        with open(Path(path) / _LOCK, "rb+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 # What is in a run folder before there is a run in it.
 _BEFORE_START = frozenset(
     (

@@ -1,0 +1,136 @@
+"""A step of an experiment in a process of its own, which a process that does not compute starts, watches and ends.
+
+The worker of a cluster that asks for the step loads neither Caffe nor a GPU's memory, and outlives a step that crashes.
+The other way round, a step whose worker is gone ends at once: somebody else is going to be asked for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tiny_imagenet import errors
+from tiny_imagenet.errors import Stopped, TinyImageNetError
+from tiny_imagenet.stop import StopRequest
+
+_CHILD = "import sys; sys.path[:] = {path!r}; from tiny_imagenet.step_process import main; main({fd})"
+_GRACE = 5.0  # seconds from the end of the link to the end of the process
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step has ended; it stands for an exception too, whose class need not be there where it is sent.
+
+    Attributes:
+        result: what it returned.
+        error: the class of `errors` that it raised, "" for none.
+        text: what that says.
+        status: of `Stopped`.
+    """
+
+    result: Any = None
+    error: str = ""
+    text: str = ""
+    status: int = 1
+
+    def value(self) -> Any:
+        """The result, or the error as an exception (not raised)."""
+        if not self.error:
+            return self.result
+        if self.error == "Stopped":
+            return Stopped(self.text, self.status - 128)
+        return getattr(errors, self.error)(self.text)
+
+
+class StepProcess:
+    """A process that does a step."""
+
+    def __init__(self, step: bytes, environment: Mapping[str, str], silent: bool = False):
+        """Start it; `step` is a pickled `graph.Step`, `environment` that of the process; `silent`: it may not print."""
+        ours, its = socket.socketpair()
+        code = _CHILD.format(path=sys.path, fd=its.fileno())
+        # A session of its own: Ctrl-C comes to whoever asked for the experiment, who passes it on.
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            pass_fds=[its.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if silent else None,
+            stderr=subprocess.DEVNULL if silent else None,
+            start_new_session=True,
+            env=environment,
+        )
+        its.close()
+        self._link = Connection(ours.detach())
+        with contextlib.suppress(OSError):  # it is gone: `outcome` says so
+            self._link.send_bytes(step)
+
+    def outcome(self, seconds: float) -> Outcome | None:
+        """Wait so long for its end; None where it goes on.
+
+        Raises:
+            StepLostError: it was killed, or has crashed.
+        """
+        if not self._link.poll(seconds):
+            return None
+        with contextlib.suppress(EOFError, OSError):
+            return self._link.recv()
+        try:
+            status = self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            raise errors.StepLostError("its process no longer answers") from None
+        if status >= 0:
+            raise errors.StepLostError(f"its process ended with status {status}")
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+        perhaps = ", which the system sends where memory runs out" if name == "SIGKILL" else ""
+        raise errors.StepLostError(f"its process was ended by {name}{perhaps}")
+
+    def stop(self) -> None:
+        """Ask it to end with a checkpoint."""
+        self._process.terminate()
+
+    def close(self) -> None:
+        """End it at once where it has not ended."""
+        self._process.kill()
+        self._process.wait()
+        self._link.close()
+
+
+def main(descriptor: int) -> None:
+    """What the process does; `descriptor` is the link to the one that started it. Does not return."""
+    link = Connection(descriptor)
+    with StopRequest() as stop:
+        packed = link.recv_bytes()
+        threading.Thread(target=_leave_with, args=(link,), daemon=True).start()
+        outcome = _outcome(packed, stop)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    link.send(outcome)
+    os._exit(0)
+
+
+def _leave_with(link: Connection) -> None:
+    """End this process when the other end is gone: nobody waits for it, and half a checkpoint does not count."""
+    with contextlib.suppress(EOFError, OSError):
+        link.recv()
+    os._exit(1)
+
+
+def _outcome(packed: bytes, stop: StopRequest) -> Outcome:
+    try:
+        return Outcome(pickle.loads(packed)(stop))
+    except TinyImageNetError as error:
+        return Outcome(error=type(error).__name__, text=str(error), status=getattr(error, "status", 1))
+    except BaseException as error:  # of Caffe, the memory, the disk
+        traceback.print_exc()
+        return Outcome(error="TinyImageNetError", text=f"{type(error).__name__}: {error}")
