@@ -166,7 +166,8 @@ def test_all_ranks_validate_with_the_statistics_of_the_checkpoint(plain, data, t
     assert metrics.summary(found)["loss"] == pytest.approx(run.metrics()[-1]["validation_loss"], rel=1e-6)
 
 
-def test_stages_are_trained_by_all_ranks(data, tmp_path):
+def staged(folder):
+    """Model 9 with its stage, as small as the sample needs it, in a folder; its solver."""
     row = zoo.MODELS["model9"].replace(
         convs="3-4 3-4 | 3-4 | 3-8 |",
         shallow=("3-4 | 3-4 | 3-8 |",),
@@ -177,10 +178,12 @@ def test_stages_are_trained_by_all_ranks(data, tmp_path):
         base_lr=0.02,
         drop_after_stage=0,
     )
-    generate.write([row], tmp_path, ROOT / "tools")
-    result = cpu_ranks.train(
-        2, str(tmp_path / "model9" / "solver.prototxt"), Options(data=data, run=tmp_path / "run", epochs=1, quiet=True)
-    )
+    generate.write([row], folder, ROOT / "tools")
+    return str(folder / "model9" / "solver.prototxt")
+
+
+def test_stages_are_trained_by_all_ranks(data, tmp_path):
+    result = cpu_ranks.train(2, staged(tmp_path), Options(data=data, run=tmp_path / "run", epochs=1, quiet=True))
     assert result["iterations"] == 10
     assert "weights from" in Run(tmp_path / "run").log_file.read_text()
     assert Run(tmp_path / "run").stage(1).iterations() == [10]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import test_gpu_ranks
-from conftest import ROOT, apart
+from conftest import apart
 from mpi import ENVIRONMENT, errors, needs_mpi, ranks_of, run, several, under_way
-from tiny_imagenet import launch, train
+from tiny_imagenet import launch, report_runs, train
 from tiny_imagenet.errors import GpuError
 from tiny_imagenet.mpi_ranks import MpiRanks
 from tiny_imagenet.mpi_watch import Watch
@@ -67,6 +67,8 @@ def test_the_gradients_that_travel_are_as_many_as_the_parameters(plain, data, tm
     assert 0 <= info["gradients"]["hidden"] <= 1
     assert 0 < info["gradients"]["waited"] <= info["gradients"]["seconds"]
     assert [name.partition(" (")[0] for name in info["sessions"][0]["ranks"]] == ["rank 0", "rank 1"]
+    command = report_runs.about(report_runs.read(tmp_path / "run"), "it")["command"]
+    assert command.startswith(f"mpirun -n 2 tools/train.py {plain} --data ")
 
 
 @pytest.mark.parametrize("change", ["iter_size: 2", "layer_wise_reduce: false"])
@@ -85,7 +87,6 @@ def test_the_same_ranks_give_the_same_bytes(whole, solver, data, tmp_path):
 
 
 def test_killed_and_resumed_it_ends_with_the_same_bytes(whole, solver, data, tmp_path):
-    """The others are not asked for the run folder: they are in one where its relative name is nothing."""
     folder = tmp_path / "run"
     arguments = [solver, "--data", data, "--run", folder, "--max-iter", 60, "--resume"]
     with under_way(several(2, *arguments), folder) as process:
@@ -122,19 +123,8 @@ def test_the_run_folder_is_on_rank_0s_disk_alone(plain, data, tmp_path):
 
 
 def test_stages_are_trained_by_all_ranks(data, tmp_path):
-    from tiny_imagenet import generate, zoo
-
-    row = zoo.MODELS["model9"].replace(
-        convs="3-4 3-4 | 3-4 | 3-8 |",
-        shallow=("3-4 | 3-4 | 3-8 |",),
-        hidden=(16,),
-        batch=20,
-        classes=10,
-        screened=False,
-        base_lr=0.02,
-    )
-    generate.write([row], tmp_path, ROOT / "tools")
-    run(several(2, tmp_path / "model9" / "solver.prototxt", "--data", data, "--run", tmp_path / "run", "--epochs", 1))
+    solver = test_gpu_ranks.staged(tmp_path)
+    run(several(2, solver, "--data", data, "--run", tmp_path / "run", "--epochs", 1))
     assert "weights from" in Run(tmp_path / "run").log_file.read_text()
     assert Run(tmp_path / "run").stage(1).iterations() == [10]
 
@@ -224,6 +214,47 @@ def test_a_signal_to_any_rank_is_a_wish_to_stop(number, plain, data, tmp_path):
         text = process.communicate(timeout=30)[1]
     assert process.returncode == 128 + number
     assert f"stopped by {signal.Signals(number).name} at iteration" in errors(text)[0]
+
+
+MPI_FAILS = """
+import os, runpy, sys
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+from tiny_imagenet import mpi_ranks
+average = mpi_ranks._Averages._average
+def failing(averages, number):
+    if averages.traffic.iterations == 12 and os.environ["OMPI_COMM_WORLD_RANK"] == "1":
+        raise RuntimeError("MPI_ERR_OTHER: connection reset")
+    yield from average(averages, number)
+mpi_ranks._Averages._average = failing
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_what_mpi_raises_is_one_line_that_names_the_rank(plain, data, tmp_path):
+    arguments = [plain, "--data", data, "--run", tmp_path / "run", "--epochs", 3]
+    text = run(several(2, *arguments, python=["-c", MPI_FAILS]), fails=1)
+    assert re.search(r"^train.py: error: rank 1 \(\S+\): MPI fails: MPI_ERR_OTHER: connection reset", text, re.M)
+    assert "Traceback" not in text
+
+
+SLOW_END = """
+import os, runpy, sys, time
+import mpi4py
+mpi4py.rc.initialize = mpi4py.rc.finalize = False
+from mpi4py import MPI
+finalize = MPI.Finalize
+MPI.Finalize = lambda: (time.sleep(6), finalize())
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_an_end_of_mpi_that_takes_its_time_is_no_failure(plain, data, tmp_path):
+    """Longer than a process has that does not end by itself when a rank is lost."""
+    arguments = [plain, "--data", data, "--run", tmp_path / "run", "--max-iter", 1]
+    assert not errors(run(several(2, *arguments, python=["-c", SLOW_END])))
 
 
 def test_a_rank_that_stands_still_is_lost(plain, data, tmp_path):

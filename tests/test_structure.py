@@ -86,7 +86,7 @@ MAY_IMPORT = {
     "mpi_thread": {"launch", "mpi_operation", "mpi_watch"},
     "mpi_ranks": {"buckets", "gpu_ranks", "mpi_operation", "mpi_thread", "ranks"},
     "accord": {"jobs", "lmdb_reader"},
-    "mpi_train": {"accord", "console", "gpu", "jobs", "launch", "mpi_ranks", "mpi_thread", "runs"},
+    "mpi_train": {"accord", "console", "ending", "gpu", "jobs", "launch", "mpi_ranks", "mpi_thread", "runs"},
     "validation": {"ahead", "lmdb_reader", "predict", "predictions", "ranks"},
     "solving": {"nets", "ranks", "runs", "solvers"},
     "follower": {"gpu", "predict", "ranks", "snapshots", "solving", "validation"},
@@ -95,7 +95,8 @@ MAY_IMPORT = {
         *("snapshots", "solving", "stop", "validation"),
     },
     "jobs": {"fit", "gpu", "lmdb_reader", "nets", "outline", "provenance", "runs", "schedule", "trainer", "zoo"},
-    "supervisor": {"console", "jobs", "runs", "stop"},
+    "ending": {"console", "runs"},
+    "supervisor": {"console", "ending", "jobs", "stop"},
     "train": {
         *("console", "fit", "follower", "gpu", "jobs", "launch", "mpi_train", "nets", "predict", "ranks", "runs"),
         *("snapshots", "solving", "stop", "supervisor", "trainer"),

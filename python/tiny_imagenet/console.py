@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from datetime import datetime
@@ -101,6 +102,12 @@ def add_line(log: Path, text: str) -> None:
     """Add a line to a log file that no Console has open any more; one that cannot be written stays as it is."""
     with contextlib.suppress(OSError), open(log, "a", encoding="utf-8") as stream:
         stream.write(_stamped(text))
+
+
+def show_cursor() -> None:
+    """Let the cursor show again that the live line of a process has hidden which did not end by itself."""
+    if sys.stderr.isatty():
+        os.write(2, b"\r\x1b[K\x1b[?25h")
 
 
 def _stamped(text: str) -> str:

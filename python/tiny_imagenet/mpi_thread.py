@@ -1,8 +1,8 @@
 """The one thread of a process that talks MPI: what others ask it for, and whether the other ranks are still there.
 
-MPI's own calls wait for ever where a machine is cut off. Here nothing waits in MPI once it has begun: each operation
-is begun and then asked whether it is done, and between two such questions the ranks exchange signs of life. One that gives none for a
-while is lost, and what waits for it ends with an error.
+MPI's own calls wait for ever where a machine is cut off. Here nothing waits in MPI once that has begun: an operation is
+begun and then asked whether it is done, and between two such questions the ranks exchange signs of life. One that gives
+none for a while is lost, and what waits for it ends with an error.
 """
 
 from __future__ import annotations
@@ -202,7 +202,8 @@ class MpiThread:
                 self.MPI.Finalize()
                 faulthandler.cancel_dump_traceback_later()
         except Exception as error:  # MPI's own: what it says is all there is to say
-            self._lose(f"MPI fails: {' '.join(str(error).split())}")
+            what = " ".join(str(error).split()) or type(error).__name__
+            self._lose(f"{self.names[self.rank]}: MPI fails: {what}")
 
     def _connect(self) -> None:
         MPI = self.MPI  # noqa: N806 (the module)
@@ -283,7 +284,7 @@ class MpiThread:
             rank = status.Get_source()
             self._signs.Recv(message, rank, status.Get_tag())
             kind, what = pickle.loads(message)
-            if kind == _HOST:
+            if kind == _HOST and not self.hosts:
                 self.names[rank] = f"rank {rank} ({what})"
             elif kind == _BEAT:
                 watch.sign(rank, *what, now)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import caffe
 
-from tiny_imagenet import accord, cli, console, gpu
+from tiny_imagenet import accord, cli, console, ending, gpu
 from tiny_imagenet.errors import ClusterError, GpuError, RankLostError, TinyImageNetError
 from tiny_imagenet.jobs import Options
 from tiny_imagenet.launch import Launch, let_rank_0_speak
@@ -30,7 +30,7 @@ from tiny_imagenet.runs import Run
 # another moment later SIGKILL.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 STUCK = 0.5  # seconds in one operation after which a rank that is to end will not come to a checkpoint
-LAUNCHER = 10  # seconds that mpirun has to end by itself
+LAUNCHER_LIMIT = 10  # seconds that mpirun has to end by itself
 _LAUNCHERS = ("mpirun", "mpiexec", "orterun", "orted", "prterun", "prted")
 
 
@@ -48,7 +48,7 @@ def train(
         launch: how this process was started.
         source: as `train.train`.
         options: as `train.train`.
-        argv: as `train.train`.
+        argv: as `train.train`; run.json has it with the launcher and the number of ranks before it.
         settle: `train.settled`.
         take_part: `train.take_part`.
 
@@ -57,8 +57,10 @@ def train(
 
     Raises:
         ClusterError: MPI is missing, or does not bring the processes together.
-        RunError: a rank failed or was lost, or has something else than the others; the message names it and its host.
+        RunError: in rank 0, a rank has something else than the others; the message names it and its host.
         TinyImageNetError: in rank 0, as `train.train`.
+
+    Where a rank fails or is lost, one line says which and on what host, and the process ends here.
     """
     try:
         thread = MpiThread(launch, options.answer_within, lambda text: _last_words(thread, launch, options, text))
@@ -72,7 +74,8 @@ def train(
             thread.come_together()
             settled = _agree(ranks, source, options, settle)
             _note_cores(ranks, thread)
-            result = take_part(ranks, source, settled, argv, _Wish(thread))
+            command = [launch.launcher, "-n", str(launch.size), *argv]
+            result = take_part(ranks, source, settled, command, _Wish(thread))
             thread.end()
             return result
         except Ended:
@@ -141,7 +144,8 @@ class _Signals:
         if number == signal.SIGCONT and self._thread.was_suspended():
             return
         if number == signal.SIGTERM and self._ending and self._launch.rank == 0 and self._thread.waits() > STUCK:
-            _say(_lost("mpirun ends the training, as it does when a rank has gone (it says which)", self._options))
+            text = "mpirun ends the training, as it does when a rank has gone (it says which)"
+            _say(ending.explain(text, self._options.run))
         self._ending = self._ending or number == signal.SIGCONT
         by_launcher = number in (signal.SIGCONT, signal.SIGUSR1)
         self._thread.tell_wish("SIGTERM" if by_launcher else signal.Signals(number).name)
@@ -187,22 +191,10 @@ def _note_cores(ranks: MpiRanks, thread: MpiThread) -> None:
             return
 
 
-def _lost(text: str, options: Options) -> str:
-    """What has happened and how to go on; in the log as well."""
-    run = Run(options.run)
-    if run.started:
-        folder = run.resume_from()
-        text += f"; the last good checkpoint is {folder}" if folder else ""
-        text += ": the same command with --resume goes on"
-        console.add_line(run.log_file, f"ended: {text}")
-    return text
-
-
 def _last_words(thread: MpiThread, launch: Launch, options: Options, text: str) -> None:
     """What a process says that is about to end without the others, some of whom are gone."""
-    if sys.stderr.isatty():
-        os.write(2, b"\r\x1b[K\x1b[?25h")  # a live line has hidden the cursor
-    _say(text if launch.rank else _lost(text, options))
+    console.show_cursor()
+    _say(text if launch.rank else ending.explain(text, options.run))
     if thread.unreachable and launch.launcher == "mpirun":
         _end_launcher()
 
@@ -219,8 +211,9 @@ def _end_launcher() -> None:
     except OSError:
         return
     if about.partition("(")[2].partition(")")[0] in _LAUNCHERS:
+        started = about.rpartition(")")[2].split()[19]
         subprocess.Popen(
-            [sys.executable, "-S", "-c", _END_LATER, str(LAUNCHER), str(parent), about.rpartition(")")[2].split()[19]],
+            [sys.executable, "-S", "-c", _END_LATER, str(LAUNCHER_LIMIT), str(parent), started],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -76,7 +76,7 @@ class Watch:
         names = ", ".join(self._names[rank] for rank in sorted(waiting))
         return (
             f"all ranks answer, yet nothing has come through to {names} for {self._limit:g} s: the network between "
-            "two of the machines is broken, or a firewall keeps them apart"
+            "two of the machines is broken, or a firewall keeps them apart, or it is too slow for --answer-within"
         )
 
     def behind(self, now: float) -> str:

@@ -8,7 +8,6 @@ and end by themselves.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -19,10 +18,9 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
-from tiny_imagenet import console, errors
+from tiny_imagenet import console, ending, errors
 from tiny_imagenet.errors import RunError, Stopped
 from tiny_imagenet.jobs import Options
-from tiny_imagenet.runs import Run
 from tiny_imagenet.stop import StopRequest
 
 GRACE = 5.0  # seconds that the others have to end by themselves once one has failed, or rank 0 is done
@@ -159,8 +157,8 @@ def _watch(ranks: list[_Process], stop: StopRequest) -> dict[int, Outcome]:
         if stop.signal and not told:
             told = True
             ranks[0].tell(stop.signal)
-    if sys.stderr.isatty() and (0 not in outcomes or outcomes[0].result is None):
-        os.write(2, b"\r\x1b[K\x1b[?25h")  # the live line of a rank 0 that did not end by itself has hidden the cursor
+    if 0 not in outcomes or outcomes[0].result is None:
+        console.show_cursor()
     return outcomes
 
 
@@ -175,11 +173,4 @@ def _judge(outcomes: dict[int, Outcome], names: list[str], options: Options) -> 
         raise Stopped(outcome.text, outcome.status - 128)
     if rank == 0 and outcome.error not in ("", "RankLostError"):
         raise getattr(errors, outcome.error)(outcome.text)
-    text = f"{names[rank]} (rank {rank} of {len(names)}): {outcome.text}"
-    run = Run(options.run)
-    if run.started:
-        folder = run.resume_from()
-        text += f"; the last good checkpoint is {folder}" if folder else ""
-        text += ": the same command with --resume goes on"
-        console.add_line(run.log_file, f"ended: {text}")
-    raise RunError(text)
+    raise RunError(ending.explain(f"{names[rank]} (rank {rank} of {len(names)}): {outcome.text}", options.run))
