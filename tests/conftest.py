@@ -51,6 +51,23 @@ def data(dataset):
     return path
 
 
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory):
+    """A folder with tools/reproduce.py and nets that train in a moment."""
+    from dask_cluster import write_checkout
+
+    return write_checkout(tmp_path_factory.mktemp("checkout") / "checkout")
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler of Dask, and a way to start workers."""
+    from dask_cluster import Cluster
+
+    with Cluster(tmp_path) as started:
+        yield started
+
+
 @contextlib.contextmanager
 def interruptible(command, **options):
     """A process that heeds Ctrl-C, even where this one was started in the background, and that ends with the block."""
@@ -116,6 +133,26 @@ def write_tiny_net(folder, outputs=10, base_lr=0.0003):
         "solver_mode: CPU\n"
     )
     return solver
+
+
+# Of a net that trains in a moment on the sample.
+SMALL = {"hidden": (8,), "batch": 50, "classes": 10, "base_lr": 0.05}
+
+
+def write_small_nets(folder):
+    """Write the nine models' files, with nets that train in a moment."""
+    from tiny_imagenet import generate, zoo
+
+    rows = [
+        row.replace(
+            convs="3-2 | 3-4 | 3-4 |",
+            drop_after_stage=0,
+            shallow=("3-2 | 3-4 | 3-4 |",) if row.shallow else (),
+            **SMALL,
+        )
+        for row in zoo.MODELS.values()
+    ]
+    generate.write(rows, folder, ROOT / "tools")
 
 
 def apart(one, other):

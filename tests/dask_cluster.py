@@ -12,11 +12,9 @@ import subprocess
 import sys
 import time
 
-from conftest import ROOT
-from tiny_imagenet import generate, zoo
+from conftest import ROOT, write_small_nets
 from tiny_imagenet.runs import Run
 
-SMALL = {"hidden": (8,), "batch": 50, "classes": 10, "base_lr": 0.05}
 DASK = [sys.executable, "-m", "dask"]
 # What a cut cable takes away shows in the shortest time that Dask allows.
 SETTINGS = {
@@ -28,16 +26,7 @@ SETTINGS = {
 
 def write_checkout(folder):
     """tools/reproduce.py with nets that train in a moment."""
-    rows = [
-        row.replace(
-            convs="3-2 | 3-4 | 3-4 |",
-            drop_after_stage=0,
-            shallow=("3-2 | 3-4 | 3-4 |",) if row.shallow else (),
-            **SMALL,
-        )
-        for row in zoo.MODELS.values()
-    ]
-    generate.write(rows, folder / "prototxt", ROOT / "tools")
+    write_small_nets(folder / "prototxt")
     (folder / "tools").mkdir()
     for name in ("reproduce.py", "_venv.py"):
         shutil.copy(ROOT / "tools" / name, folder / "tools")

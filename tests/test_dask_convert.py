@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from conftest import ROOT, interruptible
-from dask_cluster import Cluster, wait_for
+from dask_cluster import wait_for
 from tiny_imagenet import convert, sample
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
@@ -42,12 +42,6 @@ def here(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("dask_here") / "data"
     convert.convert(source, out, workers=1, seed=4, skip_unreadable=True)
     return out
-
-
-@pytest.fixture
-def cluster(tmp_path):
-    with Cluster(tmp_path) as started:
-        yield started
 
 
 def command(source, out, scheduler, *options):

@@ -3,29 +3,19 @@
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
 
-from dask_cluster import Cluster, Experiment, wait_for, weights, write_checkout
+from dask_cluster import Cluster, Experiment, wait_for, weights
 from tiny_imagenet import predictions, reproduce, runs
 from tiny_imagenet.train import Options
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
-from tiny_imagenet import cluster_graph
+from tiny_imagenet import cluster_graph, cluster_worker
 
 LONG = ("--epochs", 60)
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    return write_checkout(tmp_path_factory.mktemp("dask") / "checkout")
-
-
-@pytest.fixture
-def cluster(tmp_path):
-    with Cluster(tmp_path) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +112,19 @@ def test_ctrl_c(checkout, data, sequential, cluster, tmp_path):
     status, _, stderr = Experiment(checkout, data, out, "model4", *LONG).end()
     assert status == 0, stderr
     assert weights(out / "model4") == weights(sequential / "long" / "model4")
+
+
+def test_ctrl_c_while_a_step_waits_for_the_lock_of_its_run(checkout, data, cluster, tmp_path):
+    cluster.worker()
+    experiment = Experiment(checkout, data, tmp_path / "out", "model1", *LONG, "--scheduler", cluster.address)
+    with runs.create(experiment.run("model1").path):
+        experiment.wait_for(lambda: experiment.claim("model1"))
+        start = time.monotonic()
+        experiment.process.send_signal(signal.SIGINT)
+        status, _, stderr = experiment.end()
+    assert status == 130 and "Traceback" not in stderr
+    assert time.monotonic() - start < 0.5 * cluster_worker.PATIENCE
+    assert not (tmp_path / "out" / ".cluster").exists()
 
 
 def test_ctrl_c_at_a_local_cluster(checkout, data, tmp_path):

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from dask_cluster import Cluster, Experiment, wait_for, weights, write_checkout
+from dask_cluster import Cluster, Experiment, wait_for, weights
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
 
@@ -65,13 +65,9 @@ def ip(*arguments):
         pytest.skip(f"network namespaces cannot be made here: ip {' '.join(arguments)}: {done.stderr.strip()}")
 
 
-def test_a_host_that_is_cut_off(data, tmp_path):
+def test_a_host_that_is_cut_off(checkout, data, tmp_path):
     """What it trains goes on elsewhere, from its checkpoint, and it writes there no more."""
-    checkout, out, options = (
-        write_checkout(tmp_path / "checkout"),
-        tmp_path / "out",
-        ["model4", "model1", "--epochs", 40],
-    )
+    out, options = tmp_path / "out", ["model4", "model1", "--epochs", 40]
     assert Experiment(checkout, data, tmp_path / "here", *options).end()[0] == 0
     with Hosts(3) as hosts, Cluster(tmp_path, hosts.address(0), hosts.inside(0)) as cluster:
         workers = {}

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,22 +12,13 @@ import time
 import pytest
 
 from conftest import ROOT
-from dask_cluster import Cluster, Experiment, write_checkout
+from dask_cluster import Experiment
 from tiny_imagenet import cli, schedulers
 from tiny_imagenet.errors import ClusterError
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    return write_checkout(tmp_path_factory.mktemp("dask") / "checkout")
-
-
-@pytest.fixture
-def cluster(tmp_path):
-    with Cluster(tmp_path) as started:
-        yield started
+from tiny_imagenet import cluster as dask_side
+from tiny_imagenet.cluster_worker import Demands
 
 
 @pytest.fixture
@@ -56,6 +48,7 @@ def fails(checkout, data, tmp_path):
         (["--scheduler", "tcp://head:87860"], "'tcp://head:87860' is neither"),
         (["--scheduler", "head:8786", "--workers", "2"], "those of tcp://head:8786 are there already"),
         (["--scheduler", "local", "--workers", "0"], "'0' is not a whole number of at least 1"),
+        (["--scheduler", "local", "--workers", "257"], "--workers is 257: at most 256 are started on one machine"),
         (["--scheduler", "local", "--gpu", "1"], "--gpu has the numbers that each worker calls its GPUs"),
         (["--scheduler", "local", "--gpu", "all"], "--gpu has the numbers that each worker calls its GPUs"),
         (["--scheduler", "local", "--tf32"], "--tf32 and --deterministic are settings of GPUs"),
@@ -103,6 +96,19 @@ def test_workers_that_are_not_there_or_offer_nothing(cluster, fails):
     assert "it offers no resources, and GPU=2 is needed: start it with: CUDA_VISIBLE_DEVICES=0,1 dask worker" in fails(
         cluster.address, "--gpu", "0,1"
     )
+
+
+def test_a_worker_that_hangs(cluster, monkeypatch, capfd):
+    monkeypatch.setattr(dask_side, "ANSWER", 1.0)
+    worker = cluster.worker()
+    os.kill(worker.pid, signal.SIGSTOP)
+    start = time.monotonic()
+    with (
+        dask_side.connect(cluster.address, None, None) as there,
+        pytest.raises(ClusterError, match=f"worker {worker.address} .*: it has not answered for 1 seconds"),
+    ):
+        there.admit(Demands(()), None)
+    assert time.monotonic() - start < 20
 
 
 def test_gpus_that_two_trainings_would_share(cluster, fails):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from dask_cluster import Experiment, wait_for, weights, write_checkout
+from dask_cluster import Experiment, wait_for, weights
 
 if importlib.util.find_spec("dask_jobqueue") is None:
     pytest.skip("the packages for clusters are not installed", allow_module_level=True)
@@ -43,8 +43,8 @@ def gone(jobs):
     return not any(os.path.exists(f"/proc/{job}") for job in (jobs / "started").read_text().split())
 
 
-def test_jobs_that_train(data, tmp_path, slurm):
-    checkout, (environment, jobs) = write_checkout(tmp_path / "checkout"), slurm
+def test_jobs_that_train(checkout, data, tmp_path, slurm):
+    environment, jobs = slurm
     options = ["model1", "model2", "--epochs", 2]
     assert Experiment(checkout, data, tmp_path / "here", *options).end()[0] == 0
     options += ["--scheduler", "slurm", "--workers", 2]
@@ -57,8 +57,8 @@ def test_jobs_that_train(data, tmp_path, slurm):
     wait_for(lambda: gone(jobs))
 
 
-def test_what_jobqueue_does_not_say(data, tmp_path, slurm):
-    checkout, (environment, _) = write_checkout(tmp_path / "checkout"), slurm
+def test_what_jobqueue_does_not_say(checkout, data, tmp_path, slurm):
+    environment, _ = slurm
     del environment["DASK_JOBQUEUE__SLURM__CORES"]
     options = ["model1", "--epochs", 1, "--scheduler", "slurm"]
     status, _, stderr = Experiment(checkout, data, tmp_path / "out", *options, environment=environment).end()

@@ -9,28 +9,17 @@ import statistics
 
 import pytest
 
-from conftest import ROOT, StopAfter
+from conftest import ROOT, SMALL, StopAfter, write_small_nets
 from tiny_imagenet import ensemble, generate, metrics, paper, predictions, reproduce, train, zoo
 from tiny_imagenet.errors import DatasetError, NetError, RunError, Stopped
 from tiny_imagenet.runs import Run
 from tiny_imagenet.train import Options
 
-SMALL = {"hidden": (8,), "batch": 50, "classes": 10, "base_lr": 0.05}
-
 
 @pytest.fixture(scope="module")
 def prototxt(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reproduce") / "prototxt"
-    rows = [
-        row.replace(
-            convs="3-2 | 3-4 | 3-4 |",
-            drop_after_stage=0,
-            shallow=("3-2 | 3-4 | 3-4 |",) if row.shallow else (),
-            **SMALL,
-        )
-        for row in zoo.MODELS.values()
-    ]
-    generate.write(rows, folder, ROOT / "tools")
+    write_small_nets(folder)
     return folder
 
 

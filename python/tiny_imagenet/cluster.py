@@ -180,7 +180,11 @@ class Cluster:
     def _ask(self, address: str, demands: Demands) -> dict[str, Any]:
         """What a worker shows (`cluster_worker.show`)."""
         try:
-            return self.client.run(cluster_worker.show, demands, workers=[address])[address]
+            # The limit is that of `Client.sync`, which `run` hands it on to.
+            shown = self.client.run(cluster_worker.show, demands, workers=[address], callback_timeout=ANSWER)
+            return shown[address]
+        except distributed.TimeoutError:
+            return {"misfits": [f"it has not answered for {ANSWER:.0f} seconds: end it and start it again"]}
         except ModuleNotFoundError as error:
             return {"misfits": [f"its Python cannot import {error.name}: run tools/setup.sh --cluster there"]}
         except Exception as error:  # whatever its side has raised, another version of it perhaps

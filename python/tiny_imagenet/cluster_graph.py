@@ -100,9 +100,8 @@ class _Session:
         self._last = time.monotonic()
 
     def results(self) -> Iterator[tuple[Step, Any]]:
-        waiting = (
-            self._submit()
-        )  # what is done is dropped: Dask would do it again if a worker was lost that still has it
+        # What is done is dropped from it: Dask would do it again if a worker was lost that still has it.
+        waiting = self._submit()
         try:
             while waiting:
                 done = self._wait(waiting)

@@ -123,8 +123,11 @@ def perform(work: Work, *needs: Outcome) -> Outcome:
             claim.take()
             stack.callback(claim.release)
             until = time.monotonic() + PATIENCE
-            while runs.in_use(work.run) and time.monotonic() < until and not claim.lost():
+            while runs.in_use(work.run) and time.monotonic() < until and not (claim.lost() or life.over()):
                 time.sleep(LOOK)
+            over = life.over()  # it may have taken a minute to come here
+            if over:
+                return Outcome(error="Stopped", text=over)
         process = StepProcess(work.step, _environment(worker, work), work.silent)
         stack.callback(process.close)
         return _watch(process, claim, life, worker)

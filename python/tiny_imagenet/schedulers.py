@@ -10,6 +10,7 @@ from tiny_imagenet import cli
 from tiny_imagenet.errors import ClusterError
 
 _KINDS = ("local", "slurm")
+_MOST = 256  # workers of this machine
 _ADDRESS = re.compile(r"(?:(tcp|tls)://)?(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 
 
@@ -41,6 +42,8 @@ def check_arguments(parser: cli.Parser, scheduler: str | None, workers: int | No
         return
     if workers is not None and scheduler not in _KINDS:
         parser.error(f"--workers says how many to start, and those of {scheduler} are there already")
+    if scheduler == "local" and workers is not None and workers > _MOST:
+        parser.error(f"--workers is {workers}: at most {_MOST} are started on one machine")
     for name in ("distributed", *(["dask_jobqueue"] if scheduler == "slurm" else [])):
         if importlib.util.find_spec(name) is None:
             raise ClusterError(

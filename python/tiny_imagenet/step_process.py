@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -20,12 +19,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tiny_imagenet import errors
+from tiny_imagenet import deaths, errors
 from tiny_imagenet.errors import Stopped, TinyImageNetError
 from tiny_imagenet.stop import StopRequest
 
 _CHILD = "import sys; sys.path[:] = {path!r}; from tiny_imagenet.step_process import main; main({fd})"
-_GRACE = 5.0  # seconds from the end of the link to the end of the process
 
 
 @dataclass(frozen=True)
@@ -85,15 +83,7 @@ class StepProcess:
             return None
         with contextlib.suppress(EOFError, OSError):
             return self._link.recv()
-        try:
-            status = self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            raise errors.StepLostError("its process no longer answers") from None
-        if status >= 0:
-            raise errors.StepLostError(f"its process ended with status {status}")
-        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        perhaps = ", which the system sends where memory runs out" if name == "SIGKILL" else ""
-        raise errors.StepLostError(f"its process was ended by {name}{perhaps}")
+        raise errors.StepLostError(f"its process {deaths.describe(self._process)}")
 
     def stop(self) -> None:
         """Ask it to end with a checkpoint."""

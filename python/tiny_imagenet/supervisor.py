@@ -8,7 +8,6 @@ and end by themselves.
 from __future__ import annotations
 
 import contextlib
-import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
-from tiny_imagenet import console, ending, errors
+from tiny_imagenet import console, deaths, ending, errors
 from tiny_imagenet.errors import RunError, Stopped
 from tiny_imagenet.jobs import Options
 from tiny_imagenet.stop import StopRequest
@@ -126,15 +125,7 @@ class _Process:
         """How it has ended, which it says or which shows; the link is ready."""
         with contextlib.suppress(EOFError, OSError):
             return self.link.recv()
-        try:
-            status = self._process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            return Outcome(text="it no longer answers")
-        if status >= 0:
-            return Outcome(text=f"it ended with status {status}")
-        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        perhaps = ", which the system sends where memory runs out" if name == "SIGKILL" else ""
-        return Outcome(text=f"it was ended by {name}{perhaps}")
+        return Outcome(text=f"it {deaths.describe(self._process)}")
 
     def end(self) -> None:
         """End it where it has not ended."""
