@@ -22,6 +22,7 @@ using winograd::Tiles;
 const size_t kForwardFloats = size_t(1) << 18;   // of a thread's transformed tiles: what the second cache holds
 const size_t kGradientFloats = size_t(3) << 20;  // of all threads' together: what the third cache holds
 const size_t kOwnFloats = size_t(1) << 19;       // of sums that each part of the images may have for itself
+const size_t kPartFloats = size_t(5) << 20;      // of transformed weights, or of sums, that are in memory at once
 const size_t kParts = 8;                         // of the images
 const size_t kFewestTiles = 16;                  // below, transforming the weights costs more than it saves
 
@@ -52,9 +53,9 @@ void InputStrip(const Kernels& kernels, const ConvolutionShape& shape, const Cut
                 static_cast<ptrdiff_t>(cut.top(s)) - static_cast<ptrdiff_t>(shape.pad_h), shape.pad_w, scratch, to);
 }
 
-/// y = x * weights, each weight w(output, channel) being at output * output_step + channel * channel_step.
-void Convolve(const ConvolutionShape& shape, const float* x, const float* weights, size_t output_step,
-              size_t channel_step, bool flip, const float* bias, float* y) {
+/// Some outputs of `Convolve`, shape.outputs of them; y begins with the first one's plane, of the y_planes of an image.
+void ConvolvePart(const ConvolutionShape& shape, const float* x, const float* weights, size_t output_step,
+                  size_t channel_step, bool flip, const float* bias, size_t y_planes, float* y) {
   const Kernels kernels = BestKernels();
   const Cut cut(shape);
   const size_t lanes = kernels.lanes, panel = 2 * lanes, panels = DivideUp(shape.outputs, panel);
@@ -115,7 +116,7 @@ void Convolve(const ConvolutionShape& shape, const float* x, const float* weight
             kernels.output(
                 cut.m, {products + (s - begin) * cut.across * panel + half * lanes, tiles * panel, panel, cut.across},
                 bias == nullptr ? nullptr : biases + output, scratch,
-                {y + (cut.image(s) * shape.outputs + output) * out_plane, std::min(lanes, shape.outputs - output),
+                {y + (cut.image(s) * y_planes + output) * out_plane, std::min(lanes, shape.outputs - output),
                  shape.out_height, shape.out_width},
                 cut.top(s));
           }
@@ -125,13 +126,34 @@ void Convolve(const ConvolutionShape& shape, const float* x, const float* weight
   }
 }
 
+/// How many outputs to compute after each other, where all at once would need so many transformed floats: a multiple of
+/// what a panel of any vector unit has, so that the bits are the same.
+size_t OutputsAtOnce(size_t outputs, size_t floats) {
+  return RoundUp(DivideUp(outputs, DivideUp(floats, kPartFloats)), 64);
+}
+
+/// y = x * weights, each weight w(output, channel) being at output * output_step + channel * channel_step.
+void Convolve(const ConvolutionShape& shape, const float* x, const float* weights, size_t output_step,
+              size_t channel_step, bool flip, const float* bias, float* y) {
+  const size_t some = OutputsAtOnce(shape.outputs, kPositions * shape.channels * shape.outputs);
+  for (size_t first = 0; first < shape.outputs; first += some) {
+    ConvolutionShape part = shape;
+    part.outputs = std::min(some, shape.outputs - first);
+    ConvolvePart(part, x, weights + first * output_step, output_step, channel_step, flip,
+                 bias == nullptr ? nullptr : bias + first, shape.outputs,
+                 y + first * shape.out_height * shape.out_width);
+  }
+}
+
 /// The gradient to the weights: for each of the 36 positions the products outputs x channels, summed over all tiles.
 class Gradient {
  public:
-  Gradient(const ConvolutionShape& shape, const float* x, const float* dy)
+  /// dy begins with the first one's plane of shape.outputs outputs, of the dy_planes of an image.
+  Gradient(const ConvolutionShape& shape, const float* x, const float* dy, size_t dy_planes)
       : shape_(shape),
         x_(x),
         dy_(dy),
+        dy_planes_(dy_planes),
         kernels_(BestKernels()),
         cut_(shape),
         lanes_(kernels_.lanes),
@@ -235,7 +257,7 @@ class Gradient {
   /// The same of the output's gradient.
   void Output(size_t s, size_t g, size_t strips, size_t place, float* scratch, float* block) const {
     const size_t first = g * lanes_, plane = shape_.out_height * shape_.out_width;
-    const float* image = dy_ + (cut_.image(s) * shape_.outputs + first) * plane;
+    const float* image = dy_ + (cut_.image(s) * dy_planes_ + first) * plane;
     const size_t tiles = strips * cut_.across;
     kernels_.gradient(cut_.m, {image, std::min(lanes_, shape_.outputs - first), shape_.out_height, shape_.out_width},
                       cut_.top(s), scratch,
@@ -267,6 +289,7 @@ class Gradient {
   const ConvolutionShape shape_;
   const float* const x_;
   const float* const dy_;
+  const size_t dy_planes_;
   const Kernels kernels_;
   const Cut cut_;
   const size_t lanes_, in_row_, out_row_, in_groups_, out_groups_, matrix_, pieces_, scratch_floats_;
@@ -300,8 +323,15 @@ void WinogradBackwardData(const ConvolutionShape& shape, const float* dy, const 
 }
 
 void WinogradBackwardWeights(const ConvolutionShape& shape, const float* x, const float* dy, float* dw) {
-  const Gradient gradient(shape, x, dy);
-  gradient.sums_floats() <= kOwnFloats ? gradient.Apart(dw) : gradient.Together(dw);
+  const Gradient whole(shape, x, dy, shape.outputs);
+  if (whole.sums_floats() <= kOwnFloats) return whole.Apart(dw);
+  const size_t some = OutputsAtOnce(shape.outputs, whole.sums_floats());
+  for (size_t first = 0; first < shape.outputs; first += some) {
+    ConvolutionShape part = shape;
+    part.outputs = std::min(some, shape.outputs - first);
+    Gradient(part, x, dy + first * shape.out_height * shape.out_width, shape.outputs)
+        .Together(dw + first * shape.channels * shape.kernel_h * shape.kernel_w);
+  }
 }
 
 }  // namespace caffe
