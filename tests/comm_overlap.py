@@ -24,8 +24,8 @@ from tiny_imagenet.runs import Run
 LATENCY = 100e-6  # seconds of a step between two processes here, which look for news every 50 to 100 microseconds
 MACHINES, BATCH = (2, 8, 64), 256  # 200 images do not split between 64
 SWITCHES = {"10 Gbit/s": 10e9 / 8, "100 Gbit/s": 100e9 / 8, "400 Gbit/s": 400e9 / 8}
-# Images a second of two cores with AVX-512, batch 200 or 50 (caffe_layers/SPEED.md); of Model 4 those of Model 3.
-CORES = {1: 437, 2: 158, 3: 131, 4: 131, 5: 158, 6: 170, 7: 49, 8: 53, 9: 67}
+# Images a second of two cores with AVX-512, batch 200 or 50 (caffe_layers/SPEED.md).
+CORES = {1: 389, 2: 154, 3: 125, 4: 127, 5: 143, 6: 163, 7: 44, 8: 45, 9: 53}
 GPU = 10e12  # multiplications and additions a second, assumed: half of what an H100's float32 units could do
 NVLINK = scaling.Link(300e9, 20e-6)  # assumed, as NCCL has it between the GPUs of one machine
 
