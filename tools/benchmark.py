@@ -24,12 +24,8 @@ BATCH = {"nets": 200, "where": 50}
 # What takes a moment to load is imported after the arguments.
 
 
-class Command(cli.Parser):
-    """A subcommand's parser: argparse passes it the name of the whole command."""
-
-    def __init__(self, *, prog: str, **options: Any):
-        super().__init__(**options)
-        self.prog = prog
+class Command(cli.Command):
+    """A subject's parser, whose errors begin with the script's name alone."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog.split()[0]}: error: {message} (see {self.prog} --help)\n")

@@ -31,14 +31,6 @@ _FILTERS = ([True, False, False], [False, True, True])  # run, --net, --weights
 # What needs Caffe is imported after the arguments: it takes a moment to load.
 
 
-class Command(cli.Parser):
-    """A subcommand's parser: argparse passes it the name of the whole command."""
-
-    def __init__(self, *, prog: str, **options: Any):
-        super().__init__(**options)
-        self.prog = prog
-
-
 def curves(options: argparse.Namespace) -> figures.Figure:
     several = [runs.Run(path) for path in options.runs]
     known = [pedigree.of_run(run.path, run.info) for run in several]
@@ -104,7 +96,7 @@ def load(source: str) -> predictions.Predictions:
 
 def main() -> None:
     parser = cli.Parser(__doc__, "tools/visualize.py curves runs/model1 runs/model2 --out curves.png")
-    kinds = parser.add_subparsers(required=True, metavar="KIND", parser_class=Command)
+    kinds = parser.add_subparsers(required=True, metavar="KIND", parser_class=cli.Command)
 
     def add(draw: Callable[..., Any], summary: str, description: str, example: str) -> argparse.ArgumentParser:
         name = draw.__name__

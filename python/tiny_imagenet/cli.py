@@ -35,6 +35,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+class Command(Parser):
+    """A subcommand's parser: argparse passes it the name of the whole command."""
+
+    def __init__(self, *, prog: str, **options: str):
+        super().__init__(**options)
+        self.prog = prog
+
+
 def positive_int(text: str) -> int:
     """An argparse type: an integer from 1 to 2**31 - 1."""
     return _whole(text, 1)

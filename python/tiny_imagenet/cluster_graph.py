@@ -19,8 +19,8 @@ from tiny_imagenet.cluster import Cluster, Resource
 from tiny_imagenet.cluster_worker import Demands, Work
 from tiny_imagenet.errors import ClusterError, StepLostError, Stopped
 from tiny_imagenet.graph import Step
+from tiny_imagenet.outcomes import Outcome
 from tiny_imagenet.runs import Run
-from tiny_imagenet.step_process import Outcome
 from tiny_imagenet.stop import StopRequest
 
 RETRIES = 3  # times that a step is begun again whose process or worker was lost

@@ -29,7 +29,8 @@ from tiny_imagenet.catalogue import Entry
 from tiny_imagenet.claims import Claim, Life
 from tiny_imagenet.errors import StepLostError
 from tiny_imagenet.loading import SLOT, Loaded, Rule, load
-from tiny_imagenet.step_process import Outcome, StepProcess
+from tiny_imagenet.outcomes import Outcome
+from tiny_imagenet.step_process import StepProcess
 
 LOOK = 1.0  # seconds from one look at the claim and the experiment to the next
 PATIENCE = 60.0  # seconds to wait for the lock of a run, which a worker may hold that has just lost it

@@ -13,7 +13,8 @@ import caffe
 
 from tiny_imagenet import train
 from tiny_imagenet.errors import TinyImageNetError
-from tiny_imagenet.supervisor import Outcome, Work
+from tiny_imagenet.outcomes import Outcome
+from tiny_imagenet.supervisor import Work
 
 
 class _Told:
@@ -54,7 +55,7 @@ def _outcome(work: Work, told: _Told) -> Outcome:
         ranks = connect(work.rank, work.names, [Connection(link) for link in work.links])
         return Outcome(train.take_part(ranks, work.source, work.options, work.argv, told))
     except TinyImageNetError as error:
-        return Outcome(error=type(error).__name__, text=str(error), status=getattr(error, "status", 1))
+        return Outcome.of_error(error)
     except (caffe.CaffeError, MemoryError, OSError) as error:
         return Outcome(text=str(error) or type(error).__name__)
     except BaseException as error:

@@ -15,40 +15,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
 
-from tiny_imagenet import deaths, errors
-from tiny_imagenet.errors import Stopped, TinyImageNetError
+from tiny_imagenet import errors, outcomes
+from tiny_imagenet.errors import TinyImageNetError
+from tiny_imagenet.outcomes import Outcome
 from tiny_imagenet.stop import StopRequest
 
 _CHILD = "import sys; sys.path[:] = {path!r}; from tiny_imagenet.step_process import main; main({fd})"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a step has ended; it stands for an exception too, whose class need not be there where it is sent.
-
-    Attributes:
-        result: what it returned.
-        error: the class of `errors` that it raised, "" for none.
-        text: what that says.
-        status: of `Stopped`.
-    """
-
-    result: Any = None
-    error: str = ""
-    text: str = ""
-    status: int = 1
-
-    def value(self) -> Any:
-        """The result, or the error as an exception (not raised)."""
-        if not self.error:
-            return self.result
-        if self.error == "Stopped":
-            return Stopped(self.text, self.status - 128)
-        return getattr(errors, self.error)(self.text)
 
 
 class StepProcess:
@@ -83,7 +57,7 @@ class StepProcess:
             return None
         with contextlib.suppress(EOFError, OSError):
             return self._link.recv()
-        raise errors.StepLostError(f"its process {deaths.describe(self._process)}")
+        raise errors.StepLostError(f"its process {outcomes.describe(self._process)}")
 
     def stop(self) -> None:
         """Ask it to end with a checkpoint."""
@@ -120,7 +94,7 @@ def _outcome(packed: bytes, stop: StopRequest) -> Outcome:
     try:
         return Outcome(pickle.loads(packed)(stop))
     except TinyImageNetError as error:
-        return Outcome(error=type(error).__name__, text=str(error), status=getattr(error, "status", 1))
+        return Outcome.of_error(error)
     except BaseException as error:  # of Caffe, the memory, the disk
         traceback.print_exc()
         return Outcome(error="TinyImageNetError", text=f"{type(error).__name__}: {error}")

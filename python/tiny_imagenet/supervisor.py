@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
-from tiny_imagenet import console, deaths, ending, errors
-from tiny_imagenet.errors import RunError, Stopped
+from tiny_imagenet import console, ending, outcomes
+from tiny_imagenet.errors import RunError
 from tiny_imagenet.jobs import Options
+from tiny_imagenet.outcomes import Outcome
 from tiny_imagenet.stop import StopRequest
 
 GRACE = 5.0  # seconds that the others have to end by themselves once one has failed, or rank 0 is done
@@ -46,23 +47,6 @@ class Work:
     source: str | None
     options: Options
     argv: list[str] | None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a rank has ended.
-
-    Attributes:
-        result: of rank 0 what `train.train` returns, of another that it is done ({}); None where it failed.
-        error: the class of `errors` that it raised, "" where it was none of them.
-        text: what went wrong.
-        status: of that error.
-    """
-
-    result: dict[str, Any] | None = None
-    error: str = ""
-    text: str = ""
-    status: int = 1
 
 
 def train(
@@ -125,7 +109,7 @@ class _Process:
         """How it has ended, which it says or which shows; the link is ready."""
         with contextlib.suppress(EOFError, OSError):
             return self.link.recv()
-        return Outcome(text=f"it {deaths.describe(self._process)}")
+        return Outcome(text=f"it {outcomes.describe(self._process)}")
 
     def end(self) -> None:
         """End it where it has not ended."""
@@ -160,8 +144,6 @@ def _judge(outcomes: dict[int, Outcome], names: list[str], options: Options) -> 
     failed = {rank: outcome for rank, outcome in outcomes.items() if outcome.result is None}
     rank = next((rank for rank, outcome in failed.items() if outcome.error != "RankLostError"), next(iter(failed)))
     outcome = failed[rank]
-    if rank == 0 and outcome.error == "Stopped":
-        raise Stopped(outcome.text, outcome.status - 128)
     if rank == 0 and outcome.error not in ("", "RankLostError"):
-        raise getattr(errors, outcome.error)(outcome.text)
+        raise outcome.value()
     raise RunError(ending.explain(f"{names[rank]} (rank {rank} of {len(names)}): {outcome.text}", options.run))
