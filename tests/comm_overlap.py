@@ -3,10 +3,10 @@
 
     tests/comm_overlap.py model1 --mbit 1000           measure: three network namespaces (needs root)
     tests/comm_overlap.py model1 --ranks 2             measure: processes of this machine, without a limit
-    tests/comm_overlap.py --table                      the tables of python/tiny_imagenet/CLUSTER.md, computed
+    tests/comm_overlap.py --table                      the tables of python/tiny_imagenet/cluster/README.md, computed
 
-Beside what it measures it prints what tiny_imagenet.scaling computes for the same net, link and time to compute. Close
-other programs first.
+Beside what it measures it prints what tiny_imagenet.parallel.scaling computes for the same net, link and time to
+compute. Close other programs first.
 """
 
 import argparse
@@ -18,7 +18,8 @@ from pathlib import Path
 
 from conftest import ROOT
 from mpi import Machines, run, several
-from tiny_imagenet import nets, outline, scaling, zoo
+from tiny_imagenet.models import nets, outline, zoo
+from tiny_imagenet.parallel import scaling
 from tiny_imagenet.runs import Run
 
 LATENCY = 100e-6  # seconds of a step between two processes here, which look for news every 50 to 100 microseconds
@@ -70,7 +71,7 @@ def of_gpu(_, net):
 
 
 def tables():
-    """What CLUSTER.md shows, by the words before it."""
+    """What the cluster's README.md shows, by the words before it."""
     links = {name: scaling.Link(bandwidth, LATENCY) for name, bandwidth in SWITCHES.items()}
     fast = {name: scaling.Link(bandwidth, 20e-6) for name, bandwidth in SWITCHES.items()}
     return {

@@ -34,7 +34,7 @@ def tool():
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
     """A small sample in Tiny ImageNet's layout: 200 training, 40 validation and 20 test images of 10 classes."""
-    from tiny_imagenet import sample
+    from tiny_imagenet.data import sample
 
     path = tmp_path_factory.mktemp("sample") / "dataset"
     sample.write(path, train=200, val=40, test=20, seed=1)
@@ -44,7 +44,7 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="session")
 def data(dataset):
     """The sample converted."""
-    from tiny_imagenet import convert
+    from tiny_imagenet.data import convert
 
     path = dataset.parent / "data"
     convert.convert(dataset, path, workers=1, seed=1)
@@ -141,7 +141,7 @@ SMALL = {"hidden": (8,), "batch": 50, "classes": 10, "base_lr": 0.05}
 
 def write_small_nets(folder):
     """Write the nine models' files, with nets that train in a moment."""
-    from tiny_imagenet import generate, zoo
+    from tiny_imagenet.models import generate, zoo
 
     rows = [
         row.replace(
@@ -178,7 +178,7 @@ def tiny_solver(tmp_path):
 @pytest.fixture(scope="session")
 def trained(data, tmp_path_factory):
     """The run folder of the hand-written net, trained for two epochs."""
-    from tiny_imagenet.train import Options, train
+    from tiny_imagenet.training.train import Options, train
 
     folder = tmp_path_factory.mktemp("trained")
     train(str(write_tiny_net(folder / "net")), Options(data=data, run=folder / "run", epochs=2))

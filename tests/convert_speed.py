@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 
 import stock_tools
-from tiny_imagenet import catalogue, dataset, lmdb_reader, loading
-from tiny_imagenet.lmdb_writer import LmdbWriter
+from tiny_imagenet.data import catalogue, dataset, lmdb_reader, loading
+from tiny_imagenet.data.lmdb_writer import LmdbWriter
 
 CLASSES = 200
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from tiny_imagenet import solving, supervisor
-from tiny_imagenet.rank_links import LinkedRanks
+from tiny_imagenet.parallel.rank_links import LinkedRanks
 from tiny_imagenet.stop import StopRequest
-from tiny_imagenet.train import settled
+from tiny_imagenet.training import solving, supervisor
+from tiny_imagenet.training.train import settled
 
 
 class CpuRanks(LinkedRanks):
@@ -72,7 +72,7 @@ def connect(rank, names, links):
 
 
 def train(count, source, options, stop=None):
-    """`tiny_imagenet.train.train` in `count` processes."""
+    """`tiny_imagenet.training.train.train` in `count` processes."""
     names = [f"CPU {rank}" for rank in range(count)]
     with pytest.MonkeyPatch.context() as patch, stop or StopRequest() as stop:
         patch.setenv("OMP_NUM_THREADS", "1")

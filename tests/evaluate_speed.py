@@ -18,7 +18,9 @@ import caffe
 import lmdb
 import numpy as np
 
-from tiny_imagenet import lmdb_reader, nets, predict, zoo
+from tiny_imagenet.data import lmdb_reader
+from tiny_imagenet.evaluation import predict
+from tiny_imagenet.models import nets, zoo
 
 
 def first_records(source, target, count):

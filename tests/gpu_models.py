@@ -36,7 +36,8 @@ def write(folder):
     """Nets and data, all named from within the folder."""
     from caffe.proto import caffe_pb2
 
-    from tiny_imagenet import convert, nets, sample, solvers
+    from tiny_imagenet.data import convert, sample
+    from tiny_imagenet.models import nets, solvers
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from tiny_imagenet import claims
-from tiny_imagenet.claims import Claim, Experiment, Life
+from tiny_imagenet.cluster import claims
+from tiny_imagenet.cluster.claims import Claim, Experiment, Life
 from tiny_imagenet.errors import ClusterError
 
 ABOUT = {"step": "train model1, seed 1", "worker": "tcp://a:1", "host": "a"}

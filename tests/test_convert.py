@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from conftest import interruptible
-from tiny_imagenet import convert, dataset, datum, lmdb_reader, lmdb_writer, pool, sample, screening
+from tiny_imagenet.data import convert, dataset, datum, lmdb_reader, lmdb_writer, pool, sample, screening
+from tiny_imagenet.data.lmdb_writer import LmdbWriter
 from tiny_imagenet.errors import DatasetError, TinyImageNetError
-from tiny_imagenet.lmdb_writer import LmdbWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -424,7 +424,7 @@ def test_a_daemonic_process_is_told_to_use_one_worker(source, tmp_path, monkeypa
 def test_a_script_without_a_guard_is_told_so(source, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\nfrom tiny_imagenet import convert\nconvert.convert(sys.argv[1], sys.argv[2], workers=2)\n"
+        "import sys\nfrom tiny_imagenet.data import convert\nconvert.convert(sys.argv[1], sys.argv[2], workers=2)\n"
     )
     done = subprocess.run([sys.executable, script, source, tmp_path / "x"], capture_output=True, text=True)
     assert done.returncode == 1

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from test_dataset import picture, references, save
-from tiny_imagenet import convert, datum, lmdb_reader, sample, verify
+from tiny_imagenet.data import convert, datum, lmdb_reader, sample, verify
 from tiny_imagenet.errors import DatasetError
 
 ROOT = Path(__file__).resolve().parent.parent

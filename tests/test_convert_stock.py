@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import stock_tools
-from tiny_imagenet import convert, datum, lmdb_reader, sample
+from tiny_imagenet.data import convert, datum, lmdb_reader, sample
 
 pytestmark = pytest.mark.slow  # builds the two programs
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from conftest import interruptible
-from tiny_imagenet import convert, files, lmdb_reader, pool, sample, verify
+from tiny_imagenet import files
+from tiny_imagenet.data import convert, lmdb_reader, pool, sample, verify
 from tiny_imagenet.errors import TinyImageNetError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +45,7 @@ def run(*arguments, **options):
 # the file system. It answers "killed" or "ended".
 KILLER = """
 import os, signal, sys, time
-from tiny_imagenet import convert
+from tiny_imagenet.data import convert
 STEPS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree", "ctypes.dlsym", "ctypes.dlopen",
          "sqlite3.connect", "os.truncate")
 source, out, replace = sys.argv[1:]
@@ -235,7 +236,7 @@ def test_a_disk_that_fails_behind_the_writer(source, tmp_path, monkeypatch):
     def fail(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("tiny_imagenet.lmdb_writer._sync", fail)
+    monkeypatch.setattr("tiny_imagenet.data.lmdb_writer._sync", fail)
     with pytest.raises(TinyImageNetError, match="cannot write .*Input/output error"):
         convert.convert(source, tmp_path / "out", 1)
     assert list(tmp_path.iterdir()) == []

@@ -9,14 +9,15 @@ import pytest
 
 from conftest import ROOT, interruptible
 from dask_cluster import wait_for
-from tiny_imagenet import convert, sample
+from tiny_imagenet.data import convert, sample
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
 
 # A worker that takes its time, counts batches, and sees no image where it is told so.
 PRELOAD = """
 import os, time
-from tiny_imagenet import cluster_worker, loading
+from tiny_imagenet.cluster import worker as cluster_worker
+from tiny_imagenet.data import loading
 real = loading.load
 def load(entries, slot, rule):
     with open({count!r}, "a") as file:

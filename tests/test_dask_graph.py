@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from dask_cluster import Cluster, Experiment, wait_for, weights
-from tiny_imagenet import predictions, reproduce, runs
-from tiny_imagenet.train import Options
+from tiny_imagenet import runs
+from tiny_imagenet.evaluation import predictions
+from tiny_imagenet.experiment import reproduce
+from tiny_imagenet.training.train import Options
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
-from tiny_imagenet import cluster_graph, cluster_worker
+from tiny_imagenet.cluster import graph
+from tiny_imagenet.cluster import worker as cluster_worker
 
 LONG = ("--epochs", 60)
 
@@ -180,14 +183,14 @@ def test_a_step_that_waits_is_not_given_up_with_its_worker(checkout, data, tmp_p
 
 
 def test_workers_that_a_step_ends(checkout, data, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(cluster_graph, "RETRIES", 0)
+    monkeypatch.setattr(graph, "RETRIES", 0)
     options = Options(data=data, run=tmp_path, epochs=300, prototxt=checkout / "prototxt", quiet=True)
     claim = tmp_path / "out" / ".cluster" / "model1-seed1.claim"
     with Cluster(tmp_path, environment={"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}) as cluster:
         worker = cluster.worker()
         killer = threading.Thread(target=lambda: (wait_for(claim.exists), worker.kill()))
         killer.start()
-        elsewhere = cluster_graph.Elsewhere(cluster.address, None, tmp_path / "out", [])
+        elsewhere = graph.Elsewhere(cluster.address, None, tmp_path / "out", [])
         [row] = reproduce.reproduce(tmp_path / "out", options, ["model1"], elsewhere=elsewhere.run)
         killer.join()
     assert row.failed[1] == f"worker after worker was lost with it, the last one {worker.address}: see its log"

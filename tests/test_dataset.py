@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tiny_imagenet import dataset, image_files
-from tiny_imagenet.catalogue import Catalogue
+from tiny_imagenet.data import dataset, image_files
+from tiny_imagenet.data.catalogue import Catalogue
 from tiny_imagenet.errors import DatasetError
 
 WNIDS = ("n02", "n01")  # the file's order counts, not the alphabet's
@@ -448,7 +448,8 @@ def large_jpeg(width, height):
 
 LARGE = """
 import resource, sys
-from tiny_imagenet import dataset, errors
+from tiny_imagenet import errors
+from tiny_imagenet.data import dataset
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     dataset.read_image(sys.argv[1], resize=True)

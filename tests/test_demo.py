@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
 from test_report import Page, row
-from tiny_imagenet import lmdb_reader
+from tiny_imagenet.data import lmdb_reader
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_imagenet import download, safe_zip
+from tiny_imagenet.data import download, safe_zip
 from tiny_imagenet.errors import DatasetError
 
 SCRIPT = Path(__file__).resolve().parent.parent / "tools" / "download.py"

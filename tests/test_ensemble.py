@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiny_imagenet import ensemble, metrics, predictions
 from tiny_imagenet.errors import PredictionsError
-from tiny_imagenet.predictions import Predictions
+from tiny_imagenet.evaluation import ensemble, metrics, predictions
+from tiny_imagenet.evaluation.predictions import Predictions
 
 ROOT = Path(__file__).parent.parent
 
@@ -322,7 +322,7 @@ def run(trained, tmp_path):
 
 
 def test_run_folders_stand_for_their_predictions(run, tool, tmp_path):
-    from tiny_imagenet import evaluate
+    from tiny_imagenet.evaluation import evaluate
 
     other = tmp_path / "other"
     shutil.copytree(run.path, other, symlinks=True)
@@ -340,7 +340,7 @@ def test_run_folders_stand_for_their_predictions(run, tool, tmp_path):
 
 
 def test_predictions_of_an_earlier_best_are_told(run, tool):
-    from tiny_imagenet import evaluate
+    from tiny_imagenet.evaluation import evaluate
 
     evaluate.evaluate_run(run)
     best = int(run.weights("best").parent.name)
@@ -352,7 +352,7 @@ def test_predictions_of_an_earlier_best_are_told(run, tool):
 
 
 def test_the_checkpoints_of_a_run_are_members(run, tool, tmp_path):
-    from tiny_imagenet import evaluate
+    from tiny_imagenet.evaluation import evaluate
 
     done = tool("ensemble", run.path, "--checkpoints", "--weights", 1, 3, "--out", tmp_path / "both.npz")
     rows = [line.split()[:2] for line in done.stdout.splitlines()[1:]]
@@ -373,7 +373,7 @@ def test_the_checkpoints_of_a_run_are_members(run, tool, tmp_path):
 
 
 def test_a_member_that_is_given_twice_is_refused(run, tool, files):
-    from tiny_imagenet import evaluate
+    from tiny_imagenet.evaluation import evaluate
 
     evaluate.evaluate_run(run)
     (files / "link.npz").symlink_to("model1.npz")
@@ -395,7 +395,8 @@ def test_a_member_that_is_alone_is_told(run, tool):
 
 
 def test_checkpoints_predict_the_data_that_is_named(run, tool, dataset, tmp_path):
-    from tiny_imagenet import convert, evaluate
+    from tiny_imagenet.data import convert
+    from tiny_imagenet.evaluation import evaluate
 
     convert.convert(dataset, tmp_path / "moved", workers=1, seed=1)
     convert.convert(dataset, tmp_path / "shuffled", workers=1, seed=9)
@@ -415,7 +416,7 @@ def test_checkpoints_predict_the_data_that_is_named(run, tool, dataset, tmp_path
 
 
 def test_what_members_are_of_is_written_and_said(run, tool, tmp_path):
-    from tiny_imagenet import evaluate
+    from tiny_imagenet.evaluation import evaluate
 
     for split, ten_crop, checkpoint in itertools.product(("val", "test"), (False, True), ("best", "10")):
         evaluate.evaluate_run(run, None, split, checkpoint, ten_crop=ten_crop)
@@ -444,7 +445,7 @@ def test_what_members_are_of_is_written_and_said(run, tool, tmp_path):
 
 
 def test_members_of_one_model_have_names_of_their_own(run, tool, tmp_path):
-    from tiny_imagenet import evaluate
+    from tiny_imagenet.evaluation import evaluate
 
     shutil.copytree(run.path, tmp_path / "seeds" / "two", symlinks=True)
     runs = [run, type(run)(tmp_path / "seeds" / "two")]

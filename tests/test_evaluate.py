@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix
 
-from tiny_imagenet import datum, evaluate, lmdb_reader, metrics, predictions
+from tiny_imagenet.data import datum, lmdb_reader
 from tiny_imagenet.errors import DatasetError, RunError, TinyImageNetError
-from tiny_imagenet.predict import Predictor, predict
+from tiny_imagenet.evaluation import evaluate, metrics, predictions
+from tiny_imagenet.evaluation.predict import Predictor, predict
 from tiny_imagenet.runs import Run
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tiny_imagenet import generate, paper, zoo
 from tiny_imagenet.errors import NetError
+from tiny_imagenet.models import generate, paper, zoo
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 PROTOTXT = TOOLS.parent / "prototxt"

@@ -7,10 +7,14 @@ import json
 import caffe
 import pytest
 
-from tiny_imagenet import cli, evaluate, gpu, report, reproduce, train
+from tiny_imagenet import cli, gpu
 from tiny_imagenet.errors import GpuError, RunError
+from tiny_imagenet.evaluation import evaluate
+from tiny_imagenet.experiment import reproduce
+from tiny_imagenet.report import page as report
 from tiny_imagenet.runs import Run
-from tiny_imagenet.train import Options
+from tiny_imagenet.training import train
+from tiny_imagenet.training.train import Options
 
 on_cpu_build = pytest.mark.skipif(gpu._runtime() is not None, reason="this build of Caffe is for GPUs too")
 
@@ -270,7 +274,7 @@ def test_several_gpus_are_given_a_process_each(calls, tiny_solver, data, tmp_pat
     monkeypatch.setattr(train.supervisor, "train", lambda *given: asked.append(given) or {"top1": 1})
     train.train(str(tiny_solver), Options(data=data, run=tmp_path / "run", gpus="all", max_iter=2), ["command"])
     ((transport, names, source, options, argv, _),) = asked
-    assert (transport, names) == ("tiny_imagenet.gpu_ranks:connect", ["GPU 0", "GPU 1", "GPU 2"])
+    assert (transport, names) == ("tiny_imagenet.parallel.gpu_ranks:connect", ["GPU 0", "GPU 1", "GPU 2"])
     assert (source, argv, options.gpus, options.tf32) == (str(tiny_solver), ["command"], (0, 1, 2), False)
     assert not calls  # this process takes no memory of a GPU
 
@@ -279,7 +283,7 @@ def test_ranks_of_gpus_join_by_nccl(monkeypatch):
     """As in upstream's python/train.py: a uid, rank 0's weights, gradients layer by layer where the solver says so."""
     from types import SimpleNamespace
 
-    from tiny_imagenet import gpu_ranks
+    from tiny_imagenet.parallel import gpu_ranks
 
     for layer_wise in (False, True):
         done = []
@@ -302,7 +306,7 @@ def test_ranks_of_gpus_join_by_nccl(monkeypatch):
 
 
 def test_layers_do_not_reduce_where_a_gradient_comes_in_parts(tiny_solver, data, tmp_path):
-    from tiny_imagenet import solving
+    from tiny_imagenet.training import solving
 
     for text, wise in (("", True), ("iter_size: 2\n", False), ("layer_wise_reduce: false\n", False)):
         solver = tiny_solver.read_text() + text

@@ -16,12 +16,15 @@ import pytest
 
 import cpu_ranks
 from conftest import ROOT, apart, interruptible, write_tiny_net
-from tiny_imagenet import generate, metrics, nets, runs, supervisor, train, validation, zoo
+from tiny_imagenet import runs
 from tiny_imagenet.errors import NetError, RunError, Stopped
-from tiny_imagenet.predict import Predictor, predict
-from tiny_imagenet.ranks import Alone
+from tiny_imagenet.evaluation import metrics
+from tiny_imagenet.evaluation.predict import Predictor, predict
+from tiny_imagenet.models import generate, nets, zoo
+from tiny_imagenet.parallel.ranks import Alone
 from tiny_imagenet.runs import Run
-from tiny_imagenet.train import Options
+from tiny_imagenet.training import supervisor, train, validation
+from tiny_imagenet.training.train import Options
 
 ROW = zoo.MODELS["model6"].replace(
     convs="3-4 3-4 | 3-4 | 3-8 |", hidden=(16,), batch=20, classes=10, screened=False, base_lr=0.02, drop_after_stage=3
@@ -315,7 +318,7 @@ import sys
 from pathlib import Path
 import cpu_ranks
 from tiny_imagenet import cli
-from tiny_imagenet.train import Options
+from tiny_imagenet.training.train import Options
 solver, data, run, epochs = sys.argv[1:]
 options = Options(data=Path(data), run=Path(run), epochs=int(epochs), patience=1, resume=True)
 cli.run(lambda: cpu_ranks.train(2, solver, options))

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, apart, interruptible
-from tiny_imagenet import evaluate, generate, gpu, predictions, runs, train, zoo
+from tiny_imagenet import gpu, runs
 from tiny_imagenet.errors import GpuError, RunError
+from tiny_imagenet.evaluation import evaluate, predictions
+from tiny_imagenet.models import generate, zoo
 from tiny_imagenet.runs import Run
-from tiny_imagenet.train import Options
+from tiny_imagenet.training import train
+from tiny_imagenet.training.train import Options
 
 try:
     THERE, PROBLEM = len(gpu.names()), ""

@@ -10,7 +10,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from tiny_imagenet import datum, lmdb_reader
+from tiny_imagenet.data import datum, lmdb_reader
 from tiny_imagenet.errors import DatasetError
 
 SHAPE = (3, 4, 5)
@@ -36,7 +36,8 @@ def write_good(path, count=3000):
 
 READ = """
 import sys
-from tiny_imagenet import errors, lmdb_reader
+from tiny_imagenet import errors
+from tiny_imagenet.data import lmdb_reader
 for read in (lmdb_reader.count, lmdb_reader.records, lambda path: lmdb_reader.check(path, (3, 4, 5), 7)):
     try:
         result = read(sys.argv[1])
@@ -65,7 +66,8 @@ def test_a_file_cut_short_is_refused_and_kills_nothing(tmp_path, kept):
 # Flips a bit here and there in the pages of the tree, or in the first two, and reads all there is, again and again.
 FLIP = """
 import os, random, sys
-from tiny_imagenet import errors, lmdb_reader
+from tiny_imagenet import errors
+from tiny_imagenet.data import lmdb_reader
 path, seed = sys.argv[1], int(sys.argv[2])
 good = open(path + "/data.mdb", "rb").read()
 generator = random.Random(seed)

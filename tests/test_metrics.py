@@ -14,9 +14,9 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from tiny_imagenet import metrics, predictions
 from tiny_imagenet.errors import PredictionsError
-from tiny_imagenet.predictions import Predictions
+from tiny_imagenet.evaluation import metrics, predictions
+from tiny_imagenet.evaluation.predictions import Predictions
 
 
 def make(probabilities, labels, **meta):

@@ -12,12 +12,14 @@ import pytest
 import test_gpu_ranks
 from conftest import apart
 from mpi import ENVIRONMENT, errors, needs_mpi, ranks_of, run, several, under_way
-from tiny_imagenet import launch, report_runs, train
 from tiny_imagenet.errors import GpuError
-from tiny_imagenet.mpi_ranks import MpiRanks
-from tiny_imagenet.mpi_watch import Watch
+from tiny_imagenet.parallel import launch
+from tiny_imagenet.parallel.mpi_ranks import MpiRanks
+from tiny_imagenet.parallel.mpi_watch import Watch
+from tiny_imagenet.report import folders
 from tiny_imagenet.runs import Run
-from tiny_imagenet.train import Options
+from tiny_imagenet.training import train
+from tiny_imagenet.training.train import Options
 
 pytestmark = needs_mpi
 plain, solver = test_gpu_ranks.plain, test_gpu_ranks.solver  # a net without dropout and kinks; one with both
@@ -67,7 +69,7 @@ def test_the_gradients_that_travel_are_as_many_as_the_parameters(plain, data, tm
     assert 0 <= info["gradients"]["hidden"] <= 1
     assert 0 < info["gradients"]["waited"] <= info["gradients"]["seconds"]
     assert [name.partition(" (")[0] for name in info["sessions"][0]["ranks"]] == ["rank 0", "rank 1"]
-    command = report_runs.about(report_runs.read(tmp_path / "run"), "it")["command"]
+    command = folders.about(folders.read(tmp_path / "run"), "it")["command"]
     assert command.startswith(f"mpirun -n 2 tools/train.py {plain} --data ")
 
 
@@ -164,7 +166,7 @@ FAILS = """
 import os, runpy, sys
 sys.argv = sys.argv[1:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
-from tiny_imagenet import solving
+from tiny_imagenet.training import solving
 step = solving.Iterations.step
 def failing(iterations):
     if iterations._solver.iter == 12 and os.environ["OMPI_COMM_WORLD_RANK"] == os.environ["TEST_RANK"]:
@@ -220,7 +222,7 @@ MPI_FAILS = """
 import os, runpy, sys
 sys.argv = sys.argv[1:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
-from tiny_imagenet import mpi_ranks
+from tiny_imagenet.parallel import mpi_ranks
 average = mpi_ranks._Averages._average
 def failing(averages, number):
     if averages.traffic.iterations == 12 and os.environ["OMPI_COMM_WORLD_RANK"] == "1":
@@ -352,7 +354,7 @@ def test_another_prototxt_is_refused(plain, data, tmp_path):
 
 
 def test_another_data_set_is_refused(plain, data, tmp_path):
-    from tiny_imagenet import convert, sample
+    from tiny_imagenet.data import convert, sample
 
     sample.write(tmp_path / "dataset", train=200, val=40, test=20, seed=2)
     convert.convert(tmp_path / "dataset", tmp_path / "data", workers=1, seed=1)

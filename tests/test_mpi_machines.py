@@ -10,9 +10,9 @@ import pytest
 import test_gpu_ranks
 from conftest import apart
 from mpi import Machines, errors, needs_mpi, run, under_way, why_no_machines
-from tiny_imagenet import train
 from tiny_imagenet.runs import Run
-from tiny_imagenet.train import Options
+from tiny_imagenet.training import train
+from tiny_imagenet.training.train import Options
 
 pytestmark = needs_mpi
 plain = test_gpu_ranks.plain

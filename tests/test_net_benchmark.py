@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from tiny_imagenet import net_benchmark, net_cases, net_figure, net_programs, net_progress, net_tables, nets, zoo
+from tiny_imagenet.benchmarks import net_benchmark, net_cases, net_figure, net_programs, net_progress, net_tables
+from tiny_imagenet.benchmarks.net_programs import How
 from tiny_imagenet.errors import BenchmarkError
-from tiny_imagenet.net_programs import How
+from tiny_imagenet.models import nets, zoo
 
 BUILD = ROOT / "build"
 TORCH = os.environ.get("TORCH_PYTHON")
@@ -386,7 +387,7 @@ def test_pytorchs_net_computes_what_ours_does(cases, tmp_path):
     code = (
         "import json, sys, numpy as np, torch\n"
         "from torch import nn\n"
-        f"sys.path.insert(0, {str(ROOT / 'python' / 'tiny_imagenet')!r})\n"
+        f"sys.path.insert(0, {str(ROOT / 'python' / 'tiny_imagenet' / 'benchmarks')!r})\n"
         "import torch_nets\n"
         "modules, channels = [], 3\n"
         "for description in json.load(open('layers.json')):\n"
@@ -424,8 +425,8 @@ def test_stock_caffe_computes_the_same(cases):
 def test_the_programs_own_module_needs_nothing_of_ours():
     """torch_nets and torch_layers run in a Python that has torch and perhaps nothing else."""
     for name in ("torch_nets", "torch_layers"):
-        text = (ROOT / "python" / "tiny_imagenet" / f"{name}.py").read_text()
+        text = (ROOT / "python" / "tiny_imagenet" / "benchmarks" / f"{name}.py").read_text()
         assert "tiny_imagenet" not in text
-    code = "import tiny_imagenet.net_benchmark, sys; print('caffe' in sys.modules)"
+    code = "import tiny_imagenet.benchmarks.net_benchmark, sys; print('caffe' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
 
-from tiny_imagenet import nets, solvers, zoo
 from tiny_imagenet.errors import NetError
+from tiny_imagenet.models import nets, solvers, zoo
 from tiny_imagenet.runs import Run
 
 SMALL = [name for name in zoo.MODELS if name not in ("model7", "model8", "model9")]

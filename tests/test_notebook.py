@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from conftest import ROOT, write_tiny_net
-from tiny_imagenet import ensemble, evaluate, metrics
+from tiny_imagenet.evaluation import ensemble, evaluate, metrics
 from tiny_imagenet.runs import Run
-from tiny_imagenet.train import Options, train
+from tiny_imagenet.training.train import Options, train
 
 NOTEBOOK = ROOT / "python" / "notebooks" / "evaluate.ipynb"
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from tiny_imagenet import ensemble, origin
 from tiny_imagenet.errors import RunError
-from tiny_imagenet.predictions import Predictions
+from tiny_imagenet.evaluation import ensemble, origin
+from tiny_imagenet.evaluation.predictions import Predictions
 
 
 def some(path="", **meta):

@@ -1,6 +1,6 @@
 import pytest
 
-from tiny_imagenet import paper
+from tiny_imagenet.models import paper
 
 
 def test_the_tables_hold_nine_models_in_order():

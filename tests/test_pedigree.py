@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from tiny_imagenet import ensemble, pedigree, predictions
 from tiny_imagenet.errors import RunError
-from tiny_imagenet.pedigree import Pedigree
-from tiny_imagenet.predictions import Predictions
+from tiny_imagenet.evaluation import ensemble, pedigree, predictions
+from tiny_imagenet.evaluation.pedigree import Pedigree
+from tiny_imagenet.evaluation.predictions import Predictions
 
 TEN = "ten: four corners, centre, and their mirrors"
 
@@ -52,7 +52,7 @@ def test_an_average_is_of_what_its_members_have_in_common():
 
 
 def test_records_are_those_of_the_manifest(data):
-    from tiny_imagenet import lmdb_reader
+    from tiny_imagenet.data import lmdb_reader
 
     keys, labels = zip(*((key, label) for key, label, _ in lmdb_reader.records(data / "val.lmdb")))
     order = np.random.default_rng(1).permutation(len(keys))

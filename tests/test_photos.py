@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tiny_imagenet import dataset, image_files, photos
+from tiny_imagenet.data import dataset, image_files
 from tiny_imagenet.errors import DatasetError
+from tiny_imagenet.evaluation import photos
 
 
 def scene(width, height):
@@ -69,7 +70,8 @@ def test_a_photo_is_turned_as_its_camera_was(tmp_path, width, height):
 
 MEASURE = """
 import resource, sys
-from tiny_imagenet import errors, photos
+from tiny_imagenet import errors
+from tiny_imagenet.evaluation import photos
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     said = photos.read(sys.argv[1]).shape

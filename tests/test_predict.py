@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tiny_imagenet import classify, dataset, datum, evaluate, lmdb_reader, nets, predict, predictions, stock, zoo
-from tiny_imagenet.ahead import ahead
+from tiny_imagenet.data import dataset, datum, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError
+from tiny_imagenet.evaluation import classify, evaluate, predict, predictions
+from tiny_imagenet.evaluation.ahead import ahead
+from tiny_imagenet.models import nets, stock, zoo
 from tiny_imagenet.runs import Run
 
 OFFSETS = {"top left": (0, 0), "top right": (0, 8), "bottom left": (8, 0), "bottom right": (8, 8), "centre": (4, 4)}

@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from tiny_imagenet import evaluate, lmdb_reader, predictions, submission
+from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, PredictionsError, TinyImageNetError
-from tiny_imagenet.predictions import Predictions
+from tiny_imagenet.evaluation import evaluate, predictions, submission
+from tiny_imagenet.evaluation.predictions import Predictions
 from tiny_imagenet.runs import Run
 
 
@@ -161,7 +162,7 @@ def test_data_of_other_classes_is_refused(tool, trained, data, edited, tmp_path)
 def test_names_that_no_line_can_hold_are_refused(data, edited, names, message):
     import lmdb
 
-    from tiny_imagenet import datum
+    from tiny_imagenet.data import datum
 
     folder = edited(lambda manifest: manifest["lmdbs"].update(test={"count": 2}))
     shutil.rmtree(folder / "test.lmdb")

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiny_imagenet import ensemble, lmdb_reader, metrics, predictions, report, report_predictions
+from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import PredictionsError, RunError, TinyImageNetError
-from tiny_imagenet.predictions import Predictions
+from tiny_imagenet.evaluation import ensemble, metrics, predictions
+from tiny_imagenet.evaluation.predictions import Predictions
+from tiny_imagenet.report import page as report
+from tiny_imagenet.report import predictions as report_predictions
 
 ROOT = Path(__file__).parent.parent
 VOID = {"meta", "link", "br", "img", "hr", "input", "wbr"}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from test_report import Page
-from tiny_imagenet import report
-from tiny_imagenet.evaluate import evaluate_run
+from tiny_imagenet.evaluation.evaluate import evaluate_run
+from tiny_imagenet.report import page as report
 from tiny_imagenet.runs import Run
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from test_report import build, change, make_run, row, some_predictions
-from tiny_imagenet import lmdb_reader, metrics, predictions, report_gallery, report_nets, report_predictions
-from tiny_imagenet.errors_figure import Mistake, mistakes
-from tiny_imagenet.evaluate import evaluate_run
+from tiny_imagenet.data import lmdb_reader
+from tiny_imagenet.evaluation import metrics, predictions
+from tiny_imagenet.evaluation.evaluate import evaluate_run
+from tiny_imagenet.plots.errors_figure import Mistake, mistakes
+from tiny_imagenet.report import gallery
+from tiny_imagenet.report import nets as report_nets
+from tiny_imagenet.report import predictions as report_predictions
 from tiny_imagenet.runs import Run
 
 
@@ -35,18 +39,18 @@ def shown(address):
 
 def test_each_class_gives_one_error_before_any_gives_two():
     every = [Mistake(f"{n:08d}_x", label, 9, share) for n, (label, share) in enumerate([(0, 0.9), (0, 0.8), (1, 0.3)])]
-    assert report_gallery.choose(every, 2) == [every[0], every[2]]
-    assert report_gallery.choose(every, 9) == every
-    assert report_gallery.choose(every, 1) == [every[0], every[2]]  # a class is not left out
-    assert report_gallery.choose([], 5) == []
-    assert report_gallery.choose(every, 2, lambda mistake: mistake is every[1]) == [every[1], every[2]]  # it is there
+    assert gallery.choose(every, 2) == [every[0], every[2]]
+    assert gallery.choose(every, 9) == every
+    assert gallery.choose(every, 1) == [every[0], every[2]]  # a class is not left out
+    assert gallery.choose([], 5) == []
+    assert gallery.choose(every, 2, lambda mistake: mistake is every[1]) == [every[1], every[2]]  # it is there
 
 
 def test_every_class_that_is_wrong_is_there_as_true_and_as_predicted():
     rng = np.random.default_rng(3)
     pairs = [(label, said) for label, said in rng.integers(0, 200, (5000, 2)).tolist() if label != said]
     every = [Mistake(f"{n:08d}_x", label, said, rng.random()) for n, (label, said) in enumerate(pairs)]
-    chosen = report_gallery.choose(every, report_gallery.MOST)
+    chosen = gallery.choose(every, gallery.MOST)
     assert {mistake.label for mistake in chosen} == {label for label, _ in pairs}
     assert {mistake.predicted for mistake in chosen} == {said for _, said in pairs}
     assert 200 <= len(chosen) < 320 and len(set(chosen)) == len(chosen)
@@ -74,27 +78,27 @@ def test_pictures_are_small_and_look_the_same():
 
     photo = load_sample_image("china.jpg")[100:300, 200:400]
     photo = cv2.resize(photo, (64, 64), interpolation=cv2.INTER_AREA)
-    address = report_gallery.address(photo)
+    address = gallery.address(photo)
     assert address.startswith("data:image/jpeg;base64,") and len(address) < 5000
     difference = shown(address).astype(float) - photo[:, :, ::-1]
     assert 10 * np.log10(255**2 / (difference**2).mean()) > 30  # decibels
     plain = np.full((64, 64, 3), 7, np.uint8)
-    assert report_gallery.address(plain).startswith("data:image/png;base64,")
-    assert (shown(report_gallery.address(plain)) == plain).all()
+    assert gallery.address(plain).startswith("data:image/png;base64,")
+    assert (shown(gallery.address(plain)) == plain).all()
 
 
 def test_many_runs_show_fewer_images_each():
-    assert [report_gallery.share(runs) for runs in (1, 8, 9, 27, 100)] == [60, 60, 53, 17, 12]
+    assert [gallery.share(runs) for runs in (1, 8, 9, 27, 100)] == [60, 60, 53, 17, 12]
 
 
 def test_the_gallery_has_the_images_of_the_data(evaluated, data):
     given = predictions.load(evaluated / "predictions.npz")
     every, images = mistakes(given)
     names = given.meta["class_names"]
-    pictures = report_gallery.Pictures()
-    found = report_gallery.of(given, data, names, pictures)
+    pictures = gallery.Pictures()
+    found = gallery.of(given, data, names, pictures)
     assert (found["errors"], found["images"], found["problem"]) == (len(every), images, "")
-    assert len(found["tiles"]) == min(len(every), report_gallery.MOST) > 5
+    assert len(found["tiles"]) == min(len(every), gallery.MOST) > 5
     stored = {key.partition("_")[2]: (label, image) for key, label, image in lmdb_reader.records(data / "val.lmdb")}
     for tile in found["tiles"]:
         label, image = stored[tile["image"]]
@@ -103,26 +107,26 @@ def test_the_gallery_has_the_images_of_the_data(evaluated, data):
         assert (picture["height"], picture["width"]) == image.shape[1:]
         assert np.abs(shown(picture["address"]).astype(int) - image.transpose(1, 2, 0)).mean() < 4
     for which in ("label", "said"):
-        counts = report_gallery.classes([found, found], which)
+        counts = gallery.classes([found, found], which)
         assert sum(count for _, count in counts) == 2 * len(found["tiles"])
         assert [name for (_, name), _ in counts] == sorted(name for (_, name), _ in counts)
-    again = report_gallery.of(given, data, names, pictures)
+    again = gallery.of(given, data, names, pictures)
     assert again["tiles"] == found["tiles"] and len(pictures.shown) == len(found["tiles"])
 
 
 def test_classes_of_one_number_and_other_names_are_told_apart():
     tiles = [{"label": (1, "a"), "said": (2, "b")}, {"label": (1, "c"), "said": (2, "b")}]
-    assert report_gallery.ids([{"tiles": tiles}]) == {(1, "a"): "1 a", (1, "c"): "1 c", (2, "b"): "2"}
+    assert gallery.ids([{"tiles": tiles}]) == {(1, "a"): "1 a", (1, "c"): "1 c", (2, "b"): "2"}
 
 
 def test_images_that_cannot_be_shown_are_spoken_of(evaluated, data, tmp_path):
     given = predictions.load(evaluated / "predictions.npz")
     names = given.meta["class_names"]
-    pictures = report_gallery.Pictures()
-    assert "nothing says" in report_gallery.of(given, None, names, pictures)["problem"]
-    assert "gone" in report_gallery.of(given, tmp_path / "gone", names, pictures)["problem"]
+    pictures = gallery.Pictures()
+    assert "nothing says" in gallery.of(given, None, names, pictures)["problem"]
+    assert "gone" in gallery.of(given, tmp_path / "gone", names, pictures)["problem"]
     given.keys[:] = np.char.add(given.keys, "x")
-    assert "not there" in report_gallery.of(given, data, names, pictures)["problem"]
+    assert "not there" in gallery.of(given, data, names, pictures)["problem"]
     assert pictures.shown == []
     run = make_run(tmp_path / "one", data=str(tmp_path / "gone"))
     text, _page = build(tmp_path, [run])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from test_report import build, change, make_ensemble, make_run, row
-from tiny_imagenet import ensemble, pedigree, predictions, report_curves, report_runs
-from tiny_imagenet.curves_figure import Line
+from tiny_imagenet.evaluation import ensemble, pedigree, predictions
+from tiny_imagenet.plots.curves_figure import Line
+from tiny_imagenet.report import curves, folders
 
 TEN = "ten: four corners, centre, and their mirrors"
 
@@ -161,8 +162,8 @@ def test_runs_that_differ_in_their_seed_are_grouped():
         ("model1", {**info, "seed": 1}),
         ("model1", {**info}),
     ]
-    several = [report_runs.Run(Path("run"), {**own, "model": model}, [], {}, {}, None) for model, own in runs]
-    assert report_runs.groups(several) == [[0, 2], [1], [3], [4], [5]]
+    several = [folders.Run(Path("run"), {**own, "model": model}, [], {}, {}, None) for model, own in runs]
+    assert folders.groups(several) == [[0, 2], [1], [3], [4], [5]]
 
 
 def test_the_mean_over_seeds_has_a_row_above_its_runs(tmp_path):
@@ -308,21 +309,21 @@ def lines(models, seeds):
 
 def test_a_few_lines_are_one_figure_and_many_a_small_one_a_model():
     few = lines(7, 1)
-    assert [(part["small"], len(part["figures"])) for part in report_curves.draw(few, few[0])] == [(False, 1)] * 2
+    assert [(part["small"], len(part["figures"])) for part in curves.draw(few, few[0])] == [(False, 1)] * 2
     many = lines(9, 3)
-    for part in report_curves.draw(many, many[4]):
+    for part in curves.draw(many, many[4]):
         assert part["small"] and len(part["figures"]) == 9 and part["best"] == "m1 (s1)"
         for number, figure in enumerate(part["figures"]):
             colours = set(re.findall(r"stroke: (#[0-9a-f]{6})", figure))
             assert {"#0072b2", "#d55e00", "#009e73"} <= colours
             assert [f">s{seed}<" in figure for seed in range(3)] == [True] * 3 and f">m{number}<" in figure
     alone = lines(1, 20)
-    assert [len(part["figures"]) for part in report_curves.draw(alone, alone[0])] == [3, 3]
+    assert [len(part["figures"]) for part in curves.draw(alone, alone[0])] == [3, 3]
 
 
 def test_no_two_lines_of_a_figure_look_alike():
     many = lines(1, 7)
-    (loss, _top1) = report_curves.draw(many, many[0])
+    (loss, _top1) = curves.draw(many, many[0])
     plain = re.sub(r"<defs>.*?</defs>", "", loss["figures"][0], flags=re.S)
     styles = re.findall(r'clip-path="[^"]*" style="([^"]*stroke-width: 1\.4[^"]*)"', plain)
     assert len(styles) == len(set(styles)) == 7
@@ -330,8 +331,8 @@ def test_no_two_lines_of_a_figure_look_alike():
 
 def test_a_model_without_records_has_no_figure():
     many = [*lines(8, 1), Line("none", "", [])]
-    assert [len(part["figures"]) for part in report_curves.draw(many, many[0])] == [8, 8]
-    assert report_curves.draw([Line(f"m{n}", "", []) for n in range(9)], Line("m0", "", [])) == []
+    assert [len(part["figures"]) for part in curves.draw(many, many[0])] == [8, 8]
+    assert curves.draw([Line(f"m{n}", "", []) for n in range(9)], Line("m0", "", [])) == []
 
 
 def test_27_runs_are_a_page_of_nine_models(tmp_path):

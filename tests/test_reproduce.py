@@ -10,10 +10,13 @@ import statistics
 import pytest
 
 from conftest import ROOT, SMALL, StopAfter, write_small_nets
-from tiny_imagenet import ensemble, generate, metrics, paper, predictions, reproduce, train, zoo
 from tiny_imagenet.errors import DatasetError, NetError, RunError, Stopped
+from tiny_imagenet.evaluation import ensemble, metrics, predictions
+from tiny_imagenet.experiment import reproduce
+from tiny_imagenet.models import generate, paper, zoo
 from tiny_imagenet.runs import Run
-from tiny_imagenet.train import Options
+from tiny_imagenet.training import train
+from tiny_imagenet.training.train import Options
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +158,7 @@ def test_runs_of_another_experiment_are_refused(changes, says, made, data, proto
 
 
 def test_runs_on_another_data_set_are_refused(made, dataset, prototxt, tmp_path):
-    from tiny_imagenet import convert
+    from tiny_imagenet.data import convert
 
     convert.convert(dataset, tmp_path / "other", workers=1, seed=9)
     options = Options(data=tmp_path / "other", run=made[0], epochs=1, prototxt=prototxt, quiet=True)

@@ -19,10 +19,12 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, StopAfter, interruptible
-from tiny_imagenet import generate, runs, snapshots, train, zoo
+from tiny_imagenet import runs
 from tiny_imagenet.errors import DatasetError, NetError, RunError, Stopped
+from tiny_imagenet.models import generate, zoo
 from tiny_imagenet.runs import Run
-from tiny_imagenet.train import Options
+from tiny_imagenet.training import snapshots, train
+from tiny_imagenet.training.train import Options
 
 # Convolutions, dropout, CropData: what the nine have, in a net that takes a moment.
 ROW = zoo.MODELS["model6"].replace(
@@ -135,7 +137,7 @@ def test_a_run_that_dies_within_a_checkpoint(place, solver, whole, data, tmp_pat
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from tiny_imagenet import files, runs, snapshots, train\n"
+        "from tiny_imagenet import files, runs\nfrom tiny_imagenet.training import snapshots, train\n"
         "*owner, name = sys.argv[4].split('.')\n"
         "owner = eval('.'.join(owner))\n"
         "inner, left = getattr(owner, name), [int(sys.argv[5])]\n"
@@ -222,7 +224,7 @@ def test_a_finished_run_says_so_and_can_be_made_longer(whole, solver, data, tmp_
 
 
 def test_another_model_or_data_set_is_refused(whole, solver, data, dataset, tmp_path):
-    from tiny_imagenet import convert
+    from tiny_imagenet.data import convert
 
     shutil.copytree(whole.path, tmp_path / "run", symlinks=True)
     options = Options(data=None, run=tmp_path / "run", resume=True)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tiny_imagenet import dataset, sample, screening
+from tiny_imagenet.data import dataset, sample, screening
 from tiny_imagenet.errors import DatasetError
 
 ROOT = Path(__file__).resolve().parent.parent

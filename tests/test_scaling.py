@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 import comm_overlap
 from conftest import ROOT
 from mpi import needs_mpi, why_no_machines
-from tiny_imagenet import buckets, scaling, zoo
-from tiny_imagenet.scaling import Layer, Link
+from tiny_imagenet.models import zoo
+from tiny_imagenet.parallel import buckets, scaling
+from tiny_imagenet.parallel.scaling import Layer, Link
 
 LAYERS = [Layer(1000, 9e6), Layer(2_000_000, 9e6), Layer(50, 2e6)]
 
@@ -76,7 +77,7 @@ def test_the_top_layers_hide_behind_those_below():
 
 
 def test_the_tables_are_what_the_model_computes():
-    text = (ROOT / "python" / "tiny_imagenet" / "CLUSTER.md").read_text()
+    text = (ROOT / "python" / "tiny_imagenet" / "cluster" / "README.md").read_text()
     for name, lines in comm_overlap.tables().items():
         assert "\n".join(lines) in text, f"the table of {name}: tests/comm_overlap.py --table has it anew"
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiny_imagenet import screening
+from tiny_imagenet.data import screening
 
 
 @st.composite

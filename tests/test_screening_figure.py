@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
-from tiny_imagenet import dataset as datasets
-from tiny_imagenet import figures, screening, screening_figure
-from tiny_imagenet.dataset import Record
+from tiny_imagenet.data import dataset as datasets
+from tiny_imagenet.data import screening
+from tiny_imagenet.data.dataset import Record
 from tiny_imagenet.errors import DatasetError
+from tiny_imagenet.plots import figures, screening_figure
 
 SCRIPT = Path(__file__).resolve().parent.parent / "tools" / "visualize.py"
 

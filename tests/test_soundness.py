@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from conftest import ROOT
-from tiny_imagenet import soundness, zoo
+from tiny_imagenet.models import soundness, zoo
 
 PROTOTXT = ROOT / "prototxt"
 SOURCE = ROOT / "build" / "caffe-source"

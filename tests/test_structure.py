@@ -1,7 +1,9 @@
 """The directions of the house: who imports whom, what the scripts promise, what the README lists."""
 
 import ast
+import graphlib
 import importlib.util
+import re
 import subprocess
 import sys
 import sysconfig
@@ -13,156 +15,25 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "python" / "tiny_imagenet"
 SCRIPTS = sorted(path for path in (ROOT / "tools").glob("*.py") if not path.name.startswith("_"))
 
-BASE = {"errors", "files", "cli", "destination"}  # for everyone
+# The packages, and which others each may import. The modules beside them are for all, and import each other alone.
 MAY_IMPORT = {
-    "zoo": set(),
-    "paper": set(),
-    "runs": set(),
-    "predictions": set(),
-    "screening": set(),
-    "datum": {"image_files"},
-    "annotations": set(),
-    "image_files": set(),
-    "lmdb_pages": set(),
-    "pool": {"catalogue", "dataset", "loading"},
-    "catalogue": {"annotations"},
-    "dataset": {"annotations", "catalogue", "image_files", "screening"},
-    "loading": {"catalogue", "dataset", "datum", "image_files", "screening"},
-    "lmdb_writer": set(),
-    "verify": {"datum", "lmdb_reader"},
-    "safe_zip": set(),
-    "download": {"safe_zip"},
-    "lmdb_reader": {"datum", "lmdb_pages"},
-    "sample": {"dataset", "screening"},
-    "convert": {
-        *("annotations", "catalogue", "cluster_pool", "dataset", "datum", "lmdb_reader", "lmdb_writer", "loading"),
-        *("pool", "screening"),
-    },
-    "metrics": {"predictions"},
-    "pedigree": {"predictions", "runs"},
-    "ensemble": {"metrics", "pedigree", "predictions"},
-    "prototxt": set(),
-    "nets": {"prototxt", "zoo"},
-    "solvers": {"nets", "prototxt", "zoo"},
-    "stand_in": set(),
-    "outline": {"stand_in"},
-    "describe": {"outline", "paper", "prototxt", "solvers"},
-    "drawing": {"describe", "outline", "stand_in"},
-    "canonical": set(),
-    "net_diff": {"canonical"},
-    "findings": {"outline"},
-    "agreement": {"canonical", "findings", "net_diff", "outline"},
-    "solver_soundness": {"describe", "findings", "solvers"},
-    "soundness": {
-        *("agreement", "canonical", "describe", "findings", "outline", "prototxt", "solver_soundness", "solvers"),
-        "stand_in",
-    },
-    "stock": {"canonical"},
-    "generate": {"nets", "solvers", "zoo"},
-    "fit": {"agreement", "datum", "findings", "lmdb_reader", "nets", "outline", "solvers"},
-    "ahead": set(),
-    "predict": {"ahead", "datum", "gpu", "lmdb_reader", "nets", "predictions"},
-    "photos": {"dataset", "image_files"},
-    "origin": {"lmdb_reader", "pedigree", "predictions", "runs"},
-    "classify": {"ahead", "annotations", "dataset", "lmdb_reader", "origin", "photos", "predict", "runs"},
-    "submission": {"lmdb_reader", "predictions"},
-    "members": {"evaluate", "lmdb_reader", "pedigree", "predictions", "runs"},
-    "evaluate": {"lmdb_reader", "metrics", "nets", "origin", "pedigree", "predict", "predictions", "runs"},
-    "schedule": set(),
-    "stop": set(),
-    "console": set(),
-    "events": set(),
-    "snapshots": set(),
-    "provenance": set(),
-    "gpu": set(),
-    "ranks": set(),
-    "rank_links": {"ranks"},
-    "gpu_ranks": {"rank_links", "ranks"},
-    "launch": set(),
-    "buckets": set(),
-    "scaling": {"buckets"},
-    "mpi_watch": set(),
-    "mpi_operation": set(),
-    "mpi_thread": {"launch", "mpi_operation", "mpi_watch"},
-    "mpi_ranks": {"buckets", "gpu_ranks", "mpi_operation", "mpi_thread", "ranks"},
-    "accord": {"jobs", "lmdb_reader"},
-    "mpi_train": {"accord", "console", "ending", "gpu", "jobs", "launch", "mpi_ranks", "mpi_thread", "runs"},
-    "validation": {"ahead", "lmdb_reader", "predict", "predictions", "ranks"},
-    "solving": {"nets", "ranks", "runs", "solvers"},
-    "follower": {"gpu", "predict", "ranks", "snapshots", "solving", "validation"},
-    "trainer": {
-        *("console", "events", "fit", "follower", "metrics", "predict", "predictions", "ranks", "runs", "schedule"),
-        *("snapshots", "solving", "stop", "validation"),
-    },
-    "jobs": {"fit", "gpu", "lmdb_reader", "nets", "outline", "provenance", "runs", "schedule", "trainer", "zoo"},
-    "outcomes": set(),
-    "ending": {"console", "runs"},
-    "supervisor": {"console", "ending", "jobs", "outcomes", "stop"},
-    "train": {
-        *("console", "fit", "follower", "gpu", "jobs", "launch", "mpi_train", "nets", "predict", "ranks", "runs"),
-        *("snapshots", "solving", "stop", "supervisor", "trainer"),
-    },
-    "rank_main": {"outcomes", "supervisor", "train"},
-    "table2": {"paper"},
-    "graph": {"stop"},
-    "reproduce": {
-        *("ensemble", "evaluate", "graph", "jobs", "lmdb_reader", "metrics", "paper", "predictions", "runs", "stop"),
-        *("table2", "train", "zoo"),
-    },
-    "schedulers": set(),
-    "claims": set(),
-    "step_process": {"outcomes", "stop"},
-    "cluster_worker": {"catalogue", "claims", "dataset", "loading", "outcomes", "runs", "step_process"},
-    "cluster": {"cluster_worker", "pool"},
-    "cluster_graph": {"claims", "cluster", "cluster_worker", "graph", "outcomes", "runs", "stop"},
-    "cluster_pool": {"catalogue", "cluster", "cluster_worker", "loading"},
-    "figures": set(),
-    "screening_figure": {"dataset", "figures", "screening"},
-    "features": {"lmdb_reader", "nets", "predict"},
-    "tsne_figure": {"evaluate", "features", "figures", "lmdb_reader", "predict", "runs"},
-    "curves_figure": {"figures"},
-    "confusion_figure": {"figures", "metrics", "origin", "pedigree", "predictions"},
-    "errors_figure": {"figures", "lmdb_reader", "metrics", "origin", "pedigree", "predictions"},
-    "weights_figure": {"figures", "nets", "predict", "runs"},
-    "report": {
-        *("paper", "pedigree", "report_curves", "report_ensembles", "report_nets", "report_predictions"),
-        *("curves_figure", "report_results", "report_runs", "report_scores"),
-    },
-    "report_values": set(),
-    "report_runs": {"pedigree", "report_values", "runs"},
-    "report_scores": {"paper", "pedigree", "report_values"},
-    "report_ensembles": {"paper", "pedigree", "report_scores", "report_values"},
-    "report_results": {"pedigree", "report_scores"},
-    "report_curves": {"curves_figure", "figures", "report_values"},
-    "report_predictions": {
-        *("confusion_figure", "metrics", "origin", "pedigree", "predictions", "report_curves", "report_gallery"),
-        *("report_results", "report_runs", "report_scores", "report_values"),
-    },
-    "report_gallery": {"errors_figure", "origin", "predictions"},
-    "report_nets": {"describe", "drawing", "outline", "report_values"},
-    "timing": set(),
-    "torch_layers": set(),
-    "data_timing": {"datum"},
-    "benchmark": {"data_timing", "timing"},
-    "benchmark_tables": {"benchmark"},
-    "gpu_memory": set(),
-    "torch_nets": set(),
-    "net_cases": {"nets", "outline", "solvers", "stock"},
-    "net_programs": {"timing"},
-    "net_progress": set(),
-    "net_benchmark": {"gpu_memory", "net_programs", "timing"},
-    "net_tables": set(),
-    "net_figure": {"figures"},
-    "layer_work": {"outline"},
-    "layer_shares": {"layer_work", "net_programs", "timing"},
-    "layer_tables": set(),
+    "models": set(),
+    "data": set(),
+    "parallel": set(),
+    "evaluation": {"data", "models"},
+    "training": {"data", "evaluation", "models", "parallel"},
+    "experiment": {"data", "evaluation", "models", "training"},
+    "cluster": {"data", "experiment"},
+    "plots": {"data", "evaluation", "models"},
+    "report": {"evaluation", "models", "plots"},
+    "benchmarks": {"data", "models", "plots"},
 }
 THIRD_PARTY = {
     "caffe",
     "cv2",
-    "dask",  # in cluster alone, as the next two
+    "dask",  # in the package cluster alone, as the next two
     "dask_jobqueue",
-    "distributed",  # and in cluster_graph, cluster_pool and cluster_worker
+    "distributed",
     "google",  # protobuf
     "jinja2",
     "lmdb",
@@ -179,40 +50,24 @@ THIRD_PARTY = {
     "torch",  # in torch_layers and torch_nets alone, which another Python runs
 }
 STANDARD_ALONE = {
-    "ahead",
-    "zoo",
-    "paper",
-    "runs",
-    "schedule",
-    "stop",
-    "annotations",
-    "catalogue",
-    "safe_zip",
-    "reproduce",
-    "table2",
-    "graph",
-    "schedulers",
-    "claims",
-    "step_process",
-    "outcomes",
-    "rank_links",
-    "supervisor",
-    "buckets",
-    "scaling",
-    "mpi_watch",
-    "mpi_operation",
-    "gpu_memory",
-    "net_benchmark",
-    "net_programs",
+    *("destination", "errors", "files", "outcomes", "runs", "stop"),
+    *("models.zoo", "models.paper"),
+    *("data.annotations", "data.catalogue", "data.safe_zip"),
+    "evaluation.ahead",
+    *("parallel.buckets", "parallel.mpi_operation", "parallel.mpi_watch", "parallel.rank_links", "parallel.scaling"),
+    *("training.schedule", "training.supervisor"),
+    *("experiment.graph", "experiment.reproduce", "experiment.table2"),
+    *("cluster.claims", "cluster.schedulers", "cluster.step_process"),
+    *("benchmarks.gpu_memory", "benchmarks.net_benchmark", "benchmarks.net_programs"),
 }
-NUMPY_ALONE = {"lmdb_pages", "metrics", "ensemble", "screening", "predictions", "pedigree"}
+NUMPY_ALONE = {
+    *("data.lmdb_pages", "data.screening"),
+    *("evaluation.ensemble", "evaluation.metrics", "evaluation.pedigree", "evaluation.predictions"),
+}
 WITH_CAFFE = {
-    *("data_timing", "nets", "solvers", "fit", "train", "predict", "generate"),
-    *("prototxt", "stand_in", "outline", "describe", "canonical", "net_diff", "stock"),
-    *("findings", "agreement", "solver_soundness", "soundness"),
-    *("provenance", "snapshots", "trainer", "weights_figure"),
-    *("gpu", "ranks", "gpu_ranks", "solving", "follower", "rank_main", "net_cases", "layer_work"),
-    *("accord", "mpi_train"),
+    *("gpu", "models", "training"),  # all of a package, or a module
+    *("evaluation.predict", "parallel.gpu_ranks", "parallel.ranks", "plots.weights_figure"),
+    *("benchmarks.data_timing", "benchmarks.layer_work", "benchmarks.net_cases"),
 }
 
 
@@ -223,9 +78,15 @@ def imports(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found |= set(names) if node.module == "tiny_imagenet" else {node.module or ""}
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names if (node.module or "").split(".")[0] == "tiny_imagenet" else {node.module or ""}
     return found
+
+
+def own_imports(path):
+    """Those of the library, as in `named`; "" is the package itself."""
+    names = [name.split(".")[1:] for name in imports(path) if name.startswith("tiny_imagenet.")]
+    return {".".join(name[: 2 if name[0] in MAY_IMPORT else 1]) if name[0] != "__version__" else "" for name in names}
 
 
 def is_standard(name):
@@ -251,29 +112,57 @@ def third_party(path):
     return {name for name in names if not (name == "tiny_imagenet" or is_standard(name))}
 
 
+def named(path):
+    """A module's name in the library: "cli", "data.datum"."""
+    return ".".join(path.relative_to(LIBRARY).with_suffix("").parts)
+
+
 def modules():
-    return sorted(path for path in LIBRARY.glob("*.py") if path.stem != "__init__" and path.stem not in BASE)
+    return sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", modules(), ids=named)
 def test_a_module_imports_only_what_it_may(path):
-    own = {name.split(".")[1] for name in imports(path) if name.startswith("tiny_imagenet.")}
-    assert own - BASE <= MAY_IMPORT[path.stem]
+    name, package = named(path), named(path).rpartition(".")[0]
+    others = {other.rpartition(".")[0] for other in own_imports(path)} - {"", package}
+    assert others <= (MAY_IMPORT[package] if package else set())
     third = third_party(path)
-    if path.stem in STANDARD_ALONE:
+    if name in STANDARD_ALONE:
         assert not third
-    if path.stem in NUMPY_ALONE:
+    if name in NUMPY_ALONE:
         assert third <= {"numpy"}
-    if path.stem not in WITH_CAFFE:
+    if name not in WITH_CAFFE and package not in WITH_CAFFE:
         assert "caffe" not in third
-    if path.stem not in ("torch_layers", "torch_nets"):
+    if name not in ("benchmarks.torch_layers", "benchmarks.torch_nets"):
         assert "torch" not in third
-    if path.stem != "launch":
+    if name != "parallel.launch":
         assert "mpi4py" not in third
+    if package != "cluster":
+        assert not {"dask", "dask_jobqueue", "distributed"} & third
+
+
+def test_no_modules_import_each_other():
+    """Neither at their head nor later: there is an order in which each comes after what it imports."""
+    names = {named(path) for path in modules()}
+    order = graphlib.TopologicalSorter({named(path): own_imports(path) & names for path in modules()})
+    assert set(order.static_order()) == names
+
+
+def test_what_a_rule_names_is_there():
+    names = {named(path) for path in modules()}
+    assert set(MAY_IMPORT) == {path.parent.name for path in LIBRARY.glob("*/__init__.py")}
+    assert names | set(MAY_IMPORT) >= STANDARD_ALONE | NUMPY_ALONE | WITH_CAFFE
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_lists_its_modules(package):
+    _, text = ast.get_docstring(ast.parse((LIBRARY / package / "__init__.py").read_text())).split("\n\n")
+    listed = re.findall(r"\w+", " ".join(re.findall(r"^([\w, ]+):", text, re.MULTILINE)))
+    assert sorted(listed) == sorted(path.stem for path in modules() if path.parent.name == package)
 
 
 def test_only_listed_packages_are_imported():
-    files = [*LIBRARY.glob("*.py"), *(ROOT / "tools").glob("*.py")]
+    files = [*LIBRARY.rglob("*.py"), *(ROOT / "tools").glob("*.py")]
     found = {str(path.relative_to(ROOT)): third_party(path) - {"_venv"} for path in files}
     assert {name: more - THIRD_PARTY for name, more in found.items() if more - THIRD_PARTY} == {}
     assert set().union(*found.values()) == THIRD_PARTY  # none is listed that nobody imports
@@ -284,10 +173,6 @@ def test_standard_modules_are_told_from_others(tmp_path):
     assert not any(map(is_standard, [*THIRD_PARTY - {"caffe"}, "pytest", "hypothesis", "no_such_package"]))
     (tmp_path / "new.py").write_text("import json, pytest\ndef f():\n    from no_such_package.part import x\n")
     assert third_party(tmp_path / "new.py") == {"pytest", "no_such_package"}
-
-
-def test_the_arrows_name_no_module_that_is_gone():
-    assert set(MAY_IMPORT) == {path.stem for path in modules()}
 
 
 def test_scripts_do_not_import_each_other_and_the_library_not_them():
@@ -323,8 +208,8 @@ def test_the_readme_lists_every_tool():
     readme = (ROOT / "README.md").read_text()
     for path in [*SCRIPTS, *sorted((ROOT / "tools").glob("*.sh"))]:
         assert path.name in readme, path.name
-    for path in modules():
-        assert path.stem in readme, path.stem
+    for name in [*MAY_IMPORT, *(path.stem for path in LIBRARY.glob("*.py") if path.stem != "__init__")]:
+        assert name in readme, name
 
 
 def test_every_train_script_hands_over_to_the_trainer():

@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, interruptible, write_tiny_net
-from tiny_imagenet import datum, generate, lmdb_reader, nets, schedule, train, zoo
+from tiny_imagenet.data import datum, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, RunError
+from tiny_imagenet.models import generate, nets, zoo
 from tiny_imagenet.runs import Run
-from tiny_imagenet.schedule import Plateau
-from tiny_imagenet.train import Options
+from tiny_imagenet.training import schedule, train
+from tiny_imagenet.training.schedule import Plateau
+from tiny_imagenet.training.train import Options
 
 
 def test_a_run_folder_has_what_the_contract_says(trained, data):
@@ -126,7 +128,7 @@ def test_the_plateau_rule(patience, drops, accuracies, verdicts):
 def test_memory_does_not_grow_over_five_thousand_iterations(tiny_solver, data, tmp_path):
     code = (
         "import sys, pathlib\n"
-        "from tiny_imagenet import train, trainer\n"
+        "from tiny_imagenet.training import train, trainer\n"
         "sizes = []\n"
         "step = trainer.Trainer._step\n"
         "def measured(self):\n"

@@ -11,9 +11,11 @@ import pytest
 from matplotlib.colors import to_hex
 
 from conftest import ROOT
-from tiny_imagenet import datum, features, figures, lmdb_reader, tsne_figure
+from tiny_imagenet.data import datum, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, RunError
-from tiny_imagenet.predict import Predictor
+from tiny_imagenet.evaluation import features
+from tiny_imagenet.evaluation.predict import Predictor
+from tiny_imagenet.plots import figures, tsne_figure
 from tiny_imagenet.runs import Run
 
 

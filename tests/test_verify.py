@@ -14,7 +14,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from tiny_imagenet import convert, datum, lmdb_reader, sample, verify
+from tiny_imagenet.data import convert, datum, lmdb_reader, sample, verify
 from tiny_imagenet.errors import DatasetError
 
 ROOT = Path(__file__).resolve().parent.parent

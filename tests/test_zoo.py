@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from tiny_imagenet import paper, zoo
 from tiny_imagenet.errors import NetError
+from tiny_imagenet.models import paper, zoo
 
 # Weights, biases and PReLU slopes, as counted by hand from Table 1.
 PARAMETERS = {

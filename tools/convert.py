@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, schedulers
+from tiny_imagenet import cli
+from tiny_imagenet.cluster import schedulers
 
 
 def identity(path: str) -> tuple[int, int] | None:
@@ -53,7 +56,7 @@ def main() -> None:
         if given:
             flag = repr(args.dataset) if args.dataset else f"--{given[0].replace('_', '-')}"
             parser.error(f"--verify takes OUT alone, not {flag} as well")
-        from tiny_imagenet import verify
+        from tiny_imagenet.data import verify
 
         cli.say(*verify.verify(args.verify))
         return
@@ -61,7 +64,13 @@ def main() -> None:
     if not args.out:
         parser.error("DATASET and OUT are needed, or --verify OUT")
 
-    from tiny_imagenet import convert  # after the arguments: it takes a moment to load
+    from tiny_imagenet.data import convert  # after the arguments: it takes a moment to load
+
+    pool_of = None
+    if args.scheduler:
+        from tiny_imagenet.cluster.pool import ClusterPool
+
+        pool_of = functools.partial(ClusterPool, args.scheduler, args.workers, Path(args.dataset))
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: nothing half-made is left
     start, before = time.monotonic(), identity(args.out)
@@ -77,7 +86,7 @@ def main() -> None:
             crop=args.crop,
             min_visible=args.min_visible,
             replace=args.replace,
-            scheduler=args.scheduler,
+            pool_of=pool_of,
         )
     except KeyboardInterrupt:
         state = "as it was" if identity(args.out) == before else "the new output, whole"

@@ -57,7 +57,7 @@ def main():
         if args.shape and not args.check:
             parser.error("--shape goes with the table, --draw or --check")
 
-    from tiny_imagenet import describe, outline  # after the arguments: Caffe takes a moment to load
+    from tiny_imagenet.models import describe, outline  # after the arguments: Caffe takes a moment to load
 
     describe.quiet()
     shapes = dict(args.shape)
@@ -77,7 +77,7 @@ def main():
     if unknown:
         raise NetError(f"--shape {unknown[0]}: no data layer of the net makes a blob of that name in phase {phase}")
     if args.draw:
-        from tiny_imagenet import drawing
+        from tiny_imagenet.models import drawing
 
         drawing.draw(net, args.draw)
         print(args.draw)
@@ -89,7 +89,7 @@ def main():
 
 
 def check(args, shapes):
-    from tiny_imagenet import describe, soundness
+    from tiny_imagenet.models import describe, soundness
 
     findings = soundness.check(describe.find(args.source, PROTOTXT), shapes)
     if args.json:
@@ -109,7 +109,7 @@ def counted(number, what):
 
 
 def diff(args, a, b):
-    from tiny_imagenet import net_diff
+    from tiny_imagenet.models import net_diff
 
     for source in (a, b):
         if source.problem:
@@ -124,7 +124,8 @@ def diff(args, a, b):
 
 
 def export(args, source):
-    from tiny_imagenet import files, nets, stock
+    from tiny_imagenet import files
+    from tiny_imagenet.models import nets, stock
 
     out = args.export_stock
     if os.path.lexists(out) and not (out.is_file() and out.read_text(errors="replace").startswith(EXPORTED)):

@@ -11,7 +11,7 @@ DAY = 24 * 60 * 60
 
 
 def main() -> None:
-    from tiny_imagenet import download, safe_zip  # here: Ctrl-C meanwhile is one line too
+    from tiny_imagenet.data import download, safe_zip  # here: Ctrl-C meanwhile is one line too
 
     parser = cli.Parser(__doc__, "tools/download.py data/tiny-imagenet-200")
     parser.add_argument("out", metavar="OUT", help="the folder to make; it must not exist or be empty")

@@ -8,7 +8,8 @@ import json
 import os
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, destination, ensemble, origin, pedigree, predictions
+from tiny_imagenet import cli, destination
+from tiny_imagenet.evaluation import ensemble, origin, pedigree, predictions
 
 
 def weight(text: str) -> float:
@@ -51,7 +52,7 @@ def show_held_out(held: dict) -> None:
 
 def load(options) -> list:
     if any(map(os.path.isdir, options.members)):
-        from tiny_imagenet import members  # Caffe takes a moment to load; files need none
+        from tiny_imagenet.evaluation import members  # Caffe takes a moment to load; files need none
 
         how = (options.split or "val", options.ten_crop, options.checkpoints, options.gpu, options.data)
         return members.load(options.members, *how)

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, destination, origin
+from tiny_imagenet import cli, destination
+from tiny_imagenet.evaluation import origin
 
 
 def per_cent(share, digits=2):
@@ -78,7 +79,8 @@ def main():
             f"{flag} needs labels, which the split test has none of: take --split train, train_screened or val"
         )
 
-    from tiny_imagenet import evaluate, runs  # after the arguments: Caffe takes a moment to load
+    from tiny_imagenet import runs
+    from tiny_imagenet.evaluation import evaluate  # after the arguments: Caffe takes a moment to load
 
     options = {
         "split": args.split,

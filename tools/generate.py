@@ -6,8 +6,9 @@ import shlex
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, generate, zoo
+from tiny_imagenet import cli
 from tiny_imagenet.errors import NetError
+from tiny_imagenet.models import generate, zoo
 
 TOOLS = Path(__file__).resolve().parent
 PROTOTXT = TOOLS.parent / "prototxt"
@@ -38,7 +39,7 @@ def main():
         default=[],
         type=setting,
         metavar="FIELD=VALUE",
-        help="any other field of tiny_imagenet.zoo.Model, such as draw, activation, hidden=512,512, shallow=",
+        help="any other field of tiny_imagenet.models.zoo.Model, such as draw, activation, hidden=512,512, shallow=",
     )
     parser.add_argument(
         "--check", action="store_true", help="write nothing; fail where a file is not what would be written"

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, submission
+from tiny_imagenet import cli
+from tiny_imagenet.evaluation import submission
 
 
 def classes(args, parser) -> int:
     """Print the classes of each image; return the exit status."""
-    from tiny_imagenet import classify, runs  # after the arguments: Caffe takes a moment to load
+    from tiny_imagenet import runs
+    from tiny_imagenet.evaluation import classify  # after the arguments: Caffe takes a moment to load
 
     run = runs.Run(args.run)
     predictor = classify.open_run(run, args.checkpoint or "best", args.ten_crop, args.gpu)
@@ -39,11 +41,12 @@ def classes(args, parser) -> int:
 
 def write_submission(args) -> None:
     if args.predictions:
-        from tiny_imagenet import predictions
+        from tiny_imagenet.evaluation import predictions
 
         given, data = predictions.load(args.predictions), args.data
     else:
-        from tiny_imagenet import evaluate, runs
+        from tiny_imagenet import runs
+        from tiny_imagenet.evaluation import evaluate
 
         run = runs.Run(args.run)
         data = evaluate.data_of(run, args.data)

@@ -7,7 +7,9 @@ import functools
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, describe, destination, report
+from tiny_imagenet import cli, destination
+from tiny_imagenet.models import describe
+from tiny_imagenet.report import page
 
 
 def main() -> None:
@@ -26,7 +28,7 @@ def main() -> None:
     if options.data is not None and not options.data.is_dir():
         parser.error(f"--data {str(options.data)!r} is no folder: name one that tools/convert.py wrote")
     describe.quiet()
-    report.build(options.runs, options.out, options.ensemble, options.data)
+    page.build(options.runs, options.out, options.ensemble, options.data)
     print(options.out)
 
 

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, schedulers, zoo
+from tiny_imagenet import cli
+from tiny_imagenet.cluster import schedulers
 from tiny_imagenet.errors import TinyImageNetError
+from tiny_imagenet.models import zoo
 
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
@@ -45,8 +47,8 @@ def main():
     for name in names:
         zoo.get(name)
 
-    from tiny_imagenet import reproduce, table2  # after the arguments: Caffe takes a moment to load
-    from tiny_imagenet.train import Options
+    from tiny_imagenet.experiment import reproduce, table2  # after the arguments: Caffe takes a moment to load
+    from tiny_imagenet.training.train import Options
 
     options = Options(
         data=args.data,
@@ -64,7 +66,7 @@ def main():
     )
     elsewhere = None
     if args.scheduler:
-        from tiny_imagenet.cluster_graph import Elsewhere
+        from tiny_imagenet.cluster.graph import Elsewhere
 
         files = reproduce.inputs(options, names)
         elsewhere = Elsewhere(args.scheduler, args.workers, args.out, files, len(gpus), args.quiet).run

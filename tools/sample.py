@@ -2,7 +2,8 @@
 """Writes a small data set of handwritten digits in Tiny ImageNet's layout."""
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, sample
+from tiny_imagenet import cli
+from tiny_imagenet.data import sample
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli, launch
+from tiny_imagenet import cli
+from tiny_imagenet.parallel import launch
 
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
@@ -73,7 +74,7 @@ def main():
     if not args.resume and (args.source is None or args.data is None):
         parser.error("a MODEL or SOLVER and --data are needed, or --resume to go on with a run")
 
-    from tiny_imagenet.train import Options, train  # after the arguments: Caffe takes a moment to load
+    from tiny_imagenet.training.train import Options, train  # after the arguments: Caffe takes a moment to load
 
     given = {name: value for name, value in vars(args).items() if value is not None}
     options = {name: value for name, value in given.items() if name not in ("source", "data", "no_stages")}

@@ -1,0 +1,5 @@
+"""The paper's whole experiment: every model, seed and ensemble.
+
+reproduce, graph: what is to be done; its steps, and what each waits for.
+table2: Table 2, the paper's beside ours.
+"""

@@ -1,0 +1,218 @@
+"""Nets as NetParameter messages: built from a row of the zoo, read from prototxt, fitted to a data set.
+
+One builder makes all nine models; train_val and deploy are its two forms.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from caffe import CaffeError, NetSpec, layers
+from caffe.proto import caffe_pb2
+from google.protobuf import message, text_format
+
+from tiny_imagenet.errors import NetError
+from tiny_imagenet.models import prototxt
+from tiny_imagenet.models.zoo import Model
+
+LMDB_TYPES = ("Data", "CropData")  # the layers that read an LMDB
+DATA_FOLDER = "data"  # stands in the generated files; training puts its --data in its place
+TEST_BATCH = 100
+
+
+def build(model: Model, deploy: bool = False) -> caffe_pb2.NetParameter:
+    """The net of a model: as train_val (data layers, loss, accuracy) or as deploy (an input, probabilities).
+
+    Blobs of the deploy net: `data` (N, 3, crop, crop), BGR with the mean subtracted, to `prob` (N, classes). The
+    scaling is a layer of the net, so that it cannot be forgotten where the net is used.
+    """
+    spec = NetSpec()
+    if deploy:
+        spec.data = layers.Input(input_param={"shape": {"dim": [1, 3, model.crop, model.crop]}})
+    else:
+        spec.data, spec.label = _data(model, "TEST")
+    spec.scaled = layers.Power(spec.data, power_param={"scale": model.input_scale})
+    top = _convolutions(spec, model, spec.scaled)
+    top = _fully_connected(spec, model, top)
+    if deploy:
+        spec.prob = layers.Softmax(top)
+        net = spec.to_proto()
+    else:
+        spec.loss = layers.SoftmaxWithLoss(top, spec.label)
+        test = {"phase": caffe_pb2.TEST}
+        spec.accuracy = layers.Accuracy(top, spec.label, include=test)
+        if model.classes > 5:
+            spec.accuracy_top5 = layers.Accuracy(top, spec.label, accuracy_param={"top_k": 5}, include=test)
+        net = spec.to_proto()
+        train = NetSpec()
+        train.data, train.label = _data(model, "TRAIN")
+        net = _with_layers(net, [*train.to_proto().layer, *net.layer])
+    net.name = model.name
+    return net
+
+
+def _data(model: Model, phase: str):
+    training = phase == "TRAIN"
+    draw = {"draw": caffe_pb2.CropDataParameter.Draw.Value(model.draw)} if training else {}
+    return layers.CropData(
+        ntop=2,
+        include={"phase": getattr(caffe_pb2, phase)},
+        transform_param={
+            "mirror": training,
+            "crop_size": model.crop,
+            "mean_file": f"{DATA_FOLDER}/mean.binaryproto",
+        },
+        crop_data_param={
+            "source": f"{DATA_FOLDER}/{model.train_lmdb if training else 'val.lmdb'}",
+            "batch_size": model.batch if training else TEST_BATCH,
+            **draw,
+        },
+    )
+
+
+def _filled() -> dict:
+    return {"weight_filler": {"type": "xavier"}, "bias_filler": {"type": "constant"}}
+
+
+def _activation(model: Model, top):
+    if model.activation == "LReLU":
+        return layers.LReLU(top, in_place=True, relu_param={"negative_slope": model.negative_slope})
+    return getattr(layers, model.activation)(top, in_place=True)
+
+
+def _convolutions(spec: NetSpec, model: Model, top):
+    for s, stage in enumerate(model.stages, 1):
+        for conv in stage:
+            top = spec[conv.name] = layers.Convolution(
+                top,
+                convolution_param={
+                    "num_output": conv.outputs,
+                    "kernel_size": conv.kernel,
+                    "pad": conv.kernel // 2,
+                    **_filled(),
+                },
+            )
+            top = spec[conv.name.replace("conv", model.activation.lower())] = _activation(model, top)
+        if s == model.drop_after_stage:
+            top = _dropout(spec, f"drop_conv{s}", model, top)
+        if s <= model.pools:
+            pool = {"pool": caffe_pb2.PoolingParameter.MAX, "kernel_size": 2, "stride": 2}
+            top = spec[f"pool{s}"] = layers.Pooling(top, pooling_param=pool)
+    return top
+
+
+def _dropout(spec: NetSpec, name: str, model: Model, top):
+    if not model.dropout:
+        return top
+    spec[name] = layers.Dropout(top, in_place=True, dropout_param={"dropout_ratio": model.dropout})
+    return spec[name]
+
+
+def _fully_connected(spec: NetSpec, model: Model, top):
+    for name, outputs in model.fully_connected:
+        top = spec[name] = layers.InnerProduct(top, inner_product_param={"num_output": outputs, **_filled()})
+        if name != "fc3":
+            top = spec[f"relu_{name}"] = layers.ReLU(top, in_place=True)
+            top = _dropout(spec, f"drop_{name}", model, top)
+    return top
+
+
+def _with_layers(net: caffe_pb2.NetParameter, layer_list) -> caffe_pb2.NetParameter:
+    result = caffe_pb2.NetParameter(name=net.name)
+    result.layer.extend(layer_list)
+    return result
+
+
+def read(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
+    """The net of a prototxt file.
+
+    Raises:
+        NetError: the file is missing or does not parse (path:line:column), or there is no layer in it.
+    """
+    net = prototxt.read(caffe_pb2.NetParameter(), path)
+    if not net.layer:
+        raise NetError(f"{path} has no layers: a net's prototxt is expected (old-format nets: upgrade_net_proto_text)")
+    return net
+
+
+def to_text(what) -> str:
+    """A message as prototxt."""
+    return text_format.MessageToString(what)
+
+
+def data_param(layer: caffe_pb2.LayerParameter):
+    """The parameters of a data layer (one of LMDB_TYPES) that name its source and batch_size."""
+    return layer.crop_data_param if layer.type == "CropData" else layer.data_param
+
+
+def classifier(net: caffe_pb2.NetParameter) -> caffe_pb2.LayerParameter:
+    """The layer whose outputs are the classes: the one below the softmax.
+
+    Raises:
+        NetError: there is no softmax over an InnerProduct or Convolution layer.
+    """
+    for softmax in net.layer:
+        if softmax.type in ("Softmax", "SoftmaxWithLoss") and softmax.bottom:
+            for layer in reversed(net.layer):
+                if softmax.bottom[0] in layer.top and layer.type in ("InnerProduct", "Convolution"):
+                    return layer
+    raise NetError(f"net {net.name!r} has no Softmax or SoftmaxWithLoss over an InnerProduct or Convolution layer")
+
+
+def outputs(net: caffe_pb2.NetParameter) -> int:
+    """Number of classes the net tells apart."""
+    layer = classifier(net)
+    return (layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param).num_output
+
+
+def set_outputs(net: caffe_pb2.NetParameter, classes: int) -> None:
+    """Give the last layer another number of outputs."""
+    layer = classifier(net)
+    (layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param).num_output = classes
+
+
+def nonlinearity(net: caffe_pb2.NetParameter) -> str:
+    """The type of the layer that follows the first convolution, "none" where nothing but another weight layer does."""
+    tops = next((set(layer.top) for layer in net.layer if layer.type == "Convolution"), set())
+    for layer in net.layer:
+        if tops & set(layer.bottom) and layer.type != "Convolution":
+            return layer.type
+    return "none"
+
+
+def copy_weights(net, path: str | os.PathLike[str]) -> list[str]:
+    """Let the layers of a built net take the weights that a .caffemodel has under their names; return those names.
+
+    Raises:
+        NetError: the file is missing, no caffemodel, has no layer of the net's, or one of another shape.
+    """
+    try:
+        stored = caffe_pb2.NetParameter.FromString(Path(path).read_bytes())
+    except OSError as error:
+        raise NetError(f"cannot read the weights {path}: {error.strerror}") from error
+    except message.DecodeError as error:
+        raise NetError(f"{path} is no caffemodel: it does not parse") from error
+    names = {layer.name for layer in (*stored.layer, *stored.layers) if layer.blobs}
+    taken = [name for name in net.params if name in names]
+    if not taken:
+        has = ", ".join(sorted(names)) or "none"
+        raise NetError(f"{path} has weights of no layer of the net ({', '.join(net.params)}): it has {has}")
+    try:
+        net.copy_from(os.fspath(path))
+    except CaffeError as error:
+        raise NetError(f"{path} does not fit the net: {error}") from error
+    return taken
+
+
+def crop_size(net: caffe_pb2.NetParameter) -> int:
+    """Side in pixels of a deploy net's input.
+
+    Raises:
+        NetError: the first layer is no Input of shape (N, 3, side, side).
+    """
+    first = net.layer[0]
+    dims = list(first.input_param.shape[0].dim) if first.type == "Input" and first.input_param.shape else []
+    if len(dims) != 4 or dims[1] != 3 or dims[2] != dims[3]:
+        raise NetError(f"the first layer of net {net.name!r} must be an Input of shape (N, 3, side, side), not {dims}")
+    return dims[2]
