@@ -94,10 +94,8 @@ class Machines:
             self._ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
             for device in ("eth0", "lo"):
                 self._ip("-n", name, "link", "set", device, "up")
-            if self._mbit:
-                shaped = f"root tbf rate {self._mbit}mbit burst 256kb latency 100ms".split()
-                subprocess.run(["tc", "qdisc", "add", "dev", name, *shaped], check=True)
-                subprocess.run(["tc", "-n", name, "qdisc", "add", "dev", "eth0", *shaped], check=True)
+        if self._mbit:
+            self.limit(self._mbit)
         return self
 
     def __exit__(self, *_):
@@ -109,7 +107,7 @@ class Machines:
             subprocess.run(["ip", "netns", "del", name])
         subprocess.run(["ip", "link", "del", self._bridge])
 
-    def command(self, *arguments, count=None):
+    def command(self, *arguments, count=None, python=()):
         """mpirun's command, on the first machine, for training with a rank on each of `count` of them."""
         count = count or len(self._names)
         options = ["--mca", "plm_rsh_agent", self._agent, "--host", ",".join(self._addresses[:count])]
@@ -126,7 +124,20 @@ class Machines:
             "-",
         ]
         mpirun = [*MPIRUN, "-x", "OMP_NUM_THREADS", *options]
-        return [*begin, *mpirun, *several(count, *arguments)[len(MPIRUN) :]]
+        return [*begin, *mpirun, *several(count, *arguments, python=python)[len(MPIRUN) :]]
+
+    def limit(self, mbit):
+        """Let each machine send and receive so many 10^6 bits a second, at most."""
+        self._shape("replace", "tbf", "rate", f"{mbit}mbit", "burst", "256kb", "latency", "100ms")
+
+    def lift(self):
+        """Take the limit away."""
+        self._shape("del")
+
+    def _shape(self, what, *how):
+        for name in self._names:
+            for inside, device in (([], name), (["-n", name], "eth0")):
+                subprocess.run(["tc", *inside, "qdisc", what, "dev", device, "root", *how], check=True)
 
     def cut(self, number):
         """Pull the cable of a machine."""

@@ -13,8 +13,10 @@ import test_gpu_ranks
 from conftest import apart
 from mpi import ENVIRONMENT, errors, needs_mpi, ranks_of, run, several, under_way
 from tiny_imagenet.errors import GpuError
-from tiny_imagenet.parallel import launch
+from tiny_imagenet.parallel import launch, mpi_thread
+from tiny_imagenet.parallel.mpi_operation import Operation
 from tiny_imagenet.parallel.mpi_ranks import MpiRanks
+from tiny_imagenet.parallel.mpi_thread import MpiThread
 from tiny_imagenet.parallel.mpi_watch import Watch
 from tiny_imagenet.report import folders
 from tiny_imagenet.runs import Run
@@ -475,6 +477,38 @@ def test_a_rank_takes_the_gpu_of_its_place_on_the_machine(monkeypatch):
     assert ranks.device((0,)) == 0
 
 
+class Instant:
+    """What MpiThread needs of MPI to go on with operations whose requests are numbers."""
+
+    class Request:
+        done = frozenset()
+
+        @classmethod
+        def Testall(cls, requests):  # noqa: N802 (MPI's name)
+            return cls.done.issuperset(requests)
+
+
+def test_few_operations_share_the_network_at_once(monkeypatch):
+    """Of many none would come to its end for long."""
+    monkeypatch.setattr(Instant.Request, "done", {1, 3})
+    monkeypatch.setattr(mpi_thread, "load_mpi", lambda _: Instant)
+    thread = MpiThread(launch.Launch("mpirun", 2, 0, 0), 60, print)
+    begun = []
+
+    def average(number):
+        begun.append(number)
+        yield [number]
+
+    thread._active = [Operation(average(number)) for number in range(9)]
+    for _ in range(3):
+        thread._advance()
+    assert begun == [0, 1, 2, 3, 4, 5]  # two of the first four are done
+    Instant.Request.done = set(range(9))
+    for _ in range(3):
+        thread._advance()
+    assert begun == list(range(9)) and not thread._active
+
+
 # --- Whom the ranks miss ---
 
 NAMES = ["rank 0 (a)", "rank 1 (b)", "rank 2 (c)"]
@@ -483,8 +517,8 @@ NAMES = ["rank 0 (a)", "rank 1 (b)", "rank 2 (c)"]
 def watch(rank=0):
     found = Watch(NAMES, rank, 60, 1000)
     for other in (1, 2):
-        found.sign(other, 5, 5, 1000)
-    found.sign(0, 5, 5, 1000)
+        found.sign(other, 5, 5, 9, 1000)
+    found.sign(0, 5, 5, 9, 1000)
     return found
 
 
@@ -493,13 +527,13 @@ def test_a_rank_without_a_sign_of_life_is_named():
     assert both.silent(1060) == ""
     assert both.silent(1061).startswith("rank 1 (b), rank 2 (c) have not answered for 60 s")
     one = watch()
-    one.sign(1, 6, 6, 1050)
+    one.sign(1, 6, 6, 9, 1050)
     assert one.silent(1061).startswith("rank 2 (c) has not")
     one.forgive(30)
     assert one.silent(1061) == ""
-    one.sign(2, 6, 6, 1058)
+    one.sign(2, 6, 6, 9, 1058)
     assert one.silent(1060, limit=5) == ""  # with less patience
-    one.sign(1, 6, 6, 1064)
+    one.sign(1, 6, 6, 9, 1064)
     assert one.silent(1064, limit=5).startswith("rank 2 (c) has not answered for 5 s")
 
 
@@ -508,19 +542,28 @@ def test_a_broken_network_between_two_others_is_found():
     found = watch()
     for second in range(1001, 1070):
         for rank in range(3):
-            found.sign(rank, 6, 6 if rank == 0 else 5, second)
+            found.sign(rank, 6, 6 if rank == 0 else 5, 9, second)
         assert found.silent(second) == ""
         assert bool(found.stuck(second)) == (second > 1061)
     assert "to rank 1 (b), rank 2 (c) for 60 s: the network" in found.stuck(1069)
+
+
+def test_what_goes_on_step_by_step_is_no_broken_network():
+    """However long an operation takes in all."""
+    found = watch()
+    for second in range(1001, 1300):
+        for rank in range(3):
+            found.sign(rank, 6, 5, 9 + (min(second, 1200) - 1000) // 50, second)
+        assert bool(found.stuck(second)) == (second > 1260)
 
 
 def test_a_rank_that_others_wait_for_is_named_once_and_kept():
     found = watch()
     for second in range(1001, 1070):
         for rank in range(3):
-            found.sign(rank, 6 - (rank == 2), 5, second)
+            found.sign(rank, 6 - (rank == 2), 5, 9, second)
         assert found.stuck(second) == found.silent(second) == ""
     assert "rank 2 (c) for 60 s: busy" in found.behind(1069)
     assert found.behind(1070) == ""
-    found.sign(2, 6, 6, 1071)
+    found.sign(2, 6, 6, 9, 1071)
     assert found.behind(1072) == ""

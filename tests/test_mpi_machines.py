@@ -79,3 +79,50 @@ def test_machines_that_never_reach_each_other_are_named(machines, plain, data, t
         machines.join(1, 2)
     assert re.search(r"nothing has come through to .*rank 1 \(node1\), rank 2 \(node2\) for 4 s: .* firewall", line)
     assert not (tmp_path / "run").exists()
+
+
+SLOW = """
+import sys
+import caffe
+from caffe.proto import caffe_pb2
+from google.protobuf import text_format
+from tiny_imagenet.parallel import launch
+from tiny_imagenet.training import solving
+from tiny_imagenet.parallel.mpi_ranks import MpiRanks
+from tiny_imagenet.parallel.mpi_thread import MpiThread
+
+limit, size = float(sys.argv[2]), int(sys.argv[3])
+started = launch.launched()
+thread = MpiThread(started, limit, sys.exit)
+thread.start()
+ranks = MpiRanks(thread, started.local_rank)
+thread.come_together()
+of_0, of_1 = bytes(size), bytes([1]) * size
+assert ranks.broadcast(of_0 if ranks.rank == 0 else None) == of_0
+assert ranks.gather(of_1 if ranks.rank else None) == ([None, of_1] if ranks.rank == 0 else [])
+message = caffe_pb2.SolverParameter(base_lr=1, lr_policy="fixed", solver_mode="CPU", random_seed=1 + ranks.rank)
+text_format.Parse(
+    'layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 1 dim: 1000 } } }'
+    'layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" inner_product_param {'
+    f'  num_output: {size // 4000} weight_filler {{ type: "gaussian" }} }} }}',
+    message.net_param,
+)
+solver = caffe.get_solver(message)
+before = ranks.gather(solving.digest(solver.net))
+ranks.join(solver)
+after = ranks.gather(solving.digest(solver.net))
+assert ranks.rank or (before[0] != before[1] and after == before[:1] * 2)
+
+thread.end()
+"""
+
+
+def test_a_slow_network_is_no_broken_one(machines):
+    """What travels at the start, and where a run goes on, takes longer than a rank may be silent."""
+    machines.limit(20)
+    begin = time.monotonic()
+    try:
+        run(machines.command(2, 6_000_000, count=2, python=["-c", SLOW]))
+    finally:
+        machines.lift()
+    assert time.monotonic() - begin > 3 * 2.3  # each of the three has taken longer than the limit

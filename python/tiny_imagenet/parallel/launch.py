@@ -76,6 +76,30 @@ def load_mpi(launch: Launch) -> Any:
     return MPI
 
 
+def begin_mpi(MPI: Any, launch: Launch) -> None:  # noqa: N803 (the module)
+    """Begin MPI in this thread, which alone may use it from here on.
+
+    Raises:
+        ClusterError: it has begun before, or sees another number of processes than the launcher has started.
+    """
+    if MPI.Is_initialized():
+        raise ClusterError("one process trains once with MPI: start another for the next training")
+    # Both ways to add up send each byte about twice, however many ranks there are; the second needs fewer steps and
+    # a power of two. Open MPI's own choice between two and three ranks sends everything to one of them.
+    power_of_two = launch.size & (launch.size - 1) == 0
+    os.environ.setdefault("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "3" if power_of_two else "1")
+    MPI.Init_thread(MPI.THREAD_FUNNELED)
+    seen = MPI.COMM_WORLD.size
+    if seen != launch.size:
+        library = MPI.Get_library_version().split(",")[0].split("\n")[0]
+        hint = "srun --mpi=pmix" if launch.launcher == "srun" else "the mpirun that belongs to it"
+        raise ClusterError(
+            f"{launch.launcher} has started {launch.size} processes, and the MPI library that mpi4py finds "
+            f"({library}) sees {seen}: start them with {hint}"
+        )
+    MPI.COMM_WORLD.Set_errhandler(MPI.ERRORS_RETURN)
+
+
 def let_rank_0_speak(launch: Launch | None) -> None:
     """Wait, in the other ranks, for as long as rank 0 needs to say the same and to be the end of all of them."""
     if launch and launch.rank:

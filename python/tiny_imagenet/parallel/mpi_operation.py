@@ -8,6 +8,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 Steps = Iterator[Any]  # yields requests (lists of them) that are to be done before it goes on, and returns a value
+PIECE = 1 << 20  # bytes that a step sends to a rank, at most, where it can be cut
+
+
+def pieces(data: Any) -> Iterator[memoryview]:
+    """What is to travel in parts, one a step.
+
+    Every step that is done shows that a transfer goes on, however slow the network is. It also leaves room for signs of
+    life, which would have to wait behind whatever has set out before them.
+
+    Args:
+        data: of an array or a buffer, of one dimension.
+    """
+    view = memoryview(data)
+    length = PIECE // view.itemsize
+    for begin in range(0, len(view), length):
+        yield view[begin : begin + length]
 
 
 class Operation:

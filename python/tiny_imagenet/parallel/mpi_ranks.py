@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import time
@@ -12,7 +13,7 @@ import numpy as np
 
 from tiny_imagenet.errors import GpuError
 from tiny_imagenet.parallel import buckets, gpu_ranks
-from tiny_imagenet.parallel.mpi_operation import Operation, Steps
+from tiny_imagenet.parallel.mpi_operation import Operation, Steps, pieces
 from tiny_imagenet.parallel.mpi_thread import MpiThread
 from tiny_imagenet.parallel.ranks import Ranks, Traffic
 
@@ -79,7 +80,8 @@ class MpiRanks(Ranks):
         if size <= len(first):
             return first
         rest = bytearray(data[len(first) :].ljust(size - len(first)))
-        yield [comm.Ibcast(rest)]
+        for piece in pieces(rest):
+            yield [comm.Ibcast(piece)]
         return first + rest
 
     def _gather(self, data: bytes) -> Steps:
@@ -88,17 +90,16 @@ class MpiRanks(Ranks):
         first = _head(data)
         yield [comm.Igather(first, heads if self.rank == 0 else None)]
         if self.rank:
-            rest = data[len(_of_head(first)[1]) :]
-            if rest:
-                yield [comm.Isend(rest, 0)]
+            for piece in pieces(memoryview(data)[len(_of_head(first)[1]) :]):
+                yield [comm.Isend(piece, 0)]
             return []
-        gathered, requests = [data], []
+        gathered, rests = [data], []
         for rank in range(1, self.count):
             size, given = _of_head(heads[rank * _HEAD : (rank + 1) * _HEAD])
             gathered.append(bytearray(given.ljust(size)))
-            if size > len(given):
-                requests.append(comm.Irecv(memoryview(gathered[-1])[len(given) :], rank))
-        yield requests
+            rests.append(pieces(memoryview(gathered[-1])[len(given) :]))
+        for step in itertools.zip_longest(*rests):
+            yield [comm.Irecv(piece, rank) for rank, piece in enumerate(step, 1) if piece is not None]
         return gathered
 
 
@@ -143,7 +144,8 @@ class _Averages:
 
     def _share(self) -> Steps:
         for blob in self._blobs:
-            yield [self._thread.comm.Ibcast(blob.data)]
+            for piece in pieces(blob.data.reshape(-1)):
+                yield [self._thread.comm.Ibcast(piece)]
 
     def begin(self) -> None:
         """Before an iteration."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import faulthandler
 import math
 import os
-import pickle
 import platform
 import threading
 import time
@@ -18,18 +17,19 @@ from collections.abc import Callable
 from typing import Any
 
 from tiny_imagenet import cli
-from tiny_imagenet.errors import ClusterError, RankLostError
-from tiny_imagenet.parallel.launch import Launch, load_mpi
+from tiny_imagenet.errors import RankLostError
+from tiny_imagenet.parallel import mpi_mail
+from tiny_imagenet.parallel.launch import Launch, begin_mpi, load_mpi
+from tiny_imagenet.parallel.mpi_mail import Mail
 from tiny_imagenet.parallel.mpi_operation import Operation, Steps
 from tiny_imagenet.parallel.mpi_watch import Watch
 
 POLL = 50e-6  # seconds from one look at what is under way to the next
 IDLE = 0.05  # the same where nothing is under way
+AT_ONCE = 4  # operations under way at once; the others wait for their turn
 GRACE = 5.0  # seconds that a process has to end by itself, once a rank is lost
 FINALIZE = 30.0  # seconds that the end of MPI may take
 _TEXT = 2000  # characters of an error that travel: a message must be small enough to be sent at once
-
-_HOST, _BEAT, _WISH, _FAILED, _END = range(5)
 
 
 class Ended(BaseException):
@@ -65,15 +65,13 @@ class MpiThread:
         self._lock = threading.Condition()
         self._new: list[Operation] = []
         self._active: list[Operation] = []
-        self._begun = 0  # operations, in all
+        self._begun = self._steps = 0  # operations that were asked for; steps of them that are done
         self._failure: BaseException | None = None
         self._leaving: threading.Timer | None = None
         self._ending = self._left = False  # whether this process ends MPI; whether it does so without the others
         self._until = float("inf")  # when it no longer waits for its last messages to leave
         self._told = 0.0  # when rank 0 said that all is at its end
-        self._mail: list[tuple[int, bytes]] = []  # what is to be sent: to which rank, and what
-        self._sending: dict[int, Any] = {}  # a rank: its last message's request and text, under way
-        self._peers = list(range(1, self.size)) if self.rank == 0 else [0]
+        self._mail = Mail(self.MPI, self.rank, self.size)
         self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="MPI", daemon=True)
 
@@ -113,7 +111,7 @@ class MpiThread:
         if self.rank == 0:
             self.wish = self.wish or name
         else:
-            self._post(0, _WISH, name)
+            self._post(mpi_mail.WISH, name)
 
     def fail(self, text: str) -> None:
         """Tell rank 0 what has gone wrong here, and wait until it has ended all; not for rank 0.
@@ -121,7 +119,7 @@ class MpiThread:
         Raises:
             RankLostError: it does not.
         """
-        self._post(0, _FAILED, text[:_TEXT])
+        self._post(mpi_mail.FAILED, text[:_TEXT])
         with self._lock:
             self._lock.wait_for(lambda: self._failure is not None, 2 * GRACE)
         if not isinstance(self._failure, Ended):
@@ -130,7 +128,7 @@ class MpiThread:
     def end(self) -> None:
         """End MPI in all ranks, where nothing has gone wrong; all call it."""
         if self.rank == 0:
-            self._post_all(_END)
+            self._post(mpi_mail.END)
         with self._lock:
             if self.rank:
                 self._lock.wait_for(lambda: self._failure is not None, GRACE)
@@ -142,7 +140,7 @@ class MpiThread:
 
     def abandon(self) -> None:
         """End all ranks that can be told so, without an end of MPI; rank 0 calls it where something has gone wrong."""
-        self._post_all(_END)
+        self._post(mpi_mail.END)
         with self._lock:
             self._ending, self._left, self._until = True, True, time.monotonic() + 1
             self._lock.notify_all()
@@ -163,7 +161,7 @@ class MpiThread:
 
     def _work(self) -> None:
         try:
-            self._connect()
+            begin_mpi(self.MPI, self._launch)
         except Exception as error:
             self._up.finish(error=error)
             return
@@ -171,11 +169,11 @@ class MpiThread:
         now = time.monotonic()
         watch = Watch(self.names, self.rank, self._limit, now)
         beaten = now - watch.beat
-        self._post_all(_HOST, platform.node())
+        self._post(mpi_mail.HOST, platform.node())
         try:
-            while not self._ending or ((self._mail or self._sending) and now < self._until):
+            while not self._ending or (not self._mail.gone and now < self._until):
                 with self._lock:
-                    if not self._new and not self._active and not self._mail:
+                    if not self._new and not self._active and not self._mail.waiting:
                         self._lock.wait(IDLE)
                     self._active += self._new
                     self._begun += len(self._new)
@@ -184,15 +182,15 @@ class MpiThread:
                 if now - self._looked > 1:
                     watch.forgive(now - self._looked)
                 self._looked = now
-                self._active = [operation for operation in self._active if not operation.advance(self._all_done)]
-                self._send()
+                self._advance()
+                self._mail.deliver()
                 self._receive(watch, now)
                 if now - beaten > watch.beat:
                     beaten = now
                     self._beat(watch, now)
                 if self._told and (not self._active or now - self._told > watch.beat):
                     self._stop_all(Ended())
-                if self._active or self._mail:
+                if self._active or self._mail.waiting:
                     time.sleep(POLL)
             if not self._left:
                 if self._leaving:
@@ -205,28 +203,8 @@ class MpiThread:
             what = " ".join(str(error).split()) or type(error).__name__
             self._lose(f"{self.names[self.rank]}: MPI fails: {what}")
 
-    def _connect(self) -> None:
-        MPI = self.MPI  # noqa: N806 (the module)
-        if MPI.Is_initialized():
-            raise ClusterError("one process trains once with MPI: start another for the next training")
-        # Both ways to add up send each byte about twice, however many ranks there are; the second needs fewer steps and
-        # a power of two. Open MPI's own choice between two and three ranks sends everything to one of them.
-        power_of_two = self.size & (self.size - 1) == 0
-        os.environ.setdefault("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "3" if power_of_two else "1")
-        MPI.Init_thread(MPI.THREAD_FUNNELED)
-        world = MPI.COMM_WORLD
-        if world.size != self.size:
-            library = MPI.Get_library_version().split(",")[0].split("\n")[0]
-            hint = "srun --mpi=pmix" if self._launch.launcher == "srun" else "the mpirun that belongs to it"
-            raise ClusterError(
-                f"{self._launch.launcher} has started {self.size} processes, and the MPI library that mpi4py finds "
-                f"({library}) sees {world.size}: start them with {hint}"
-            )
-        world.Set_errhandler(MPI.ERRORS_RETURN)
-        self._signs = world
-
     def _all_hosts(self) -> Steps:
-        self.comm, request = self._signs.Idup()
+        self.comm, request = self.MPI.COMM_WORLD.Idup()
         yield [request]
         self.comm.Set_errhandler(self.MPI.ERRORS_RETURN)
         size = 64
@@ -237,21 +215,31 @@ class MpiThread:
             bytes(every[start : start + size]).decode(errors="replace").strip() for start in range(0, len(every), size)
         ]
 
-    def _all_done(self, requests: list[Any]) -> bool:
-        return not requests or self.MPI.Request.Testall(requests)
+    def _advance(self) -> None:
+        """Go on with what is under way, which takes its turns in the same order on all ranks.
 
-    def _post(self, rank: int, kind: int, what: Any = None) -> None:
+        Where many operations at once share a slow network, none of them comes to its end for long.
+        """
+        turn, later = self._active[:AT_ONCE], self._active[AT_ONCE:]
+        self._active = [operation for operation in turn if not operation.advance(self._all_done)] + later
+
+    def _all_done(self, requests: list[Any]) -> bool:
+        if not requests:
+            return True
+        done = self.MPI.Request.Testall(requests)
+        self._steps += done
+        return done
+
+    def _post(self, kind: int, what: Any = None) -> None:
+        self._mail.post(kind, what)
         with self._lock:
-            if kind == _BEAT and (rank in self._sending or any(to == rank for to, _ in self._mail)):
-                return  # the last one has not left yet
-            self._mail.append((rank, pickle.dumps((kind, what))))
             self._lock.notify_all()
 
     def _beat(self, watch: Watch, now: float) -> None:
         """Give a sign of life, and look for those of the others."""
         begun, done = self._begun, self._begun - len(self._active)
-        watch.sign(self.rank, begun, done, now)
-        self._post_all(_BEAT, (begun, done))
+        watch.sign(self.rank, begun, done, self._steps, now)
+        self._post(mpi_mail.BEAT, (begun, done, self._steps))
         if self._failure is None:
             # Who is asked to end has no time to wait for one that is gone.
             lost = watch.silent(now, GRACE if self.wish else math.inf) or watch.stuck(now)
@@ -261,38 +249,17 @@ class MpiThread:
             elif behind := watch.behind(now):
                 cli.note(behind)
 
-    def _post_all(self, kind: int, what: Any = None) -> None:
-        for rank in self._peers:
-            self._post(rank, kind, what)
-
-    def _send(self) -> None:
-        for rank, (request, _) in list(self._sending.items()):
-            if request.Test():
-                del self._sending[rank]
-        with self._lock:
-            waiting, self._mail = self._mail, []
-        for rank, message in waiting:
-            if rank in self._sending:
-                self._mail.append((rank, message))
-            else:
-                self._sending[rank] = self._signs.Isend(message, rank), message
-
     def _receive(self, watch: Watch, now: float) -> None:
-        status = self.MPI.Status()
-        while self._signs.Iprobe(self.MPI.ANY_SOURCE, self.MPI.ANY_TAG, status):
-            message = bytearray(status.Get_count(self.MPI.BYTE))
-            rank = status.Get_source()
-            self._signs.Recv(message, rank, status.Get_tag())
-            kind, what = pickle.loads(message)
-            if kind == _HOST and not self.hosts:
+        for rank, kind, what in self._mail.received():
+            if kind == mpi_mail.HOST and not self.hosts:
                 self.names[rank] = f"rank {rank} ({what})"
-            elif kind == _BEAT:
+            elif kind == mpi_mail.BEAT:
                 watch.sign(rank, *what, now)
-            elif kind == _WISH:
+            elif kind == mpi_mail.WISH:
                 self.wish = self.wish or what
-            elif kind == _FAILED:
+            elif kind == mpi_mail.FAILED:
                 self._lose(f"{self.names[rank]}: {what}")
-            elif kind == _END:
+            elif kind == mpi_mail.END:
                 self._told = self._told or now
 
     def _lose(self, text: str) -> None:
@@ -317,6 +284,6 @@ class MpiThread:
         if isinstance(error, RankLostError):
             self._last_words(str(error))
             if self.rank == 0:
-                self._post_all(_END)
+                self._post(mpi_mail.END)
                 time.sleep(0.5)
         os._exit(1)

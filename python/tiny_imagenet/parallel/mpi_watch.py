@@ -27,19 +27,19 @@ class Watch:
         self.beat = min(BEAT, limit / 8)
         self._names, self._rank, self._limit = names, rank, limit
         self._heard = dict.fromkeys(range(1, len(names)) if rank == 0 else [0], now)
-        self._stand = dict.fromkeys(self._heard, (0, 0))
+        self._stand = dict.fromkeys(self._heard, (0, 0, 0))
         self._changed = now
         self._said = False
 
-    def sign(self, rank: int, begun: int, done: int, now: float) -> None:
-        """A sign of life has come from a rank that has begun so many operations and done so many of them.
+    def sign(self, rank: int, begun: int, done: int, steps: int, now: float) -> None:
+        """A sign of life has come from a rank that has begun so many operations, done so many, and taken so many steps.
 
         The watching rank says so of itself too.
         """
         if rank in self._heard:
             self._heard[rank] = now
-        if self._stand.get(rank) != (begun, done):
-            self._stand[rank] = begun, done
+        if self._stand.get(rank) != (begun, done, steps):
+            self._stand[rank] = begun, done, steps
             self._changed, self._said = now, False
 
     def forgive(self, seconds: float) -> None:
@@ -65,12 +65,12 @@ class Watch:
     def stuck(self, now: float) -> str:
         """Who waits in vain though all answer, as a sentence, in rank 0; "" where nobody does.
 
-        What all have begun gets done, unless two of them cannot reach each other.
+        What all have begun gets done, step by step, unless two of them cannot reach each other.
         """
         if self._rank or now - self._changed <= self._limit:
             return ""
-        whole = min(begun for begun, _ in self._stand.values())
-        waiting = [rank for rank, (_, done) in self._stand.items() if done < whole]
+        whole = min(begun for begun, *_ in self._stand.values())
+        waiting = [rank for rank, (_, done, _) in self._stand.items() if done < whole]
         if not waiting:
             return ""
         names = ", ".join(self._names[rank] for rank in sorted(waiting))
@@ -83,8 +83,8 @@ class Watch:
         """Whom the others wait for, who answers all the same, as a sentence, once, in rank 0; else ""."""
         if self._rank or self._said or now - self._changed <= self._limit:
             return ""
-        most = max(begun for begun, _ in self._stand.values())
-        behind = [rank for rank, (begun, _) in self._stand.items() if begun < most]
+        most = max(begun for begun, *_ in self._stand.values())
+        behind = [rank for rank, (begun, *_) in self._stand.items() if begun < most]
         if not behind:
             return ""
         self._said = True
