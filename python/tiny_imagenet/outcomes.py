@@ -1,16 +1,12 @@
-"""How a process has ended that another one started and waits for: what it says of that, or what shows."""
+"""How the work of a process has ended, as it says to another that waits for it."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
 from dataclasses import dataclass
 from typing import Any
 
 from tiny_imagenet import errors
 from tiny_imagenet.errors import Stopped, TinyImageNetError
-
-GRACE = 5.0  # seconds from the end of the link to a process to its own end
 
 
 @dataclass(frozen=True)
@@ -41,16 +37,3 @@ class Outcome:
         if self.error == "Stopped":
             return Stopped(self.text, self.status - 128)
         return getattr(errors, self.error)(self.text)
-
-
-def describe(process: subprocess.Popen[bytes]) -> str:
-    """What has become of a process whose link has ended, in words that follow "it" or "its process"."""
-    try:
-        status = process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        return "no longer answers"
-    if status >= 0:
-        return f"ended with status {status}"
-    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-    perhaps = ", which the system sends where memory runs out" if name == "SIGKILL" else ""
-    return f"was ended by {name}{perhaps}"

@@ -9,20 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import socket
-import subprocess
-import sys
 import threading
 import traceback
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 
-from tiny_imagenet import errors, outcomes
-from tiny_imagenet.errors import TinyImageNetError
+from tiny_imagenet import linked_process
+from tiny_imagenet.errors import StepLostError, TinyImageNetError
+from tiny_imagenet.linked_process import LinkedProcess
 from tiny_imagenet.outcomes import Outcome
 from tiny_imagenet.stop import StopRequest
-
-_CHILD = "import sys; sys.path[:] = {path!r}; from tiny_imagenet.cluster.step_process import main; main({fd})"
 
 
 class StepProcess:
@@ -30,22 +26,7 @@ class StepProcess:
 
     def __init__(self, step: bytes, environment: Mapping[str, str], silent: bool = False):
         """Start it; `step` is a pickled `graph.Step`, `environment` that of the process; `silent`: it may not print."""
-        ours, its = socket.socketpair()
-        code = _CHILD.format(path=sys.path, fd=its.fileno())
-        # A session of its own: Ctrl-C comes to whoever asked for the experiment, who passes it on.
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            pass_fds=[its.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if silent else None,
-            stderr=subprocess.DEVNULL if silent else None,
-            start_new_session=True,
-            env=environment,
-        )
-        its.close()
-        self._link = Connection(ours.detach())
-        with contextlib.suppress(OSError):  # it is gone: `outcome` says so
-            self._link.send_bytes(step)
+        self._process = LinkedProcess("step_process", step, environment=environment, silent=silent)
 
     def outcome(self, seconds: float) -> Outcome | None:
         """Wait so long for its end; None where it goes on.
@@ -53,11 +34,12 @@ class StepProcess:
         Raises:
             StepLostError: it was killed, or has crashed.
         """
-        if not self._link.poll(seconds):
+        if not self._process.link.poll(seconds):
             return None
-        with contextlib.suppress(EOFError, OSError):
-            return self._link.recv()
-        raise errors.StepLostError(f"its process {outcomes.describe(self._process)}")
+        outcome = self._process.outcome()
+        if outcome is None:
+            raise StepLostError(f"its process {self._process.fate()}")
+        return outcome
 
     def stop(self) -> None:
         """Ask it to end with a checkpoint."""
@@ -65,22 +47,17 @@ class StepProcess:
 
     def close(self) -> None:
         """End it at once where it has not ended."""
-        self._process.kill()
-        self._process.wait()
-        self._link.close()
+        self._process.close()
 
 
 def main(descriptor: int) -> None:
     """What the process does; `descriptor` is the link to the one that started it. Does not return."""
     link = Connection(descriptor)
     with StopRequest() as stop:
-        packed = link.recv_bytes()
+        packed = link.recv()
         threading.Thread(target=_leave_with, args=(link,), daemon=True).start()
         outcome = _outcome(packed, stop)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    link.send(outcome)
-    os._exit(0)
+    linked_process.leave(link, outcome)
 
 
 def _leave_with(link: Connection) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 import threading
 import traceback
 from multiprocessing.connection import Connection
 
 import caffe
 
+from tiny_imagenet import linked_process
 from tiny_imagenet.errors import TinyImageNetError
 from tiny_imagenet.outcomes import Outcome
 from tiny_imagenet.training import train
@@ -41,11 +41,7 @@ def main(descriptor: int) -> None:
     """Take part; `descriptor` is the link to the supervisor. Does not return."""
     link = Connection(descriptor)
     work: Work = link.recv()
-    outcome = _outcome(work, _Told(link))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    link.send(outcome)
-    os._exit(0)  # at once: NCCL and CUDA would first wait for processes that are gone
+    linked_process.leave(link, _outcome(work, _Told(link)))
 
 
 def _outcome(work: Work, told: _Told) -> Outcome:

@@ -7,18 +7,15 @@ and end by themselves.
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
-from tiny_imagenet import outcomes
 from tiny_imagenet.errors import RunError
+from tiny_imagenet.linked_process import LinkedProcess
 from tiny_imagenet.outcomes import Outcome
 from tiny_imagenet.stop import StopRequest
 from tiny_imagenet.training import console, ending
@@ -26,8 +23,6 @@ from tiny_imagenet.training.jobs import Options
 
 GRACE = 5.0  # seconds that the others have to end by themselves once one has failed, or rank 0 is done
 ASK = 0.1  # seconds from one look at the wish to stop to the next
-
-_CHILD = "import sys; sys.path[:] = {path!r}; from tiny_imagenet.training.rank_main import main; main({fd})"
 
 
 @dataclass(frozen=True)
@@ -68,58 +63,22 @@ def train(
     count = len(names)
     pairs = [socket.socketpair() for _ in names[1:]]  # rank 0's ends, the others'
     ends = [[zero for zero, _ in pairs], *([other] for _, other in pairs)]
-    ranks: list[_Process] = []
+    ranks: list[LinkedProcess] = []
     try:
         for rank in range(count):
             links = [end.fileno() for end in ends[rank]]
             work = Work(transport, rank, list(names), links, source, options, argv)
-            ranks.append(_Process(work))
+            ranks.append(LinkedProcess("rank_main", work, descriptors=links))
         for end in (end for pair in pairs for end in pair):
             end.close()
         outcomes = _watch(ranks, stop)
     finally:
         for rank in ranks:
-            rank.end()
+            rank.close()
     return _judge(outcomes, list(names), options)
 
 
-class _Process:
-    """A process of a rank, and the link to it."""
-
-    def __init__(self, work: Work):
-        ours, its = socket.socketpair()
-        code = _CHILD.format(path=sys.path, fd=its.fileno())
-        # A session of its own: Ctrl-C comes to this process alone, which passes it on.
-        self._process = subprocess.Popen(
-            [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code],
-            pass_fds=[its.fileno(), *work.links],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        its.close()
-        self.link = connection.Connection(ours.detach())
-        with contextlib.suppress(OSError):  # it is gone: its outcome says so
-            self.link.send(work)
-
-    def tell(self, what: str) -> None:
-        """Tell it that it is to stop."""
-        with contextlib.suppress(OSError):
-            self.link.send(what)
-
-    def outcome(self) -> Outcome:
-        """How it has ended, which it says or which shows; the link is ready."""
-        with contextlib.suppress(EOFError, OSError):
-            return self.link.recv()
-        return Outcome(text=f"it {outcomes.describe(self._process)}")
-
-    def end(self) -> None:
-        """End it where it has not ended."""
-        self._process.kill()
-        self._process.wait()
-        self.link.close()
-
-
-def _watch(ranks: list[_Process], stop: StopRequest) -> dict[int, Outcome]:
+def _watch(ranks: list[LinkedProcess], stop: StopRequest) -> dict[int, Outcome]:
     """The outcomes of the ranks, in the order that they came; those that had to be ended are missing."""
     outcomes: dict[int, Outcome] = {}
     waiting = {rank.link: number for number, rank in enumerate(ranks)}
@@ -127,7 +86,8 @@ def _watch(ranks: list[_Process], stop: StopRequest) -> dict[int, Outcome]:
     while waiting and time.monotonic() < until:
         for link in connection.wait(list(waiting), ASK):
             number = waiting.pop(link)
-            outcomes[number] = ranks[number].outcome()
+            rank = ranks[number]
+            outcomes[number] = rank.outcome() or Outcome(text=f"it {rank.fate()}")
             if outcomes[number].result is None or number == 0:
                 until = min(until, time.monotonic() + GRACE)
         if stop.signal and not told:
