@@ -58,6 +58,7 @@ def test_a_killed_worker(checkout, data, sequential, cluster, tmp_path):
     status, _, stderr = experiment.end()
     assert status == 0, stderr
     assert len(run.info["sessions"]) == 2
+    assert stderr.splitlines()[0] == f"scheduler {cluster.address}"  # which was told to have no page
     assert "==> train model4, seed 1: again on " in stderr
     assert "going on from iteration" in run.log_file.read_text()
     assert weights(tmp_path / "out") == weights(sequential / "long")

@@ -18,6 +18,7 @@ from tiny_imagenet.cluster import schedulers
 from tiny_imagenet.errors import ClusterError
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
+from tiny_imagenet.cluster import address as cluster_address
 from tiny_imagenet.cluster import connection as dask_side
 from tiny_imagenet.cluster.worker import Demands
 
@@ -85,6 +86,15 @@ def test_something_else_at_the_address(fails):
 def greet(server):
     with server.accept()[0] as connection:
         connection.sendall(b"SSH-2.0-OpenSSH")
+
+
+@pytest.mark.parametrize(
+    ("link", "there"),
+    [("", False), ("http://127.0.0.1:1/status", False), ("https://hub.invalid/proxy/8787/status", True)],
+)
+def test_a_page_that_cannot_be_reached_is_not_named(link, there):
+    """One behind a proxy that somebody has configured is for a browser to reach."""
+    assert cluster_address.has_page(link) == there
 
 
 def test_workers_that_are_not_there_or_offer_nothing(cluster, fails):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,17 +17,17 @@ import dask
 import distributed
 
 from tiny_imagenet import cli
+from tiny_imagenet.cluster import address as cluster_address
 from tiny_imagenet.cluster import worker
+from tiny_imagenet.cluster.address import REACH
 from tiny_imagenet.cluster.worker import Demands
 from tiny_imagenet.data import pool
 from tiny_imagenet.errors import ClusterError
 
 LOCAL = 2  # workers to start where nobody says how many
-REACH = 5.0  # seconds in which a scheduler must answer
 ANSWER = 30.0  # seconds in which a worker must
 LATE = 5.0  # seconds in which the first worker must be there
 ALONE = 600.0  # seconds to wait for another where none is left
-_GREETING = 1 << 20  # bytes: that of Dask is shorter
 _SHOWN = 3  # workers named in a message
 
 
@@ -74,7 +73,8 @@ class Cluster:
     def dashboard(self) -> str:
         """The address of its page, "" where it has none."""
         with contextlib.suppress(KeyError, ValueError, TypeError):
-            return self.client.dashboard_link or ""
+            link = self.client.dashboard_link or ""
+            return link if cluster_address.has_page(link) else ""
         return ""
 
     def workers(self) -> dict[str, dict[str, Any]]:
@@ -222,11 +222,11 @@ def connect(scheduler: str, workers: int | None, resource: Resource | None) -> I
             where = stack.enter_context(contextlib.closing(_slurm(count, resource)))
         else:
             where = scheduler
-            _reach(scheduler)
+            cluster_address.check(scheduler)
         try:
             client = distributed.Client(where, timeout=2 * REACH, set_as_default=False)
         except Exception as error:  # whatever comes of what the other side says
-            raise _not_dask(scheduler, f"{type(error).__name__}: {error}") from error
+            raise cluster_address.not_dask(scheduler, f"{type(error).__name__}: {error}") from error
         stack.callback(_close, client)
         cluster = Cluster(client, scheduler)
         cli.note(f"scheduler {cluster.address}" + (f", to look at: {cluster.dashboard}" if cluster.dashboard else ""))
@@ -236,38 +236,6 @@ def connect(scheduler: str, workers: int | None, resource: Resource | None) -> I
 def _close(client: distributed.Client) -> None:
     with contextlib.suppress(Exception):  # a scheduler that has gone
         client.close(timeout=REACH)
-
-
-def _reach(address: str) -> None:
-    """Raise ClusterError where nothing listens at an address, or something that does not begin as Dask does.
-
-    Dask would wait for ever for an answer of something else, or of a scheduler that hangs.
-    """
-    protocol, _, rest = address.partition("://")
-    host, _, port = rest.rpartition(":")
-    try:
-        connection = socket.create_connection((host.strip("[]"), int(port)), REACH)
-    except OSError as error:
-        why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        raise ClusterError(
-            f"cannot reach a scheduler at {address} ({why}): start one there with: dask scheduler --port {port}"
-        ) from error
-    with connection:
-        if protocol == "tls":  # there it is the client that begins
-            return
-        try:
-            size = connection.recv(8, socket.MSG_WAITALL)  # of the greeting that follows
-        except OSError:
-            raise _not_dask(address, f"it says nothing for {REACH:.0f} seconds") from None
-        if not 0 < int.from_bytes(size, "little") < _GREETING:
-            raise _not_dask(address, f"it begins with {size!r}")
-
-
-def _not_dask(address: str, why: str) -> ClusterError:
-    return ClusterError(
-        f"{address} answers, but not as a Dask scheduler of a version that fits distributed {distributed.__version__} "
-        f"({why}): start one with: dask scheduler"
-    )
 
 
 def _local(workers: int, resource: Resource | None) -> distributed.LocalCluster:
