@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,33 @@ def interruptible(command, **options):
             yield process
         finally:
             process.kill()
+
+
+def wait_for(condition, *processes, seconds=180):
+    """Wait until something holds, and see that the processes that are to bring it about are alive."""
+    until = time.monotonic() + seconds
+    while not condition():
+        for process in processes:
+            assert process.poll() is None, f"it ended with {process.returncode} before that"
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.002)
+
+
+def stop_conversion(command, out, number, whole_group=False):
+    """Send a signal to a process that is converting to `out`, in the midst of that; its status, stdout and stderr."""
+    for _ in range(20):
+        with interruptible(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+            wait_for(lambda: list(out.parent.glob(f".{out.name}.*/train.lmdb")) or out.exists())
+            os.killpg(process.pid, signal.SIGSTOP)  # or it might end before the signal comes
+            wait_for(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ")
+            done = out.exists()
+            (os.killpg if whole_group else os.kill)(process.pid, number)
+            os.killpg(process.pid, signal.SIGCONT)
+            stdout, stderr = process.communicate(timeout=120)  # also waits for the workers: they have the pipes
+        if not done:
+            return process.returncode, stdout, stderr
+        shutil.rmtree(out)
+    raise AssertionError("it was always done too early")
 
 
 class StopAfter:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from conftest import interruptible
+from conftest import stop_conversion
 from tiny_imagenet.data import convert, dataset, datum, lmdb_reader, lmdb_writer, pool, sample, screening
 from tiny_imagenet.data.lmdb_writer import LmdbWriter
 from tiny_imagenet.errors import DatasetError, TinyImageNetError
@@ -446,13 +445,9 @@ def test_a_full_memory_is_one_line(source, tmp_path, monkeypatch):
 
 def test_interruption_leaves_nothing(source, tmp_path):
     arguments = command(source, tmp_path / "x", "--workers", 2)
-    with interruptible(arguments, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True) as process:
-        deadline = time.monotonic() + 30
-        while not list(tmp_path.glob(".x.*/train.lmdb")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
-        _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130
+    # As a terminal does: to every process of the command.
+    status, _, stderr = stop_conversion(arguments, tmp_path / "x", signal.SIGINT, whole_group=True)
+    assert status == 130
     assert stderr == f"convert.py: error: interrupted: {tmp_path / 'x'} is as it was\n"
     assert not list(tmp_path.iterdir())
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import cpu_ranks
-from conftest import ROOT, apart, interruptible, write_tiny_net
+from conftest import ROOT, apart, interruptible, wait_for, write_tiny_net
 from tiny_imagenet import runs
 from tiny_imagenet.errors import NetError, RunError, Stopped
 from tiny_imagenet.evaluation import metrics
@@ -232,7 +232,7 @@ def test_a_rank_that_dies_ends_all(rank, place, how, says, solver, data, tmp_pat
     begin = time.monotonic()
     with pytest.raises(RunError, match=rf"CPU {rank} \(rank {rank} of 4\): .*{says}") as caught:
         cpu_ranks.train(4, solver, Options(data=data, run=tmp_path / "run", epochs=EPOCHS, quiet=True))
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 60
     assert "\n" not in str(caught.value)
     assert "Traceback" not in capfd.readouterr().err
     assert not children()
@@ -275,27 +275,19 @@ def test_a_second_ctrl_c_ends_ranks_that_hang(solver, data, tmp_path, monkeypatc
     monkeypatch.setenv("TEST_FAILS", "1 build hangs")
     run = tmp_path / "run"
     with interruptible(command(solver, data, run, 1), stderr=subprocess.PIPE, cwd=ROOT / "tests") as process:
-        while not (run / "run.json").exists():
+        wait_for((run / "run.json").exists, process)
+        process.send_signal(signal.SIGINT)
+        while "SIGINT: ending after this iteration" not in process.stderr.readline():
             assert process.poll() is None
-            time.sleep(0.05)
-        for _ in range(2):
-            time.sleep(0.3)
-            process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
     assert process.returncode == 130
     ended(run)
 
 
 def ended(run):
     """Wait until nobody holds the run folder's lock: the ranks of a supervisor that is gone end by themselves."""
-    until = time.monotonic() + 10
-    while True:
-        try:
-            with runs.reopen(run):
-                return
-        except RunError:
-            assert time.monotonic() < until
-            time.sleep(0.05)
+    wait_for(lambda: not runs.in_use(run))
 
 
 def test_weights_that_drift_apart_are_found(solver, data, tmp_path, monkeypatch):
@@ -333,9 +325,7 @@ def command(*arguments):
 def test_a_signal_ends_all_with_a_checkpoint(number, solver, data, tmp_path):
     run = tmp_path / "run"
     with interruptible(command(solver, data, run, 100_000), stderr=subprocess.PIPE, cwd=ROOT / "tests") as process:
-        while not (run / "metrics.jsonl").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_for((run / "metrics.jsonl").exists, process)
         process.send_signal(number)
         error = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + number
@@ -361,8 +351,11 @@ def test_stopped_again_and_again_it_ends_as_it_would_have(how, whole, solver, da
                     break
                 time.sleep(0.005)
             error = process.communicate(timeout=60)[1]
-        if process.returncode == 0:
+        if process.returncode == 0 and stops:
             break
+        if process.returncode == 0:  # it was too fast
+            shutil.rmtree(run)
+            continue
         assert process.returncode == (128 + signal.SIGTERM if how == "stopped" else -signal.SIGKILL), error
         stops += 1
         ended(run)

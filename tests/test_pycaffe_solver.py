@@ -12,6 +12,8 @@ import caffe
 import numpy as np
 import pytest
 
+from conftest import wait_for
+
 SOLVER = """
 net_param {
   layer { name: "data" type: "DummyData" top: "x" top: "t"
@@ -329,9 +331,18 @@ def alarms_raise(error):
         signal.signal(signal.SIGALRM, former)
 
 
-def alarm_soon():
-    """Send SIGALRM to this thread once it is at work."""
-    threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGALRM)).start()
+@contextlib.contextmanager
+def an_alarm(solver):
+    """SIGALRM comes to this thread once the solver is at work."""
+
+    def send():
+        wait_for(lambda: solver.iter >= 3)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield
+    thread.join()
 
 
 def test_a_handler_of_ones_own_raises_what_it_likes(solver_file):
@@ -374,8 +385,7 @@ def test_a_step_within_a_step_leaves_the_outer_one_interruptible(solver_file, tm
 def test_an_interrupted_solver_is_freed(solver_file):
     def run():
         solver = caffe.SGDSolver(solver_file)
-        alarm_soon()
-        with pytest.raises(EnoughError):
+        with an_alarm(solver), pytest.raises(EnoughError):
             solver.step(10**9)
         return weakref.ref(solver)
 
@@ -389,8 +399,7 @@ def test_an_interrupt_is_not_lost_where_the_snapshot_after_it_fails(solver_file,
     solver = caffe.SGDSolver(solver_file)
     solver.param.max_iter = 10**9
     solver.param.snapshot_prefix = tmp_path / "nowhere" / "s"
-    with alarms_raise(KeyboardInterrupt), pytest.raises(KeyboardInterrupt) as error:
-        alarm_soon()
+    with alarms_raise(KeyboardInterrupt), an_alarm(solver), pytest.raises(KeyboardInterrupt) as error:
         solver.solve()
     if sys.version_info >= (3, 11):
         assert "cannot write" in error.value.__notes__[0]
