@@ -5,14 +5,13 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 
-from conftest import ROOT, write_small_nets
+from conftest import ROOT, wait_for, write_small_nets
 from tiny_imagenet.runs import Run
 
 DASK = [sys.executable, "-m", "dask"]
@@ -31,12 +30,6 @@ def write_checkout(folder):
     for name in ("reproduce.py", "_venv.py"):
         shutil.copy(ROOT / "tools" / name, folder / "tools")
     return folder
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Worker:
@@ -58,24 +51,29 @@ class Cluster:
 
     def __init__(self, folder, host="127.0.0.1", inside=(), environment=None):
         self.folder, self._stack, self.workers = folder, contextlib.ExitStack(), []
-        self.address = f"tcp://{host}:{free_port()}"
-        port = self.address.rpartition(":")[2]
-        command = [*inside, *DASK, "scheduler", "--host", host, "--port", port, "--no-dashboard"]
+        command = [*inside, *DASK, "scheduler", "--host", host, "--port", 0, "--no-dashboard"]
+        command += ["--dashboard-address", ":0"]
         self.scheduler = self._start("scheduler", command, environment=environment)
-        wait_for(lambda: "Scheduler at" in (folder / "scheduler.log").read_text(), self.scheduler)
+        self.address = self._logged(r"Scheduler at: +(tcp://\S+)\n", "scheduler", self.scheduler)
 
     def worker(self, resources="training=1", threads=1, host="127.0.0.1", inside=(), environment=None, preload=None):
         """Start one, and wait until it is there."""
-        name, port = f"worker{len(self.workers)}", free_port()
+        name = f"worker{len(self.workers)}"
         offered = ["--resources", resources] if resources else []
         common = ["--nthreads", threads, "--no-dashboard", "--no-nanny", "--local-directory", self.folder / name]
-        common += ["--host", host, "--worker-port", port, *(["--preload", preload] if preload else [])]
+        common += ["--host", host, *(["--preload", preload] if preload else [])]
         process = self._start(
             name, [*inside, *DASK, "worker", self.address, *common, *offered], environment=environment
         )
-        self.workers.append(Worker(process, f"tcp://{host}:{port}"))
-        wait_for(lambda: "Registered to" in (self.folder / f"{name}.log").read_text(), process)
+        self._logged("(Registered to)", name, process)
+        self.workers.append(Worker(process, self._logged(r"Start worker at: +(tcp://\S+)\n", name, process)))
         return self.workers[-1]
+
+    def _logged(self, pattern, name, process):
+        """What a process has said in its log, once it has."""
+        log = self.folder / f"{name}.log"
+        wait_for(lambda: re.search(pattern, log.read_text()), process)
+        return re.search(pattern, log.read_text())[1]
 
     def _start(self, name, command, environment=None):
         log = self._stack.enter_context((self.folder / f"{name}.log").open("w"))
@@ -106,16 +104,6 @@ def open_text(path):
 def end(process):
     process.kill()
     process.wait()
-
-
-def wait_for(condition, *processes, seconds=60):
-    """Wait until something holds, and see that the processes that are to bring it about are alive."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it took too long"
-        for process in processes:
-            assert process.poll() is None, f"it ended with {process.returncode}"
-        time.sleep(0.02)
 
 
 class Experiment:
@@ -153,7 +141,7 @@ class Experiment:
             if self.process.poll() is not None:
                 raise AssertionError(self.end())
 
-    def end(self, seconds=120):
+    def end(self, seconds=300):
         """Status, stdout and stderr."""
         try:
             stdout, stderr = self.process.communicate(timeout=seconds)

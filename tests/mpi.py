@@ -6,12 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, interruptible
+from conftest import ROOT, interruptible, wait_for
 
 TRAIN = [sys.executable, ROOT / "tools" / "train.py"]
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
@@ -35,7 +34,7 @@ def several(count, *arguments, others=None, python=()):
 
 def run(command, fails=None, **options):
     """Run a command to its end and return its stderr; `fails` is the status that it is to fail with."""
-    options = {"env": ENVIRONMENT, "timeout": 120, "cwd": ROOT, **options}
+    options = {"env": ENVIRONMENT, "timeout": 300, "cwd": ROOT, **options}
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
     assert done.returncode == (fails or 0), done.stderr
     return done.stderr
@@ -51,11 +50,8 @@ def under_way(command, run_folder, **options):
     """A training that has a checkpoint by now, and that ends with the block."""
     options = {"env": ENVIRONMENT, "cwd": ROOT, **options}
     with interruptible(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
-        until = time.monotonic() + 60
-        while not (Path(run_folder) / "checkpoints" / "last").exists():
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        wait_for(lambda: (Path(run_folder) / "checkpoints" / "last").exists() or process.poll() is not None)
+        assert process.poll() is None, process.communicate()[1]
         yield process
 
 
@@ -159,7 +155,13 @@ class Machines:
     def ranks(self, number):
         """The ranks' processes on a machine."""
         pids = subprocess.run(["ip", "netns", "pids", self._names[number]], capture_output=True, text=True).stdout
-        return [int(pid) for pid in pids.split() if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()[:200]]
+        found = []
+        for pid in map(int, pids.split()):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                python, *arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                if python == sys.executable and str(TRAIN[1]) in arguments:
+                    found.append(pid)
+        return found
 
     @staticmethod
     def _ip(*arguments):

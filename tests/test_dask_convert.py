@@ -7,13 +7,12 @@ import sys
 
 import pytest
 
-from conftest import ROOT, interruptible
-from dask_cluster import wait_for
+from conftest import ROOT, interruptible, wait_for
 from tiny_imagenet.data import convert, sample
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
 
-# A worker that takes its time, counts batches, and sees no image where it is told so.
+# A worker that takes its time, counts batches, never ends the so-manieth, and sees no image where it is told so.
 PRELOAD = """
 import os, time
 from tiny_imagenet.cluster import worker as cluster_worker
@@ -22,7 +21,9 @@ real = loading.load
 def load(entries, slot, rule):
     with open({count!r}, "a") as file:
         file.write("x")
-    time.sleep(0.2)
+    while os.path.getsize({count!r}) == {hangs}:
+        time.sleep(0.2)
+    time.sleep(0.1)
     return real([entry._replace(path=entry.path + {ending!r}) for entry in entries], slot, rule)
 cluster_worker.load = load
 """
@@ -61,10 +62,10 @@ def same(one, other):
     assert len([path for path in other.rglob("*") if path.is_file()]) == 6
 
 
-def slow(cluster, tmp_path, ending=""):
+def slow(cluster, tmp_path, ending="", hangs=0):
     """A worker of `PRELOAD`, and how many batches it has begun."""
     name = f"slow{len(cluster.workers)}"
-    (tmp_path / f"{name}.py").write_text(PRELOAD.format(count=str(tmp_path / name), ending=ending))
+    (tmp_path / f"{name}.py").write_text(PRELOAD.format(count=str(tmp_path / name), ending=ending, hangs=hangs))
     worker = cluster.worker(resources=None, preload=tmp_path / f"{name}.py")
     return worker, lambda: (tmp_path / name).stat().st_size if (tmp_path / name).exists() else 0
 
@@ -77,12 +78,12 @@ def test_a_local_cluster(source, here, tmp_path):
 
 
 def test_a_killed_worker(source, here, cluster, tmp_path):
-    (lost, begun), (_, other) = slow(cluster, tmp_path), slow(cluster, tmp_path)
+    (lost, begun), (_, other) = slow(cluster, tmp_path, hangs=2), slow(cluster, tmp_path)
     arguments = command(source, tmp_path / "out", cluster.address, "--skip-unreadable")
     with interruptible(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         wait_for(lambda: begun() == 2, process)
         lost.kill()
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert begun() == 2 and other() >= 10
     same(here, tmp_path / "out")
@@ -108,26 +109,25 @@ def test_a_bad_image_ends_it_as_it_does_here(source, cluster, tmp_path):
 
 
 def test_ctrl_c(source, cluster, tmp_path):
-    _, begun = slow(cluster, tmp_path)
+    _, begun = slow(cluster, tmp_path, hangs=2)
     folder = tmp_path / "here"
     arguments = command(source, folder / "out", cluster.address, "--skip-unreadable")
     with interruptible(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         wait_for(lambda: begun() == 2, process)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == f"convert.py: error: interrupted: {folder / 'out'} is as it was"
     assert not any(folder.iterdir())
-    assert begun() < 12
 
 
 def test_a_scheduler_that_is_lost(source, cluster, tmp_path):
-    _, begun = slow(cluster, tmp_path)
+    _, begun = slow(cluster, tmp_path, hangs=2)
     arguments = command(source, tmp_path / "out", cluster.address, "--skip-unreadable")
     with interruptible(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         wait_for(lambda: begun() == 2, process)
         cluster.scheduler.kill()
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
     assert f"the scheduler {cluster.address} is gone" in stderr.splitlines()[-1] and "Traceback" not in stderr
     assert not (tmp_path / "out").exists()

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from dask_cluster import Cluster, Experiment, wait_for, weights
+from conftest import wait_for
+from dask_cluster import Cluster, Experiment, weights
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
 

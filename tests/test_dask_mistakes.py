@@ -31,7 +31,7 @@ def fails(checkout, data, tmp_path):
         start = time.monotonic()
         found, stdout, stderr = Experiment(checkout, data, out, "model1", *options, "--scheduler", scheduler).end()
         assert (found, stdout) == (status, ""), stderr
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < 60
         assert "Traceback" not in stderr
         assert not out.exists() or not list(out.rglob("*"))
         last = stderr.splitlines()[-1]
@@ -119,7 +119,7 @@ def test_a_worker_that_hangs(cluster, monkeypatch, capfd):
         pytest.raises(ClusterError, match=f"worker {worker.address} .*: it has not answered for 1 seconds"),
     ):
         there.admit(Demands(()), None)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
 
 
 def test_gpus_that_two_trainings_would_share(cluster, fails):

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from dask_cluster import Experiment, wait_for, weights
+from conftest import wait_for
+from dask_cluster import Experiment, weights
 
 if importlib.util.find_spec("dask_jobqueue") is None:
     pytest.skip("the packages for clusters are not installed", allow_module_level=True)

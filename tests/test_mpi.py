@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import test_gpu_ranks
-from conftest import apart
+from conftest import apart, wait_for
 from mpi import ENVIRONMENT, errors, needs_mpi, ranks_of, run, several, under_way
 from tiny_imagenet.errors import GpuError
 from tiny_imagenet.parallel import launch, mpi_thread
@@ -93,12 +93,10 @@ def test_the_same_ranks_give_the_same_bytes(whole, solver, data, tmp_path):
 def test_killed_and_resumed_it_ends_with_the_same_bytes(whole, solver, data, tmp_path):
     folder = tmp_path / "run"
     arguments = [solver, "--data", data, "--run", folder, "--max-iter", 60, "--resume"]
-    with under_way(several(2, *arguments), folder) as process:
-        os.kill(ranks_of(process)[1], signal.SIGKILL)
-        text = process.communicate(timeout=30)[1]
+    killed = FAILS.format(error="os.kill(os.getpid(), 9)")
+    text = run(several(2, *arguments, python=["-c", killed]), fails=137, env={**ENVIRONMENT, "TEST_RANK": "1"})
     assert "rank 1" in text and "Killed" in text
-    done = Run(folder).iterations()[-1]
-    assert 10 <= done < 60
+    assert Run(folder).iterations()[-1] == 10
     run(several(2, *arguments))
     assert Run(folder).info["sessions"][1:]
     assert weights(folder) == weights(whole.path)
@@ -145,13 +143,11 @@ def test_a_rank_that_is_killed_ends_the_job(rank, plain, data, tmp_path):
         assert len(pids) == 3
         begin = time.monotonic()
         os.kill(pids[rank], signal.SIGKILL)
-        text = process.communicate(timeout=30)[1]
-    assert time.monotonic() - begin < 15
+        text = process.communicate(timeout=120)[1]
+    assert time.monotonic() - begin < 60
     assert process.returncode == 128 + signal.SIGKILL
     assert re.search(rf"process rank {rank} .*on node \S+ exited on signal 9", text)
-    while any(map(alive, pids)):
-        assert time.monotonic() - begin < 20
-        time.sleep(0.05)
+    wait_for(lambda: not any(map(alive, pids)))
     assert "Traceback" not in text
     if rank:  # what rank 0 knows of it
         assert "mpirun ends the training" in Run(folder).log_file.read_text().splitlines()[-1]
@@ -172,7 +168,7 @@ from tiny_imagenet.training import solving
 step = solving.Iterations.step
 def failing(iterations):
     if iterations._solver.iter == 12 and os.environ["OMPI_COMM_WORLD_RANK"] == os.environ["TEST_RANK"]:
-        raise {error}
+        {error}
     return step(iterations)
 solving.Iterations.step = failing
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -180,7 +176,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("error", ['MemoryError("no memory is left here")', 'ValueError("a bug here")'])
+@pytest.mark.parametrize("error", ['raise MemoryError("no memory is left here")', 'raise ValueError("a bug here")'])
 def test_a_rank_that_fails_is_named(rank, error, plain, data, tmp_path):
     folder = tmp_path / "run"
     command = several(
@@ -203,7 +199,7 @@ def test_a_signal_to_mpirun_ends_all_with_a_checkpoint(number, plain, data, tmp_
     folder = tmp_path / "run"
     with under_way(several(2, plain, "--data", data, "--run", folder, "--epochs", 100_000), folder) as process:
         process.send_signal(number)
-        text = process.communicate(timeout=30)[1]
+        text = process.communicate(timeout=120)[1]
     assert process.returncode != 0
     (line,) = errors(text)
     found = re.search(r"stopped by SIGTERM at iteration (\d+), with a checkpoint: .*--resume", line)
@@ -215,7 +211,7 @@ def test_a_signal_to_any_rank_is_a_wish_to_stop(number, plain, data, tmp_path):
     folder = tmp_path / "run"
     with under_way(several(2, plain, "--data", data, "--run", folder, "--epochs", 100_000), folder) as process:
         os.kill(ranks_of(process)[1], number)
-        text = process.communicate(timeout=30)[1]
+        text = process.communicate(timeout=120)[1]
     assert process.returncode == 128 + number
     assert f"stopped by {signal.Signals(number).name} at iteration" in errors(text)[0]
 
@@ -244,11 +240,13 @@ def test_what_mpi_raises_is_one_line_that_names_the_rank(plain, data, tmp_path):
 
 SLOW_END = """
 import os, runpy, sys, time
+from tiny_imagenet.parallel import mpi_thread
+mpi_thread.GRACE = 1
 import mpi4py
 mpi4py.rc.initialize = mpi4py.rc.finalize = False
 from mpi4py import MPI
 finalize = MPI.Finalize
-MPI.Finalize = lambda: (time.sleep(6), finalize())
+MPI.Finalize = lambda: (time.sleep(2), finalize())
 sys.argv = sys.argv[1:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -267,8 +265,8 @@ def test_a_rank_that_stands_still_is_lost(plain, data, tmp_path):
     with under_way(several(2, *arguments), folder) as process:
         begin, (_, other) = time.monotonic(), ranks_of(process)
         os.kill(other, signal.SIGSTOP)
-        text = process.communicate(timeout=40)[1]
-    assert 2 < time.monotonic() - begin < 25
+        text = process.communicate(timeout=120)[1]
+    assert 2 < time.monotonic() - begin < 60
     assert process.returncode == 1
     (line,) = errors(text)
     assert re.search(r"rank 1 \(\S+\) has not answered for 3 s: .* checkpoint is .*--resume goes on", line)
@@ -287,13 +285,10 @@ def test_a_job_that_was_suspended_goes_on(plain, data, tmp_path):
         before = Run(folder).iterations()[-1]
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
-        until = time.monotonic() + 20
-        while Run(folder).iterations()[-1] == before:
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        wait_for(lambda: Run(folder).iterations()[-1] != before or process.poll() is not None)
+        assert process.poll() is None, process.communicate()[1]
         process.send_signal(signal.SIGUSR1)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 # --- What they refuse ---

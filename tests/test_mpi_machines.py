@@ -8,7 +8,7 @@ import time
 import pytest
 
 import test_gpu_ranks
-from conftest import apart
+from conftest import apart, wait_for
 from mpi import Machines, errors, needs_mpi, run, under_way, why_no_machines
 from tiny_imagenet.runs import Run
 from tiny_imagenet.training import train
@@ -33,37 +33,46 @@ def test_three_machines_compute_what_one_process_does(machines, plain, data, tmp
     assert Run(tmp_path / "three").info["sessions"][0]["ranks"] == [f"rank {n} (node{n})" for n in range(3)]
 
 
+QUICK = """
+import os, runpy, sys
+from tiny_imagenet.training import mpi_train
+mpi_train.LAUNCHER_LIMIT = 1
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 @pytest.mark.parametrize(("number", "how"), [(2, "cut"), (0, "cut"), (1, "killed"), (2, "stopped")])
 def test_a_machine_that_goes_ends_all_and_the_run_goes_on(number, how, machines, plain, data, tmp_path):
     folder = tmp_path / "run"
     arguments = [plain, "--data", data, "--run", folder, "--batch", 18, "--answer-within", 4, "--resume"]
-    with under_way(machines.command(*arguments, "--epochs", 100_000), folder) as process:
+    command = machines.command(*arguments, "--epochs", 100_000, python=["-c", QUICK])
+    with under_way(command, folder) as process:
         begin = time.monotonic()
         if how == "cut":
             machines.cut(number)
         else:
             (pid,) = machines.ranks(number)
             os.kill(pid, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
-        text = process.communicate(timeout=60)[1]
+        text = process.communicate(timeout=120)[1]
         took = time.monotonic() - begin
     machines.mend(number)
     assert process.returncode
     assert "Traceback" not in text
     log = Run(folder).log_file.read_text().splitlines()[-1]
     if how == "killed":
-        assert took < 15
+        assert took < 60
         assert re.search(r"process rank 1 .* on node \S+ exited on signal 9", text)
         assert "mpirun ends the training" in log
     else:
-        assert 3 < took < 30
+        assert 3 < took < 60
         gone = {2: r"rank 2 \(node2\) has", 0: r"rank 1 \(node1\), rank 2 \(node2\) have"}[number]
         said = errors(text)
         assert re.search(gone + r" not answered for 4 s: .* checkpoint is .*--resume goes on", said[0])
         assert len(said) == 1 and re.search(gone, log)
     for other in range(3):  # nothing is left that computes, on whichever machine
-        while machines.ranks(other) and how != "stopped":
-            assert time.monotonic() - begin < 60
-            time.sleep(0.1)
+        wait_for(lambda other=other: how == "stopped" or not machines.ranks(other))
     done = Run(folder).iterations()[-1]
     run(machines.command(*arguments, "--max-iter", done + 5, count=2 if number else 3))
     assert Run(folder).iterations()[-1] == done + 5
