@@ -50,11 +50,12 @@ THIRD_PARTY = {
     "torch",  # in torch_layers and torch_nets alone, which another Python runs
 }
 STANDARD_ALONE = {
-    *("destination", "errors", "files", "outcomes", "runs", "stop"),
+    *("destination", "errors", "files", "linked_process", "outcomes", "runs", "stop"),
     *("models.zoo", "models.paper"),
     *("data.annotations", "data.catalogue", "data.safe_zip"),
     "evaluation.ahead",
-    *("parallel.buckets", "parallel.mpi_operation", "parallel.mpi_watch", "parallel.rank_links", "parallel.scaling"),
+    *("parallel.buckets", "parallel.mpi_mail", "parallel.mpi_operation", "parallel.mpi_watch", "parallel.rank_links"),
+    "parallel.scaling",
     *("training.schedule", "training.supervisor"),
     *("experiment.graph", "experiment.reproduce", "experiment.table2"),
     *("cluster.claims", "cluster.schedulers", "cluster.step_process"),

@@ -154,10 +154,12 @@ version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/de
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' || die "$python is Python $version: 3.9 or newer is needed, set PYTHON to one"
 
 # --- Nothing new? ---------------------------------------------------------------------------------------------------
-# What the build is made from, by content; the Python package itself is used where it stands and needs no new build.
+# What the build is made from, by content; the Python package itself is used where it stands and needs no new build, but
+# what is installed of it knows its modules by name.
 inputs() {
   find CMakeLists.txt pyproject.toml tools/requirements.txt tools/fetch_caffe.sh tests/cpp caffe_layers -type f -print0 |
     sort -z | xargs -0 sha256sum
+  find python/tiny_imagenet -name '*.py' | sort
   echo "$("$python" -c 'import sys; print(sys.base_prefix, sys.version)')" "${CAFFE_SOURCE_DIR-}" "$PWD"
   if $cluster; then sha256sum tools/requirements-cluster.txt; fi
   if [ "$device" = gpu ]; then echo "${for_device[@]}" "${CUDNN_ROOT-}" "$("$nvcc" --version | tail -n 1)"; fi
