@@ -13,7 +13,6 @@ from tiny_imagenet.stop import StopRequest
 from tiny_imagenet.training import solving, supervisor
 from tiny_imagenet.training.train import settled
 
-
 TOGETHER = 10  # seconds that a rank waits for the others to give their solvers back, too
 
 
