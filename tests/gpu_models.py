@@ -27,9 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = [f"model{number}" for number in range(1, 10)]
 BATCH, LEARN_BATCH, LEARN = 8, 40, 200  # images, images, iterations
 LEAST = 0.5  # top-1 after learning; 0.1 is chance
-# Of float32's and TF32's rounding, done on the CPU, the nine nets' updates are at most 5e-4 and 1.2e-1 from those of
-# float64, where ReLUs and poolings decide otherwise; with TF32 each is more than 2e-2 away.
-TOLERANCE, TF32_TOLERANCE = 5e-3, 3e-1
+# What rounding alone may make of the nine nets, where ReLUs and poolings decide otherwise for it. Beside float64 the
+# CPU's updates are up to 2e-2 away (Model 9, by Winograd's algorithm, which cuDNN has too), and those whose factors are
+# rounded to TF32 up to 1.2e-1. What is wrong is of the size of the update itself.
+TOLERANCE, TF32_TOLERANCE = 1e-1, 4e-1
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------------
