@@ -35,7 +35,8 @@ size_t WorkspaceLimit();
 /// @param bytes 0 or more; throws caffe::Error for less
 void SetWorkspaceLimit(int64_t bytes);
 
-/// Whether cuDNN's convolutions use only algorithms that give the same bits in every run. Without, a gradient may be
+/// Whether only what gives the same bits in every run is used: of cuDNN's algorithms for convolutions, of its max
+/// poolings (engine: CUDNN; as it is when the layer is made), and for Embed's gradient. Without, a gradient may be
 /// summed in an order of its own each time, and training ends a little differently.
 bool Deterministic();
 void SetDeterministic(bool on);

@@ -36,9 +36,12 @@ RUN apt-get update && /fetch_caffe.sh /caffe
 
 # The Python packages, and Caffe compiled beside them
 FROM tools AS build
-COPY tools/requirements.txt docker/jupyter.txt /
+COPY tools/requirements.txt tools/requirements-cluster.txt docker/jupyter.txt /
+# With what several machines together need, Dask and MPI: --build-arg CLUSTER=1
+ARG CLUSTER
 RUN python3 -m venv /opt/venv && \
-    /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -r /requirements.txt -r /jupyter.txt
+    /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -r /requirements.txt -r /jupyter.txt \
+        ${CLUSTER:+-r /requirements-cluster.txt}
 WORKDIR /opt/tiny-imagenet
 COPY --from=source /caffe build/caffe-source
 COPY CMakeLists.txt ./
@@ -55,9 +58,10 @@ RUN cmake -B build -G Ninja -DBUILD_TESTING=OFF -DPython_EXECUTABLE=/opt/venv/bi
 # The image: libraries without their headers, the packages, and last the checkout, where most edits are
 FROM ${RUN_IMAGE}
 ARG RUN_LIBRARIES
+ARG CLUSTER
 RUN apt-get update && \
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        ca-certificates graphviz python3 tini ${RUN_LIBRARIES} && \
+        ca-certificates graphviz python3 tini ${CLUSTER:+openmpi-bin} ${RUN_LIBRARIES} && \
     rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/tiny-imagenet
 # Any user may be the one who runs it (--user), so what is written to is everybody's.

@@ -241,9 +241,10 @@ if grep -q 'no CUDA device' <<<"$probe"; then
   skipped+=("everything: $(grep -o 'no CUDA device.*' <<<"$probe" | head -n 1)")
   finish
 fi
-gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')
-if [ "$gpus" -lt 1 ]; then gpus=1; fi
 nvidia-smi -L 2>/dev/null || true
+# As CUDA counts them: CUDA_VISIBLE_DEVICES may hide some of those that nvidia-smi lists.
+gpus=$(GLOG_logtostderr=1 GLOG_minloglevel=0 "$work/caffe" device_query --gpu=all 2>&1 | grep -c 'Device id:')
+if [ "$gpus" -lt 1 ]; then gpus=1; fi # no caffe program
 
 # --- Kernels and layers ----------------------------------------------------------------------------------------------
 if wanted kernels && have rectifier_cuda_test; then
@@ -292,6 +293,8 @@ fi
 if wanted several; then
   if [ "$gpus" -lt 2 ]; then
     skipped+=("Several GPUs: there is one")
+  elif ! here ldd "$caffe" 2>/dev/null | grep -q libnccl; then
+    skipped+=("Several GPUs: this build has no NCCL, without which they do not train together (libnccl-dev)")
   elif trainable "Several GPUs" numpy; then
     for number in 2 4 8; do # that the nets' batch of 8 splits between
       if [ "$number" -gt "$gpus" ]; then break; fi

@@ -10,7 +10,7 @@ Compared is the solver's history after the first iteration: the update of each p
 weight. A blob's difference is the norm of all its values' differences over the norm of the CPU's. Without dropout,
 whose masks differ, and with a batch of 8. --gpu all, or 0,1,... has several GPUs share the batch.
 
-Ends with 0 where all is within --tolerance, with 1 where it is not or a program failed.
+Ends with 0 where all is within --tolerance and --tf32-tolerance, with 1 where it is not or a program failed.
 """
 
 import argparse
@@ -27,6 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = [f"model{number}" for number in range(1, 10)]
 BATCH, LEARN_BATCH, LEARN = 8, 40, 200  # images, images, iterations
 LEAST = 0.5  # top-1 after learning; 0.1 is chance
+# What rounding alone may make of the nine nets, where ReLUs and poolings decide otherwise for it. Beside float64 the
+# CPU's updates are up to 2e-2 away (Model 9, by Winograd's algorithm, which cuDNN has too), and those whose factors are
+# rounded to TF32 up to 1.2e-1. What is wrong is of the size of the update itself.
+TOLERANCE, TF32_TOLERANCE = 1e-1, 4e-1
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------------
@@ -244,8 +248,8 @@ def main():
     parser.add_argument("--gpu", default="0", help="as the caffe program takes it (0), or none")
     parser.add_argument("--tf32", action="store_true", help="compare with TF32 too")
     parser.add_argument("--deterministic", action="store_true", help="compare so too, and twice with itself")
-    parser.add_argument("--tolerance", type=float, default=1e-3)
-    parser.add_argument("--tf32-tolerance", type=float, default=5e-2)
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE)
+    parser.add_argument("--tf32-tolerance", type=float, default=TF32_TOLERANCE)
     parser.add_argument("--iterations", type=int, default=LEARN, help=f"of --learn ({LEARN})")
     args = parser.parse_args()
     if args.write:

@@ -27,6 +27,7 @@ HEADERS_ALONE = {"librandom123-dev"}
 # What a compilation may be made anew for.
 COMPILED_FROM = {
     *("CMakeLists.txt", "caffe_layers", "docker/jupyter.txt", "tools/fetch_caffe.sh", "tools/requirements.txt"),
+    "tools/requirements-cluster.txt",
 }
 
 

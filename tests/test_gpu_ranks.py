@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import cpu_ranks
-from conftest import ROOT, apart, interruptible, wait_for, write_tiny_net
+from conftest import ROOT, apart, interruptible, wait_for, without_kinks, write_tiny_net
 from tiny_imagenet import runs
 from tiny_imagenet.errors import NetError, RunError, Stopped
 from tiny_imagenet.evaluation import metrics
@@ -46,11 +46,7 @@ def solver(tmp_path_factory):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """Without dropout, whose masks differ from rank to rank, and without kinks, where rounding decides."""
-    path = write(tmp_path_factory.mktemp("plain"), dropout=0, drop_after_stage=0)
-    for file in Path(path).parent.glob("*.prototxt"):
-        text = re.sub('type: "L?ReLU"', 'type: "TanH"', file.read_text()).replace("pool: MAX", "pool: AVE")
-        file.write_text(text)
-    return path
+    return without_kinks(write(tmp_path_factory.mktemp("plain"), dropout=0, drop_after_stage=0))
 
 
 @pytest.fixture(scope="module")

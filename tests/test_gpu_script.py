@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -82,6 +83,27 @@ def test_what_cannot_run_says_why(programs):
     done = script("--programs", programs, "--only", "python", PYTHON="/bin/false")
     assert "Skipped: The Python tests (/bin/false)" in done.stdout
     assert done.returncode == 77
+
+
+def test_several_gpus_are_those_that_cuda_sees_and_need_nccl(programs, tmp_path):
+    """CUDA_VISIBLE_DEVICES leaves two of the four that the driver lists."""
+    stubs = tmp_path / "bin"
+    put(stubs, "nvidia-smi", '#!/bin/sh\nfor n in 0 1 2 3; do echo "GPU $n: Model (UUID: GPU-$n)"; done\n')
+    answers = 'for n in 0 1; do echo "I common.cpp:178] Device id:       $n"; done'
+    learns = "echo 'Iteration 0 (1 iter/s), loss = 5.3'; echo 'I accuracy = 0.9'"
+    put(programs, "caffe", f"#!/bin/sh\ncase $1 in device_query) {answers} ;; *) {learns} ;; esac\n")
+    several = "--programs", programs, "--only", "several"
+    path = f"{stubs}:/usr/bin:/bin"
+    done = script(*several, PATH=path)
+    assert done.returncode == 77, done.stdout + done.stderr
+    assert "Skipped: Several GPUs: this build has no NCCL" in done.stdout
+    put(stubs, "ldd", "#!/bin/sh\necho '\tlibnccl.so.2 => /usr/lib/libnccl.so.2 (0x1)'\n")
+    done = script(*several, PATH=path)
+    assert [line for line in done.stdout.splitlines() if line.startswith("==>")] == [
+        "==> 2 GPUs beside the CPU",
+        "==> 2 GPUs learn",
+    ]
+    assert "Failed: 2 GPUs beside the CPU" in done.stderr  # for the stand-in writes no weights
 
 
 def test_without_a_gpu_nothing_runs(programs):
@@ -256,6 +278,25 @@ def test_setup_chooses(arguments, there, says, device, tmp_path):
     lines = done.stdout.splitlines()
     assert lines[-1].startswith(f"==> Build for {device}")
     assert (says in lines[0]) if says else len(lines) == 1
+
+
+def test_setup_builds_anew_with_a_library_that_has_come(tmp_path):
+    """NCCL was installed, as the tools advise where several GPUs are named without it."""
+    put(tmp_path / "bin", "nvcc", PASSES)
+    (tmp_path / "include").symlink_to("targets/include")  # as NVIDIA's packages have it
+    setup = (ROOT / "tools" / "setup.sh").read_text()
+    inputs = re.search(r"^inputs\(\) \{\n.*?^\}\n", setup, re.DOTALL | re.MULTILINE)[0]
+    given = f"python={sys.executable} nvcc={tmp_path}/bin/nvcc cluster=false for_device=()"
+    texts = []
+    for device in ("cpu", "gpu"):
+        for header in (None, "nccl.h", "cudnn_version.h"):
+            if header:
+                put(tmp_path / "targets" / "include", header, "")
+            command = ["bash", "-euc", f"{inputs}{given} device={device}; inputs"]
+            texts.append(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        shutil.rmtree(tmp_path / "targets" / "include")
+    assert len(set(texts[:3])) == 1  # nothing to a build for the CPU
+    assert len(set(texts)) == 4
 
 
 def test_setup_refuses_what_cannot_be(tmp_path):

@@ -2,17 +2,19 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import caffe
 import numpy as np
 import pytest
 
-from conftest import ROOT, apart, interruptible
+from conftest import ROOT, apart, interruptible, without_kinks
 from tiny_imagenet import gpu, runs
 from tiny_imagenet.errors import GpuError, RunError
 from tiny_imagenet.evaluation import evaluate, predictions
@@ -46,10 +48,10 @@ def solver(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """Without dropout, whose masks differ from device to device."""
+    """Without dropout, whose masks differ from device to device, and without kinks, where rounding decides."""
     folder = tmp_path_factory.mktemp("plain")
     generate.write([ROW.replace(dropout=0, drop_after_stage=0)], folder, ROOT / "tools")
-    return str(folder / "model5" / "solver.prototxt")
+    return without_kinks(str(folder / "model5" / "solver.prototxt"))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,7 @@ def test_twenty_iterations_beside_the_cpu(plain, data, tmp_path):
             data=data, run=tmp_path / name, max_iter=20, quiet=True, gpus=gpus, tf32=False if gpus else None
         )
         train.train(plain, options)
-    assert apart(Run(tmp_path / "cpu"), Run(tmp_path / "gpu")) < 1e-3
+    assert apart(Run(tmp_path / "cpu"), Run(tmp_path / "gpu")) < 1e-4
 
 
 def test_the_same_bits_twice(trained_on_gpu, solver, data, tmp_path):
@@ -137,7 +139,7 @@ def test_the_tools_take_a_gpu(trained_on_gpu, tool, tmp_path):
 def test_two_gpus_compute_what_one_does(plain, data, tmp_path):
     for name, gpus in (("one", (0,)), ("two", (0, 1))):
         train.train(plain, Options(data=data, run=tmp_path / name, max_iter=20, quiet=True, gpus=gpus, tf32=False))
-    assert apart(Run(tmp_path / "one"), Run(tmp_path / "two")) < 1e-3
+    assert apart(Run(tmp_path / "one"), Run(tmp_path / "two")) < 1e-4
     assert Run(tmp_path / "two").info["gpus"] == [0, 1]
 
 
@@ -156,10 +158,8 @@ def test_all_gpus_learn_and_go_on(solver, data, tmp_path, tool):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_gpu_whose_process_is_killed_ends_all(victim, solver, data, tmp_path):
     with training_on_two(solver, data, tmp_path / "run") as process:
-        ranks = subprocess.run(
-            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
-        ).stdout.split()
-        subprocess.run(["kill", "-KILL", ranks[victim]], check=True)
+        ranks = sorted(map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()))
+        os.kill(ranks[victim], signal.SIGKILL)
         error = process.communicate(timeout=30)[1]
     assert process.returncode == 1
     assert re.search(rf"error: GPU {victim} \(rank {victim} of 2\): it was ended by SIGKILL", error.splitlines()[-1])

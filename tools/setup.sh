@@ -162,7 +162,12 @@ inputs() {
   find python/tiny_imagenet -name '*.py' | sort
   echo "$("$python" -c 'import sys; print(sys.base_prefix, sys.version)')" "${CAFFE_SOURCE_DIR-}" "$PWD"
   if $cluster; then sha256sum tools/requirements-cluster.txt; fi
-  if [ "$device" = gpu ]; then echo "${for_device[@]}" "${CUDNN_ROOT-}" "$("$nvcc" --version | tail -n 1)"; fi
+  if [ "$device" = gpu ]; then
+    echo "${for_device[@]}" "${CUDNN_ROOT-}" "$("$nvcc" --version | tail -n 1)"
+    # cuDNN and NCCL, which may have been installed since
+    find -H "${CUDNN_ROOT:-/usr}/include" "$(dirname "$(realpath "$nvcc")")/../include" /usr/include /usr/include/*-linux-gnu \
+      -maxdepth 1 '(' -name 'cudnn_version*.h' -o -name nccl.h ')' -exec sha256sum {} + 2>/dev/null || true
+  fi
 }
 wanted=$(inputs | sha256sum)
 if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && [ -e build/build.ninja ] &&

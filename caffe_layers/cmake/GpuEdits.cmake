@@ -185,9 +185,32 @@ caffe_edit(
   "    caffe_gpu_asum(bottom[0]->count(), acc_data, &acc);"
   "    caffe_gpu_asum(bottom[0]->count(), acc_data, &acc);
     if (acc != acc) CheckLabels(bottom[1]->cpu_data(), nthreads, num_labels, has_ignore_label_, ignore_label_);")
-# Here the host waits for nothing: the output for such an index is NaN, and it has no gradient.
+# Here the host waits for nothing: the output for such an index is NaN, and it has no gradient. Atomic additions come in
+# another order each time: where that is not wanted, one thread adds up a column of the gradient.
 caffe_edit(
   src/caffe/layers/embed_layer.cu
+  "#include \"caffe/util/math_functions.hpp\"" "#include \"caffe/util/math_functions.hpp\"\n#include \"gpu_settings.hpp\""
+  "template <typename Dtype>\nvoid EmbedLayer<Dtype>::Forward_gpu("
+  "template <typename Dtype>
+__global__ void EmbedBackwardInOrder(const Dtype* bottom_data, const Dtype* top_diff, const int M, const int N,
+                                     const int K, Dtype* weight_diff) {
+  CUDA_KERNEL_LOOP(d, N) {
+    for (int n = 0; n < M; ++n) {
+      if (bottom_data[n] > Dtype(-1) && bottom_data[n] < K) {
+        weight_diff[static_cast<int>(bottom_data[n]) * N + d] += top_diff[n * N + d];
+      }
+    }
+  }
+}
+
+template <typename Dtype>
+void EmbedLayer<Dtype>::Forward_gpu("
+  "    EmbedBackward<Dtype>  //"
+  "    if (gpu_settings::Deterministic())
+      EmbedBackwardInOrder<Dtype><<<CAFFE_GET_BLOCKS(N_), CAFFE_CUDA_NUM_THREADS>>>(bottom_data, top_diff, M_, N_, K_,
+                                                                                    weight_diff);
+    else
+      EmbedBackward<Dtype>  //"
   "    const int weight_index = index * N + d;
     top_data[top_index] = weight[weight_index];"
   "    const int weight_index = index * N + d;

@@ -41,12 +41,12 @@ Of this process, from the next pass on; each thread that computes has a workspac
 CAFFE_CUDNN_WORKSPACE_MB was in the environment; 0 allows only algorithms that need none. Raises CaffeError for less, and
 for more in a build without CUDA.)");
   module->def("deterministic", &settings::Deterministic,
-              "Whether cuDNN's convolutions only use algorithms that give the same bits in every run.");
+              "Whether layers only use algorithms that give the same bits in every run.");
   module->def("set_deterministic", &settings::SetDeterministic, py::arg("on").noconvert(),
-              R"(Let cuDNN's convolutions only use algorithms that give the same bits in every run.
+              R"(Let layers only use algorithms that give the same bits in every run: Convolution, Deconvolution, Embed.
 
-Of this process, from the next pass on. Off, unless CAFFE_CUDNN_DETERMINISTIC=1 was in the environment. Raises CaffeError
-for True in a build without CUDA.)");
+Of this process, from the next pass on; Pooling with engine: CUDNN takes it from when it is made. Off, unless
+CAFFE_CUDNN_DETERMINISTIC=1 was in the environment. Raises CaffeError for True in a build without CUDA.)");
 }
 
 }  // namespace pycaffe

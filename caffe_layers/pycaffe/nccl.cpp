@@ -18,7 +18,7 @@ void BindNccl(py::module_* module) {
     nccl.bcast(); solver.add_callback(nccl); solver.step(n))")
       .def(py::init([](const boost::shared_ptr<Solver>& solver, const std::string& uid) {
              CHECK_EQ(uid.size(), size_t{NCCL_UNIQUE_ID_BYTES}) << "the bytes of a uid: it comes from NCCL.new_uid()";
-             return boost::shared_ptr<Nccl>(new Nccl(solver, uid));
+             return Owned(new Nccl(solver, uid));  // whose end may wait for the other processes
            }),
            ReleaseGil(), py::arg("solver").none(false), py::arg("uid"),
            "Join the processes that use this uid; returns when all have come.")

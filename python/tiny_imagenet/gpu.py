@@ -96,7 +96,7 @@ def compute_on(device: int | None, tf32: bool | None = None, deterministic: bool
     Args:
         device: its number.
         tf32: whether products may round their factors to TF32; None leaves that as it is.
-        deterministic: whether cuDNN may only take what gives the same bits in every run; None leaves that as it is.
+        deterministic: whether only what gives the same bits in every run may be used; None leaves that as it is.
 
     Raises:
         GpuError: it cannot be used, or this build cannot do that.

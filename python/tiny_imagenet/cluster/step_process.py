@@ -26,7 +26,7 @@ class StepProcess:
 
     def __init__(self, step: bytes, environment: Mapping[str, str], silent: bool = False):
         """Start it; `step` is a pickled `graph.Step`, `environment` that of the process; `silent`: it may not print."""
-        self._process = LinkedProcess("step_process", step, environment=environment, silent=silent)
+        self._process = LinkedProcess("cluster.step_process", step, environment=environment, silent=silent)
 
     def outcome(self, seconds: float) -> Outcome | None:
         """Wait so long for its end; None where it goes on.

@@ -59,6 +59,10 @@ class Compare:
     """Say which weights you have."""
 
 
+class Part:
+    """Give your solver back, as rank 0 does now: NCCL lets none leave before all do."""
+
+
 class Done:
     """There is nothing left to train."""
 
@@ -81,7 +85,6 @@ def follow(ranks: Ranks, compute: dict[str, Any], data: Path | None) -> None:
     split: Any = None
     while not isinstance(order := ranks.broadcast(), Done):
         if isinstance(order, Begin):
-            solver = iterations = predictor = None  # gives its memory back
             gpu.compute_on(**compute)
             message = caffe_pb2.SolverParameter.FromString(order.solver)
             split = (data or order.data) / "val.lmdb"
@@ -105,6 +108,8 @@ def follow(ranks: Ranks, compute: dict[str, Any], data: Path | None) -> None:
                 validation.validate(ranks, predictor, split)
         elif isinstance(order, Compare):
             ranks.gather(solving.digest(solver.net))
+        elif isinstance(order, Part):
+            solver = iterations = predictor = None
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import os
 import threading
 import traceback
 from multiprocessing.connection import Connection
+from typing import Any
 
 import caffe
 
@@ -41,19 +42,25 @@ def main(descriptor: int) -> None:
     """Take part; `descriptor` is the link to the supervisor. Does not return."""
     link = Connection(descriptor)
     work: Work = link.recv()
-    linked_process.leave(link, _outcome(work, _Told(link)))
-
-
-def _outcome(work: Work, told: _Told) -> Outcome:
     try:
-        module, function = work.transport.split(":")
-        connect = getattr(importlib.import_module(module), function)
-        ranks = connect(work.rank, work.names, [Connection(link) for link in work.links])
-        return Outcome(train.take_part(ranks, work.source, work.options, work.argv, told))
-    except TinyImageNetError as error:
-        return Outcome.of_error(error)
-    except (caffe.CaffeError, MemoryError, OSError) as error:
-        return Outcome(text=str(error) or type(error).__name__)
+        outcome = Outcome(_take_part(work, _Told(link)))
     except BaseException as error:
-        traceback.print_exc()
-        return Outcome(text=f"{type(error).__name__}: {error}")
+        # Within: after it the solver would go, and NCCL wait for ranks that stay.
+        linked_process.leave(link, _of_error(error))
+    linked_process.leave(link, outcome)
+
+
+def _take_part(work: Work, told: _Told) -> dict[str, Any]:
+    module, function = work.transport.split(":")
+    connect = getattr(importlib.import_module(module), function)
+    ranks = connect(work.rank, work.names, [Connection(link) for link in work.links])
+    return train.take_part(ranks, work.source, work.options, work.argv, told)
+
+
+def _of_error(error: BaseException) -> Outcome:
+    if isinstance(error, TinyImageNetError):
+        return Outcome.of_error(error)
+    if isinstance(error, (caffe.CaffeError, MemoryError, OSError)):
+        return Outcome(text=str(error) or type(error).__name__)
+    traceback.print_exc()
+    return Outcome(text=f"{type(error).__name__}: {error}")

@@ -68,7 +68,7 @@ def train(
         for rank in range(count):
             links = [end.fileno() for end in ends[rank]]
             work = Work(transport, rank, list(names), links, source, options, argv)
-            ranks.append(LinkedProcess("rank_main", work, descriptors=links))
+            ranks.append(LinkedProcess("training.rank_main", work, descriptors=links))
         for end in (end for pair in pairs for end in pair):
             end.close()
         outcomes = _watch(ranks, stop)

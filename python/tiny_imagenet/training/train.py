@@ -228,6 +228,7 @@ def _train(
         follower.join(ranks, solver)
         result = trainer.train(worked)
         run.update(finished=result, **_traffic(ranks))
+        ranks.broadcast(follower.Part())
         return result
 
 

@@ -1,5 +1,6 @@
 // What GpuEdits.cmake changes in upstream's sources: errors in words, and the checks of the CPU's layers on the GPU.
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -109,6 +110,39 @@ TEST_F(GpuLabelsTest, AnIndexBeyondTheTableEmbedsToNan) {
   caffe::caffe_set(4, 1.f, top.mutable_cpu_diff());
   layer->Backward(tops, {false}, bottoms);
   EXPECT_EQ(1, layer->blobs()[0]->cpu_diff()[2]);
+}
+
+// 600 indices into a table of 3: 200 additions to each value, whose order shows in the last bits.
+TEST_F(GpuLabelsTest, EmbedsGradientIsTheSumAndOfTheSameBitsWhereThatIsAskedFor) {
+  caffe::LayerParameter param;
+  param.set_type("Embed");
+  param.mutable_embed_param()->set_num_output(70);
+  param.mutable_embed_param()->set_input_dim(3);
+  Blob<float> bottom(std::vector<int>(1, 600)), top;
+  for (int i = 0; i < 600; ++i) bottom.mutable_cpu_data()[i] = static_cast<float>(i % 3);
+  std::vector<Blob<float>*> bottoms{&bottom}, tops{&top};
+  const auto layer = caffe::LayerRegistry<float>::CreateLayer(param);
+  layer->SetUp(bottoms, tops);
+  Blob<float>& weights = *layer->blobs()[0];
+  std::vector<double> expected(weights.count(), 1);
+  std::vector<float> first;
+  for (const bool deterministic : {true, false}) {
+    caffe::gpu_settings::SetDeterministic(deterministic);
+    for (int run = 0; run < 5; ++run) {
+      reference::FillAwayFromZero(top.count(), 1, top.mutable_cpu_diff());
+      caffe::caffe_set(weights.count(), 1.f, weights.mutable_cpu_diff());
+      layer->Forward(bottoms, tops);
+      layer->Backward(tops, {false}, bottoms);
+      if (first.empty()) {
+        first.assign(weights.cpu_diff(), weights.cpu_diff() + weights.count());
+        for (int i = 0; i < top.count(); ++i) expected[i / 70 % 3 * 70 + i % 70] += top.cpu_diff()[i];
+      }
+      reference::ExpectClose(expected, weights.cpu_diff(), "the gradient", 200 * 200);
+      if (deterministic) {
+        EXPECT_TRUE(std::equal(first.begin(), first.end(), weights.cpu_diff())) << "run " << run;
+      }
+    }
+  }
 }
 
 class GpuPoolingTest : public on_gpu::Test {};

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "caffe/proto/caffe.pb.h"
+#include "gpu_settings.hpp"
 
 /// Whether cuDNN's headers are of this version or a newer one; with cuDNN 8 and 9 always for what upstream asks.
 #define CUDNN_VERSION_MIN(major, minor, patch) (CUDNN_VERSION >= (major)*1000 + (minor)*100 + (patch))
@@ -71,7 +72,9 @@ void createPoolingDesc(cudnnPoolingDescriptor_t* pooling, PoolingParameter_PoolM
                        int kernel_h, int kernel_w, int pad_h, int pad_w, int stride_h, int stride_w) {
   LOG_IF(FATAL, method != PoolingParameter_PoolMethod_MAX && method != PoolingParameter_PoolMethod_AVE)
       << "cuDNN pools by MAX and AVE: leave the engine out";
-  *mode = method == PoolingParameter_PoolMethod_MAX ? CUDNN_POOLING_MAX : CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING;
+  *mode = method == PoolingParameter_PoolMethod_AVE ? CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING
+          : gpu_settings::Deterministic()           ? CUDNN_POOLING_MAX_DETERMINISTIC
+                                                    : CUDNN_POOLING_MAX;
   CUDNN_CHECK(cudnnCreatePoolingDescriptor(pooling));
   CUDNN_CHECK(cudnnSetPooling2dDescriptor(*pooling, *mode, CUDNN_PROPAGATE_NAN, kernel_h, kernel_w, pad_h, pad_w,
                                           stride_h, stride_w));
