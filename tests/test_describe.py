@@ -436,6 +436,18 @@ def test_flags_that_would_do_nothing_are_refused(tool, tmp_path):
         tool("describe", "model1", *arguments, fails=2)
 
 
+def test_a_stage_that_no_rule_names_is_refused_with_those_that_are(tool, tmp_path):
+    path = tmp_path / "net.prototxt"
+    layers = 'layer { name: "%s" type: "Input" top: "%s" %s { %s: "%s" } input_param { shape { dim: 1 } } }\n'
+    path.write_text(
+        layers % ("x", "x", "include", "stage", "deploy") + layers % ("y", "y", "exclude", "not_stage", "b")
+    )
+    assert "x      Input" in tool("describe", path, "--stage", "deploy").stdout
+    says = "--stage deplo: no include or exclude rule of .*net.prototxt names it; they name b, deploy"
+    assert re.search(says, tool("describe", path, "--stage", "deplo", fails=1).stderr)
+    assert "they name no stage at all" in tool("describe", "model1", "--stage", "x", fails=1).stderr
+
+
 def test_the_papers_figures_stand_beside_the_papers_shapes_alone(tool):
     assert "the paper:" in tool("describe", "model1").stdout
     assert "the paper:" not in tool("describe", "model1", "--shape", "data=20,3,48,48").stdout

@@ -136,6 +136,11 @@ def test_more_runs_than_looks_are_small_axes_of_each_model(width):
     many[0] = curves_figure.Line("model1", "seed0", records(rate=1))  # the best, in grey below others
     figure = curves_figure.draw(many, width)
     assert figure.get_figwidth() == width and len(figure.axes) == 18 and not overlapping(figure)
+    assert figure.get_figheight() < 7.5  # a page's
+    (legend,) = figure.legends  # of all: seed0 looks alike in each
+    assert [text.get_text() for text in legend.get_texts()] == ["seed0", "seed1", "seed2"]
+    numbered = [len("".join(text.get_text() for text in axes.get_xticklabels())) > 0 for axes in figure.axes]
+    assert 0 < sum(numbered) < 18  # those at the lower edge
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == 2 * [f"model{model}" for model in range(1, 10)]
     for axes in figure.axes:
@@ -147,6 +152,9 @@ def test_more_runs_than_looks_are_small_axes_of_each_model(width):
         assert len({(axes.get_xlim(), axes.get_ylim()) for axes in half}) == 1
         best = half[0].lines[0].get_xydata()
         assert all((axes.lines[-1].get_xydata() == best).all() for axes in half[1:])
+    odd = [curves_figure.Line(line.model, line.detail + line.model, line.records) for line in many]
+    figure = curves_figure.draw(odd, width)
+    assert len(figure.axes) == 18 and not figure.legends and not overlapping(figure)  # each has its own
     with pytest.raises(TinyImageNetError, match=r"tools/train\.py"):
         curves_figure.draw([curves_figure.Line("a", str(number), []) for number in range(22)])
 

@@ -163,6 +163,26 @@ def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("mounted", [False, True])
+def test_a_folder_beside_which_nothing_can_be_written_is_named(mounted, monkeypatch):
+    if os.geteuid():
+        pytest.skip("only root can be somebody else")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = Path(folder) / "disk"
+        path.mkdir(0o777)
+        monkeypatch.setattr(files.os.path, "ismount", lambda at: mounted and at == path)
+        os.seteuid(65534)
+        says = (
+            "mount point, .*: name a folder in it" if mounted else rf"made in {folder}, which cannot be written \(Perm"
+        )
+        try:
+            with pytest.raises(TinyImageNetError, match=says):
+                fill(path, "x")
+        finally:
+            os.seteuid(0)
+
+
 def test_what_somebody_puts_into_an_old_folder_meanwhile_stays(tmp_path):
     path = tmp_path / "folder"
     fill(path, "one")

@@ -134,3 +134,13 @@ def test_a_title_names_the_members_of_an_average():
     for wrong in (3, ["a"], {}):
         assert pedigree.called(make(model="m1", members=wrong)) == "m1"
     assert pedigree.called(make(name="e", members=[{"name": "a", "meta": 3}, {}])) == "e of a + None"
+
+
+def test_an_average_of_averages_names_the_members_of_each():
+    one, other, third = (make(f"{name}.npz", model=name, run=f"runs/{name}") for name in ("m1", "m2", "m3"))
+    pair = ensemble.average([one, other])
+    nested = ensemble.average([pair, third])
+    assert pedigree.of(pair).name == "(m1 + m2)" and pedigree.of(one).name == "m1"
+    assert pedigree.called(nested) == "ensemble of (m1 + m2) + m3"
+    assert pedigree.of(ensemble.average([nested, one])).name == "(((m1 + m2) + m3) + m1)"
+    assert ensemble.describe([pair, third], nested)["members"][0]["name"] == "(m1 + m2)"

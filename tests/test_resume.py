@@ -23,7 +23,7 @@ from tiny_imagenet import runs
 from tiny_imagenet.errors import DatasetError, NetError, RunError, Stopped
 from tiny_imagenet.models import generate, zoo
 from tiny_imagenet.runs import Run
-from tiny_imagenet.training import snapshots, train
+from tiny_imagenet.training import schedule, snapshots, train
 from tiny_imagenet.training.train import Options
 
 # Convolutions, dropout, CropData: what the nine have, in a net that takes a moment.
@@ -241,6 +241,39 @@ def test_a_finished_run_says_so_and_can_be_made_longer(whole, solver, data, tmp_
     longer = train.train(None, dataclasses.replace(short, data=None, epochs=3, resume=True))
     assert longer["iterations"] == 30
     assert [record["epoch"] for record in Run(short.run).metrics() if "top1" in record] == [1, 2, 3]
+
+
+def test_a_run_that_ended_on_a_plateau_can_be_made_longer(solver, data, tmp_path, monkeypatch, tool):
+    """It ends as the one that was begun with as many drops."""
+    update = schedule.Plateau.update
+    monkeypatch.setattr(schedule.Plateau, "update", lambda self, top1: update(self, 0.0))  # the first is the best
+    long = Options(data=data, run=tmp_path / "long", epochs=9, patience=1, lr_drops=4, lr_factor=0.5)
+    assert train.train(str(solver), long)["iterations"] == 50
+    run = Run(tmp_path / "run")
+    short = dataclasses.replace(long, run=run.path, epochs=8, lr_drops=2)
+    assert train.train(str(solver), short)["iterations"] == 30
+    again = dataclasses.replace(short, data=None, lr_drops=None, epochs=9, resume=True)
+    result = train.train(None, again)
+    assert result["already"] and result["longer"] == (
+        "top-1 was no better for an epoch, 2 times: --resume --lr-drops 3 goes on"
+    )
+    done = tool("train", "--run", run.path, "--resume", "--epochs", 9)
+    assert done.stderr.splitlines()[-1] == f"{run.path}: {result['longer']}"
+    with pytest.raises(RunError, match=r"another --lr-drops \(2, not 1\)"):
+        train.train(None, dataclasses.replace(again, lr_drops=1))
+    train.train(None, dataclasses.replace(again, lr_drops=4))
+    assert run.info["schedule"]["lr_drops"] == 4
+    assert same(run, Run(long.run))
+    assert "4 --lr-drops: learning rate 0.005 from here" in run.log_file.read_text()
+
+
+def test_drops_do_not_go_with_another_policy_when_a_run_goes_on_either(solver, data, tmp_path):
+    run = Run(tmp_path / "run")
+    train.train(str(solver), Options(data=data, run=run.path, max_iter=1))
+    policy = 'lr_policy: "step"\nstepsize: 15\ngamma: 0.5'
+    run.solver.write_text(run.solver.read_text().replace('lr_policy: "fixed"', policy))
+    with pytest.raises(NetError, match='go with lr_policy "fixed" alone'):
+        train.train(None, Options(data=None, run=run.path, resume=True, lr_drops=9))
 
 
 def test_another_model_or_data_set_is_refused(whole, solver, data, dataset, tmp_path):
@@ -554,6 +587,24 @@ def test_a_staged_run_that_is_stopped_again_and_again(staged, staged_solver, dat
     run = Run(tmp_path / "run")
     assert sha256(run) == sha256(staged)
     assert sha256(run.stage(1)) == sha256(staged.stage(1))
+
+
+def test_stages_are_made_longer_until_their_weights_are_taken_over(staged_solver, data, tmp_path, monkeypatch):
+    long = Options(data=data, run=tmp_path / "long", epochs=2, quiet=True)
+    train.train(str(staged_solver), long)
+    run = Run(tmp_path / "run")
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(3))
+    with pytest.raises(Stopped):
+        train.train(str(staged_solver), dataclasses.replace(long, run=run.path, epochs=1))
+    monkeypatch.undo()
+    again = dataclasses.replace(long, data=None, run=run.path, resume=True)
+    train.train(None, again)
+    assert sha256(run.stage(1)) == sha256(Run(long.run).stage(1)) and sha256(run) == sha256(Run(long.run))
+    assert "stays as long" not in run.log_file.read_text()
+    train.train(None, dataclasses.replace(again, epochs=3))
+    assert [run.stage(1).info["max_iter"], run.info["max_iter"]] == [20, 30]
+    says = "stage 1 stays as long as it was: its weights have been taken over"
+    assert says in run.log_file.read_text()
 
 
 def test_without_stages(staged_solver, data, tmp_path):

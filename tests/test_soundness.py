@@ -335,6 +335,13 @@ def test_stages_and_levels_of_the_solver_are_asked_for(tmp_path):
     assert any("no blob 'x'" in text for text in errors_of(found))
 
 
+def test_a_stage_that_no_rule_names_is_a_warning(tmp_path):
+    net = data_layer('include { stage: "a" }') + data_layer('exclude { stage: "a" }') + FC % 5 + LOSS
+    found = solver_with(tmp_path, 'net: "a.prototxt"\ntrain_state {\n stage: "A" }', a=net)
+    assert [f.line for f in found if f.text == "no rule of the net names the stage 'A': it names a"] == [4]
+    assert not errors_of(found)
+
+
 def test_a_net_that_needs_a_stage_is_sound(tmp_path):
     (tmp_path / "net.prototxt").write_text(data_layer('include { stage: "a" stage: "b" }') + FC % 5 + LOSS)
     assert soundness.check(tmp_path / "net.prototxt") == []
@@ -425,3 +432,43 @@ def test_the_line_is_that_of_the_field(model, tmp_path):
     found = model("train_val", "dropout_ratio: 0.5", "dropout_ratio: 1.5")
     line = line_of(tmp_path / "train_val.prototxt", "dropout_ratio: 1.5")
     assert [f.line for f in found if "dropout_ratio" in f.text] == [line]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "says"),
+    [
+        (
+            "",
+            "",
+            "its parameter 'w' has the shape 4x4, in layer a 4x192: give both one shape, or one of them another name",
+        ),
+        ("share_mode: PERMISSIVE", "share_mode: PERMISSIVE", "its parameter 'w' has the shape 4x4, in layer a 4x192"),
+        ("lr_mult: 1", "lr_mult: 2", "the lr_mult of its parameter 'w' is 2, in layer a 1: write it once, or alike"),
+        ("decay_mult: 0", "decay_mult: 1", "the decay_mult of its parameter 'w' is 1, in layer a 0"),
+    ],
+)
+def test_what_cannot_be_shared_is_found_where_it_is_shared(one, other, says, tmp_path):
+    path = tmp_path / "net.prototxt"
+    layer = """layer { name: "%s" type: "InnerProduct" bottom: "%s" top: "%s"
+  param { name: "w" %s } inner_product_param { num_output: %d weight_filler { type: "xavier" } } }
+"""
+    width = 192 if "mult" in one else 4
+    data = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [1, 3, 8, 8] } } }\n'
+    path.write_text(data + layer % ("a", "x", "a", one, width) + layer % ("b", "a", "b", other, width))
+    (found,) = [finding for finding in soundness.check(path) if finding.error]
+    assert (found.line, found.text.startswith(f"layer b (InnerProduct): {says}")) == (5, True), found
+
+
+def test_layers_in_a_list_have_their_lines(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text("""layer [
+  { name: "x" type: "Input" top: "x" input_param { shape { dim: [1, 3, 8, 8] } } },
+  {
+    name: "conv" type: "Convolution" bottom: "x" top: "conv"
+    convolution_param { num_output: 4 kernel_size: [3, 3, 3] weight_filler { type: "xavier" } }
+  },
+  { name: "cat" type: "Concat"
+    bottom: ["x", "y"] top: "cat" }
+]
+""")
+    assert [(f.line, f.text[:10]) for f in soundness.check(path)] == [(4, "layer conv"), (7, "layer cat ")]

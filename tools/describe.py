@@ -71,6 +71,13 @@ def main():
     if args.export_stock:
         return export(args, source)
     phase = args.phase or outline.default_phase(source.net)
+    known = outline.stages(source.net)
+    for stage in args.stage:
+        if stage not in known:
+            raise NetError(
+                f"--stage {stage}: no include or exclude rule of {source.name} names it; they name "
+                f"{', '.join(known) or 'no stage at all'}"
+            )
     state = source.state(phase)
     net = outline.outline(source.net, phase, args.stage or state.stage, shapes, state.level)
     unknown = sorted(set(shapes) - {top for layer in net.layers if not layer.bottoms for top in layer.tops})

@@ -52,7 +52,12 @@ def main():
     row = "(the model's row)"
     parser.add_argument("--patience", type=cli.count, metavar="N", help=f"epochs without a better top-1 {row}; 0: any")
     parser.add_argument("--lr-factor", type=share, metavar="F", help=f"what the rate is then multiplied by {row}")
-    parser.add_argument("--lr-drops", type=cli.positive_int, metavar="N", help=f"at so many such times it ends {row}")
+    parser.add_argument(
+        "--lr-drops",
+        type=cli.positive_int,
+        metavar="N",
+        help=f"at so many such times it ends {row}; more with --resume",
+    )
     parser.add_argument(
         "--init", type=Path, metavar="WEIGHTS", help="a caffemodel: layers of the same name take its weights; no stages"
     )
@@ -83,6 +88,8 @@ def main():
     if not result:  # this is one of several ranks, and rank 0 has the result
         return
     already = "already finished, " if result["already"] else ""
+    if already:
+        cli.note(f"{result['run']}: {result['longer']}")
     print(
         f"{result['run']}: {already}best top-1 {100 * result['top1']:.2f} % at iteration {result['best']}, "
         f"{result['iterations']} iterations ({result['epochs']:.2f} epochs), {result['seconds']:.0f} s"

@@ -60,6 +60,8 @@ def atomic_folder(path: str | os.PathLike[str], may_replace: Callable[[Path], No
     final = Path(os.path.realpath(path))
     _check_name(final, path, "a folder in it")
     temporary, old = (final.with_name(f".{final.name}.tiny-imagenet.{end}") for end in ("tmp", "old"))
+    if os.path.ismount(final):  # before anything else fails there with fewer words
+        raise TinyImageNetError(f"{path} is a mount point, which no folder can replace: name a folder in it")
     locks: list[int] = []
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -73,8 +75,6 @@ def atomic_folder(path: str | os.PathLike[str], may_replace: Callable[[Path], No
             if may_replace is None or not final.is_dir():
                 raise TinyImageNetError(f"{path} exists and is not empty: name another folder or remove it first")
             may_replace(final)
-        if os.path.ismount(final):
-            raise TinyImageNetError(f"{path} is a mount point, which no folder can replace: name a folder in it")
         temporary.chmod(0o777 & ~_umask())
         yield temporary
         sync(temporary)
@@ -117,8 +117,15 @@ def _is_free(final: Path) -> bool:
 def _take(folder: Path, path: str | os.PathLike[str]) -> int:
     """Make `folder`, or empty the one that is there, and return the descriptor that holds its lock."""
     while True:
-        with contextlib.suppress(FileExistsError):
+        try:
             folder.mkdir(0o700)
+        except FileExistsError:
+            pass
+        except PermissionError as error:
+            raise TinyImageNetError(
+                f"cannot write {path}: it is made in {folder.parent}, which cannot be written ({error.strerror}): name "
+                "a place that can be written"
+            ) from error
         try:
             lock = _lock(folder, path)
         except FileNotFoundError:

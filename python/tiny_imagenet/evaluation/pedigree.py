@@ -56,7 +56,7 @@ def of(given: Predictions) -> Pedigree:
     beside = Path(given.path).parent
     if _says(meta.get("run")) and given.path and not Run(meta["run"]).started and Run(beside).started:
         meta["run"] = os.fspath(beside)  # it was moved
-    return read({**meta, "name": given.name, "path": given.path})
+    return read({**meta, "name": _name(given.name, given.meta), "path": given.path})
 
 
 def of_run(folder: Path, info: Mapping[str, Any]) -> Pedigree:
@@ -126,12 +126,8 @@ def say_crops(crops: str | None) -> str:
 
 def called(given: Predictions) -> str:
     """What a figure's title calls predictions: their name or, where they are an average, its members'."""
-    members = given.meta.get("members")
-    if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
-        return given.name
-    metas = [member["meta"] if isinstance(member.get("meta"), dict) else {} for member in members]
-    known = [read({**meta, "name": one.get("name"), "path": one.get("path")}) for one, meta in zip(members, metas)]
-    return f"{given.name} of {joined(labels(known))}"
+    members = _members(given.meta)
+    return f"{given.name} of {members}" if members else given.name
 
 
 def joined(names: Sequence[str]) -> str:
@@ -191,6 +187,23 @@ def _shared(meta: Mapping[str, Any]) -> dict[str, str]:
     metas = [{**_shared(one), **one} for one in metas]
     found = {key: common(one.get(key) for one in metas) for key in ("split", "crops")}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _name(name: object, meta: Mapping[str, Any]) -> str:
+    """What a member of an average is called: as it says or, where it is an average itself, by its own members."""
+    members = _members(meta)
+    return f"({members})" if members else str(name)
+
+
+def _members(meta: Mapping[str, Any]) -> str:
+    """The members of an average by their names; "" where `meta` is that of no average."""
+    members = meta.get("members")
+    if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
+        return ""
+    metas = [member["meta"] if isinstance(member.get("meta"), dict) else {} for member in members]
+    names = [_name(member.get("name"), meta) for member, meta in zip(members, metas)]
+    known = [{**meta, "name": name, "path": one.get("path")} for one, meta, name in zip(members, metas, names)]
+    return joined(labels([read(one) for one in known]))
 
 
 def _says(value: object) -> bool:

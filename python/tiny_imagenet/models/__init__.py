@@ -6,5 +6,6 @@ prototxt, outline, stand_in: prototxt read, with its lines; a net's shapes witho
 describe, drawing: the table; the picture.
 net_diff, canonical, stock: what two nets differ in; what Caffe takes for the same; a net in upstream's types.
 soundness, findings: what is wrong with a prototxt, and in which line.
-solver_soundness, agreement: the same of solvers; of what train_val and deploy compute with the same weights.
+solver_soundness, sharing, agreement: the same of solvers; of parameters that layers share; of what train_val and
+    deploy compute with the same weights.
 """

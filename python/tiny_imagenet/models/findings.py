@@ -71,7 +71,9 @@ class NetFile:
                 if name in self._lines:
                     return self._lines[name]
             field = field.rpartition(".")[0]
-        return self._lines.get(layer, 0)
+        # Of a list (layer [ ... ]) the first layer alone has a line of its own.
+        inside = (line for name, line in self._lines.items() if name.startswith(f"{layer}."))
+        return self._lines.get(layer) or min(inside, default=0)
 
     def named(self, name: str, text: str) -> Finding:
         """A finding at the first layer of that name."""

@@ -16,7 +16,7 @@ from caffe import _caffe
 from caffe.proto import caffe_pb2
 
 from tiny_imagenet.errors import NetError, from_caffe
-from tiny_imagenet.models import stand_in
+from tiny_imagenet.models import sharing, stand_in
 from tiny_imagenet.models.stand_in import Problem, Shape
 
 FLOAT = 4  # bytes
@@ -140,6 +140,12 @@ def default_phase(net: caffe_pb2.NetParameter) -> str:
     return "TRAIN" if rules or any("LOSS" in type_name(layer).upper() for layer in layers) else "TEST"
 
 
+def stages(net: caffe_pb2.NetParameter) -> list[str]:
+    """The stages that include and exclude rules of a net name."""
+    rules = [rule for layer in (*net.layer, *net.layers) for rule in (*layer.include, *layer.exclude)]
+    return sorted({stage for rule in rules for stage in (*rule.stage, *rule.not_stage)})
+
+
 def type_name(layer) -> str:
     """The type of a layer of either format, as a prototxt writes it."""
     if isinstance(layer, caffe_pb2.V1LayerParameter):
@@ -199,22 +205,32 @@ def _build(resolved, kept, problems):
         try:
             return _caffe._inspect.outline(net)
         except caffe.CaffeError as error:
-            text = str(error)
-            named = [k for k, (_, layer) in enumerate(kept) if text.startswith(f"layer {layer.name} ({layer.type}): ")]
-            if not named:
-                raise NetError(from_caffe(text)) from error
-            number, layer = kept[named[0]]
-            said = from_caffe(text.removeprefix(f"layer {layer.name} ({layer.type}): "))
-            problems[number] = Problem(said, said.split(" is ")[0].split(": ")[0] if " is " in said else "")
+            number, problem = _refused(str(error), kept)
+            layer = kept[number][1]
+            problems[kept[number][0]] = problem
             lost = set(layer.top)
-            del kept[named[0]]
+            place, _ = kept.pop(number)
             for k, (later, after) in list(enumerate(kept)):
-                if later > number and lost & set(after.bottom):
+                if later > place and lost & set(after.bottom):
                     lost.update(after.top)
                     kept[k] = None
                     problems.setdefault(later, Problem(""))
             kept[:] = [item for item in kept if item is not None]
     return None
+
+
+def _refused(text: str, kept) -> tuple[int, Problem]:
+    """Which of the kept layers Caffe refuses with `text`, and why; a NetError where it is none of them."""
+    layers = [layer for _, layer in kept]
+    shared = sharing.problem(text, layers)
+    if shared:
+        return shared
+    for number, layer in enumerate(layers):
+        before = f"layer {layer.name} ({layer.type}): "
+        if text.startswith(before):
+            said = from_caffe(text.removeprefix(before))
+            return number, Problem(said, said.split(" is ")[0].split(": ")[0] if " is " in said else "")
+    raise NetError(from_caffe(text))
 
 
 def _rows(resolved, kept, problems, built):

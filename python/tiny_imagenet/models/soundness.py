@@ -95,6 +95,8 @@ class _Checking:
         train = nets.get(trained[0])
         if not trained[0]:
             self.found.append(Finding(str(path), 0, 'names no net: add a line such as net: "train_val.prototxt"'))
+        known = {stage for net in nets.values() if net for stage in outline.stages(net.net)}
+        self.found += _unknown_stages(solver, known, path, lines)
         if not train or self.failed:
             return
         made = train.of("TRAIN")
@@ -220,6 +222,17 @@ def _states_in(net) -> list[State]:
         stages = sorted({tuple(rule.stage) for rule in rules if rule.stage})
         states += [(phase, stage, 0) for stage in [(), *stages]]
     return states
+
+
+def _unknown_stages(solver, known: set[str], path: Path, lines: dict[str, int]) -> Iterator[Finding]:
+    """The stages of a solver's states that no rule of its nets names."""
+    states = [("train_state", solver.train_state)]
+    states += [(f"test_state[{i}]", state) for i, state in enumerate(solver.test_state)]
+    for name, state in states:
+        for k, stage in enumerate(state.stage):
+            if stage not in known:
+                text = f"no rule of the net names the stage {stage!r}: it names {', '.join(sorted(known)) or 'none'}"
+                yield Finding(str(path), lines.get(f"{name}.stage[{k}]", lines.get(name, 0)), text, error=False)
 
 
 def _unparsed(path: Path, error: NetError) -> Finding:

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from tiny_imagenet.errors import TinyImageNetError
 from tiny_imagenet.plots import figures
@@ -24,7 +25,8 @@ MOST_LINES = COLOURS * len(figures.DASHES)  # and with dashes and points: more w
 _DOTS = ("o", "s", "^")
 _KEYS = {"loss": "train_loss", "top1": "top1"}  # of the records
 _SMALL = (3.0, 2.1)  # inches: width and height of a small figure,
-_CELL = (1.65, 1.4)  # and about those of small axes that share a figure
+_CELL = (1.05, 0.9)  # and about those of small axes that share a figure and a legend,
+_OWN = (1.65, 1.4)  # or have one each
 _SIZES = {"axes.titlesize": 8, "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7}
 _LEGEND = {"fontsize": 7, "handlelength": 1.5, "borderpad": 0.1, "borderaxespad": 0.1, "columnspacing": 1.0}  # of those
 
@@ -58,28 +60,57 @@ def draw(lines: Sequence[Line], width: float = figures.WIDTH) -> Figure:
         raise _nothing([line.name for line in lines], PANELS)
     best = max(lines, key=lambda line: max(_points(line.records, "top1")[1], default=0))
     parts = {panel: [part for part in _parts(lines) if _recorded(part, panel)] for panel in panels}
-    rows = {panel: math.ceil(len(parts[panel]) / int(width / _CELL[0])) for panel in panels}
+    alike = _alike([part for own in parts.values() for part in own])
+    cell = _CELL if alike else _OWN
+    rows = {panel: math.ceil(len(parts[panel]) / int(width / cell[0])) for panel in panels}
+    heights = [(0.5 if alike else 0.3) + cell[1] * rows[panel] for panel in panels]
     with rc_context({**figures.STYLE, **_SIZES}):
-        figure = Figure(figsize=(width, 0.5 + sum(0.3 + _CELL[1] * rows[panel] for panel in panels)))
-        figure.set_layout_engine("constrained", h_pad=0.02, w_pad=0.02)
-        blocks = np.ravel(figure.subfigures(len(panels), 1, height_ratios=[0.2 + rows[panel] for panel in panels]))
+        figure = Figure(figsize=(width, 0.5 + sum(heights)))
+        figure.set_layout_engine("constrained", h_pad=0.02, w_pad=0.06 if alike else 0.02)
+        blocks = np.ravel(figure.subfigures(len(panels), 1, height_ratios=heights))
         for block, panel in zip(blocks, panels):
-            limits = _limits(lines, panel)
             block.suptitle(PANELS[panel], x=0.01, ha="left", fontsize=9, fontweight="bold")
             across = math.ceil(len(parts[panel]) / rows[panel])
-            for cell, part in zip(np.ravel(block.subfigures(rows[panel], across)), parts[panel]):
-                axes = cell.subplots()
-                _draw_part(axes, part, panel, limits, best)
+            grid = (_sharing if alike else _apart)(block, rows[panel], across, len(parts[panel]))
+            for axes, part in zip(grid, parts[panel]):
+                _draw_part(axes, part, panel, _limits(lines, panel), best)
                 axes.tick_params(pad=2)
                 axes.locator_params(nbins=4)
-                axes.set_xlabel("Iteration", labelpad=1)
-                own = axes.lines[: len(part)]
-                longest = max(len(line.get_label()) for line in own)
-                columns = min(len(own), max(1, int(width / across / (0.3 + 0.055 * longest))))
-                cell.legend(handles=own, ncols=columns, loc="outside lower center", **_LEGEND)
+                axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k: five digits have no room
+                if not alike:
+                    axes.set_xlabel("Iteration", labelpad=1)
+                    handles = axes.lines[: len(part)]
+                    longest = max(len(line.get_label()) for line in handles)
+                    columns = min(len(handles), max(1, int(width / across / (0.3 + 0.055 * longest))))
+                    axes.figure.legend(handles=handles, ncols=columns, loc="outside lower center", **_LEGEND)
+        if alike:
+            own = max(zip(parts[panel], grid), key=lambda pair: len(pair[0]))
+            figures.legend_below(figure, own[1].lines[: len(own[0])])
         note = f"All have the same axes; the grey line is {best.name} in each."
         figure.supxlabel(figures.plain(textwrap.fill(note, int(15 * width))), fontsize=7.5)
     return figure
+
+
+def _alike(parts: Sequence[Sequence[Line]]) -> bool:
+    """Whether lines of one look have one name in all parts, so that a legend can be that of all."""
+    names = [[line.detail or line.model for line in part] for part in parts]
+    longest = max(names, key=len)
+    return all(own == longest[: len(own)] for own in names)
+
+
+def _sharing(block: Any, rows: int, across: int, count: int) -> list[Axes]:
+    """So many axes in a grid, with figures at its left and lower edge alone."""
+    grid = block.subplots(rows, across, sharex=True, sharey=True, squeeze=False)
+    for k in range(count, grid.size):
+        grid.flat[k].remove()
+        grid.flat[k - across].tick_params(labelbottom=True)
+    block.supxlabel("Iteration", fontsize=7)
+    return list(grid.flat)[:count]
+
+
+def _apart(block: Any, rows: int, across: int, count: int) -> list[Axes]:
+    """So many axes, each with room for a legend below it."""
+    return [cell.subplots() for cell in list(np.ravel(block.subfigures(rows, across)))[:count]]
 
 
 def curves(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,21 @@ class Options:
 
 @dataclass
 class Job:
-    """One net to train: a stage of a training, or in the end the whole net."""
+    """One net to train: a stage of a training, or in the end the whole net.
+
+    Attributes:
+        run, plan, plateau: where, what, and for how long.
+        info: what run.json is going to say.
+        stage: its number from 1; 0 for the whole net.
+        notes: what else people are told.
+    """
 
     run: Run
     plan: fit.Plan
     plateau: Plateau
     info: dict[str, Any]
-    stage: int  # from 1; 0 for the whole net
+    stage: int
+    notes: list[str] = field(default_factory=list)
 
 
 def new_jobs(run: Run, source: str, options: Options, argv: list[str] | None) -> list[Job]:
@@ -99,8 +107,7 @@ def new_jobs(run: Run, source: str, options: Options, argv: list[str] | None) ->
         fit.fit_data(plan, options.batch)
         fit.fit_classes(plan, adapt=model is not None)
         fit.check_deploy(plan)
-        if plan.solver.lr_policy != "fixed" and any(getattr(options, name) is not None for name in SCHEDULE):
-            raise NetError(f'{file}: --patience, --lr-factor and --lr-drops go with lr_policy "fixed" alone')
+        _check_policy(plan, file, options)
         fit.fit_solver(plan, own.path, seed, _length(plan, options), options.base_lr, options.gpus or ())
         info = {
             "model": plan.train_val.name or source,
@@ -125,8 +132,9 @@ def jobs_of(run: Run, source: str | None, options: Options, argv: list[str] | No
     if source is not None and _named(source, options.prototxt) != info["source"]:
         raise RunError(f"{run.path} is a run of {info['source']}, not of {source}: name another run folder")
     check_same(run, options)
-    jobs = []
-    for number in (*range(1, info["stages"] + 1), 0):
+    jobs, kept = [], []
+    stages = info["stages"]
+    for number in (*range(1, stages + 1), 0):
         own = run.stage(number) if number else run
         info = own.info
         plan = fit.load(own.solver, options.data or info["data"])
@@ -134,12 +142,18 @@ def jobs_of(run: Run, source: str | None, options: Options, argv: list[str] | No
         fit.fit_data(plan)
         fit.fit_classes(plan, adapt=False)
         fit.check_deploy(plan)
-        length = None if number else _length(plan, options)
+        _check_policy(plan, own.solver, options)
+        taken = number and (run.stage(number + 1) if number < stages else run).resume_from()
+        length = None if taken else _length(plan, options)
+        if not taken and options.lr_drops:
+            info["schedule"] = {**info["schedule"], "lr_drops": options.lr_drops}
+        if taken and (_length(plan, options) or options.lr_drops):
+            kept.append(f"stage {number} stays as long as it was: its weights have been taken over")
         fit.fit_solver(plan, own.path, info["seed"], length, None, options.gpus or ())
         about = {**_about(plan, info["seed"]), "changes": info["changes"]}
         session = _session(options, argv)
         info = {**info, **about, "gpus": session["gpus"], "sessions": [*info["sessions"], session]}
-        jobs.append(Job(own, plan, _plateau(info["schedule"]), info, number))
+        jobs.append(Job(own, plan, _plateau(info["schedule"]), info, number, [] if number else kept))
     return jobs
 
 
@@ -157,6 +171,11 @@ def check_data(run: Run, data: str | os.PathLike[str]) -> None:
         raise DatasetError(f"{data} has not the records that {run.path} was begun with: {advice}")
     if run.mean.is_file() and (Path(data) / manifest["mean"]).read_bytes() != run.mean.read_bytes():
         raise DatasetError(f"{data} has another mean image than {run.path} was begun with: {advice}")
+
+
+def _check_policy(plan: fit.Plan, file: Path, options: Options) -> None:
+    if plan.solver.lr_policy != "fixed" and any(getattr(options, name) is not None for name in SCHEDULE):
+        raise NetError(f'{file}: --patience, --lr-factor and --lr-drops go with lr_policy "fixed" alone')
 
 
 def _length(plan: fit.Plan, options: Options) -> int | None:
@@ -177,7 +196,7 @@ def _session(options: Options, argv: list[str] | None) -> dict[str, Any]:
 
 
 def check_same(run: Run, options: Options) -> None:
-    """See that a run was begun as `options` say, where they say something.
+    """See that a run was begun as `options` say, where they say something; its rate may drop more often.
 
     Raises:
         RunError: it was not; the message names both values.
@@ -193,6 +212,8 @@ def check_same(run: Run, options: Options) -> None:
         "--no-stages": (0 if not options.staged and not options.init else None, info["stages"]),
         **{f"--{name.replace('_', '-')}": (getattr(options, name), info["schedule"][name]) for name in SCHEDULE},
     }
+    if options.lr_drops is not None and options.lr_drops > info["schedule"]["lr_drops"]:
+        del given["--lr-drops"]
     for flag, (wanted, was) in given.items():
         if wanted is not None and wanted != was:
             raise RunError(

@@ -45,7 +45,8 @@ def train(
 
     Returns:
         {"iterations", "epochs", "top1" (the best), "best" (its iteration), "verdict", "seconds", "run", "already"
-        (whether there was nothing left to do)}; {} in the ranks beside rank 0, where a launcher has started several.
+        (whether there was nothing left to do), "longer" (what would make it longer)}; {} in the ranks beside rank 0,
+        where a launcher has started several.
 
     Raises:
         NetError: a file is missing, does not parse, does not build or does not fit the data.
@@ -163,10 +164,8 @@ def _train_all(
     """Train what is not done: the stages, each from the weights of the one before it, and then the net itself."""
     before: Run | None = None
     for job in jobs:
-        finished = job.run.info.get("finished")
-        already = bool(finished) and (
-            finished["verdict"] == "stop" or finished["iterations"] >= job.plan.solver.max_iter
-        )
+        finished, longer = job.run.info.get("finished"), _longer(job)
+        already = bool(longer)
         if not already:
             init = before.weights("best") if before else job.info["init"] and Path(job.info["init"])
             try:
@@ -175,7 +174,22 @@ def _train_all(
             except OSError as error:
                 raise RunError(f"cannot write into {job.run.path}: {error.strerror or error}") from error
         before = job.run
-    return {**finished, "run": str(jobs[-1].run.path), "already": already}
+    return {**finished, "run": str(jobs[-1].run.path), "already": already, "longer": longer or _longer(jobs[-1])}
+
+
+def _longer(job: Job) -> str:
+    """Why a training has ended, and what makes it longer; "" for one that has not."""
+    finished, drops = job.run.info.get("finished"), job.run.info["schedule"]["lr_drops"]
+    if not finished:
+        return ""
+    if finished["iterations"] >= job.plan.solver.max_iter:
+        return (
+            f"it has all of its {finished['iterations']} iterations: --resume with more --epochs or --max-iter goes on"
+        )
+    if finished["verdict"] == "stop" and job.plateau.drops <= drops:
+        epochs = "an epoch" if job.plateau.patience == 1 else f"{job.plateau.patience} epochs"
+        return f"top-1 was no better for {epochs}, {drops} times: --resume --lr-drops {drops + 1} goes on"
+    return ""
 
 
 def _train(
@@ -222,6 +236,8 @@ def _train(
             stage=job.stage,
             ranks=ranks,
         )
+        for note in job.notes:
+            console.say(f"  {note}")
         if checkpoint:
             trainer.go_on(checkpoint)
             console.say(f"going on from iteration {trainer.iteration} of {trainer.last} ({files.shown(checkpoint)})")

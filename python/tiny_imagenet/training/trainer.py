@@ -7,6 +7,7 @@ holds all there is to go on from. With several ranks this is rank 0's loop: it d
 from __future__ import annotations
 
 import collections
+import dataclasses
 import math
 import signal
 import time
@@ -110,14 +111,20 @@ class Trainer:
         state = self.run.state(checkpoint)
         try:
             snapshots.restore(self.solver, checkpoint)
-            self.plateau = Plateau.of(state["plateau"])
-            self.solver.param.base_lr = state["base_lr"]
+            self.plateau = dataclasses.replace(Plateau.of(state["plateau"]), drops=self.plateau.drops)
+            self.verdict, self.solver.param.base_lr = state["verdict"], state["base_lr"]
+            longer = self.verdict == "stop" and self.plateau.dropped < self.plateau.drops  # --lr-drops was raised
+            if longer:
+                self.verdict = "drop"
+                self.solver.param.base_lr *= self.plateau.factor
             self._losses = state["losses"]
-            self.best, self.verdict, self._validated = state["best"], state["verdict"], state["validated"]
+            self.best, self._validated = state["best"], state["validated"]
             self._earlier = state["seconds"]
         except (caffe.CaffeError, KeyError, TypeError, OSError) as error:
             what = f"cannot go on from {checkpoint}: {type(error).__name__}: {error}"
             raise RunError(f"{what}: remove it to go on from an earlier one") from error
+        if longer:
+            self.console.say(f"{self.plateau.drops} --lr-drops: learning rate {decimal(self.solver.lr):g} from here")
         self._first = self.iteration
         self.run.rewind(self.iteration, self._validated)
         self.run.link("last", self.iteration)
