@@ -253,6 +253,28 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+SLOW_RANK = """
+import os, runpy, sys, time
+from tiny_imagenet.parallel.mpi_ranks import MpiRanks
+gather = MpiRanks.gather
+def slow(ranks, own):
+    found = gather(ranks, own)
+    if ranks.rank:
+        time.sleep(2)
+    return found
+MpiRanks.gather = slow
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_rank_that_comes_late_to_the_end_is_no_failure(plain, data, tmp_path):
+    """Rank 0 has said all that it has to say, and that this was all, before the other has asked for any of it."""
+    arguments = [plain, "--data", data, "--run", tmp_path / "run", "--max-iter", 1]
+    assert not errors(run(several(2, *arguments, python=["-c", SLOW_RANK])))
+
+
 def test_an_end_of_mpi_that_takes_its_time_is_no_failure(plain, data, tmp_path):
     """Longer than a process has that does not end by itself when a rank is lost."""
     arguments = [plain, "--data", data, "--run", tmp_path / "run", "--max-iter", 1]

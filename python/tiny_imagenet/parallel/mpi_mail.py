@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-HOST, BEAT, WISH, FAILED, END = range(5)  # the kinds of messages
+HOST, BEAT, WISH, FAILED, ABANDONED, DONE = range(6)  # the kinds of messages
 
 
 class Mail:

@@ -28,7 +28,7 @@ POLL = 50e-6  # seconds from one look at what is under way to the next
 IDLE = 0.05  # the same where nothing is under way
 AT_ONCE = 4  # operations under way at once; the others wait for their turn
 GRACE = 5.0  # seconds that a process has to end by itself, once a rank is lost
-FINALIZE = 30.0  # seconds that the end of MPI may take
+FINALIZE = 30.0  # seconds that the end of MPI may take, from where rank 0 has done all that it has to do
 _TEXT = 2000  # characters of an error that travel: a message must be small enough to be sent at once
 
 
@@ -70,7 +70,8 @@ class MpiThread:
         self._leaving: threading.Timer | None = None
         self._ending = self._left = False  # whether this process ends MPI; whether it does so without the others
         self._until = float("inf")  # when it no longer waits for its last messages to leave
-        self._told = 0.0  # when rank 0 said that all is at its end
+        self._told = 0.0  # when rank 0 said that all end because something has gone wrong
+        self._done = False  # whether rank 0 has said that it has done all, and that nothing has
         self._mail = Mail(self.MPI, self.rank, self.size)
         self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="MPI", daemon=True)
@@ -128,10 +129,10 @@ class MpiThread:
     def end(self) -> None:
         """End MPI in all ranks, where nothing has gone wrong; all call it."""
         if self.rank == 0:
-            self._post(mpi_mail.END)
+            self._post(mpi_mail.DONE)
         with self._lock:
             if self.rank:
-                self._lock.wait_for(lambda: self._failure is not None, GRACE)
+                self._lock.wait_for(lambda: self._done or self._failure is not None, GRACE)
             self._ending, self._until = True, time.monotonic() + GRACE
             self._lock.notify_all()
         self._thread.join()
@@ -140,7 +141,7 @@ class MpiThread:
 
     def abandon(self) -> None:
         """End all ranks that can be told so, without an end of MPI; rank 0 calls it where something has gone wrong."""
-        self._post(mpi_mail.END)
+        self._post(mpi_mail.ABANDONED)
         with self._lock:
             self._ending, self._left, self._until = True, True, time.monotonic() + 1
             self._lock.notify_all()
@@ -240,7 +241,7 @@ class MpiThread:
         begun, done = self._begun, self._begun - len(self._active)
         watch.sign(self.rank, begun, done, self._steps, now)
         self._post(mpi_mail.BEAT, (begun, done, self._steps))
-        if self._failure is None:
+        if self._failure is None and not self._done:
             # Who is asked to end has no time to wait for one that is gone.
             lost = watch.silent(now, GRACE if self.wish else math.inf) or watch.stuck(now)
             if lost:
@@ -259,8 +260,27 @@ class MpiThread:
                 self.wish = self.wish or what
             elif kind == mpi_mail.FAILED:
                 self._lose(f"{self.names[rank]}: {what}")
-            elif kind == mpi_mail.END:
+            elif kind == mpi_mail.ABANDONED:
                 self._told = self._told or now
+            elif kind == mpi_mail.DONE:
+                self._come_to_the_end()
+
+    def _come_to_the_end(self) -> None:
+        """Rank 0 has sent all, for which this one may not have asked yet, and gives no sign of life from here on."""
+        with self._lock:
+            self._done = True
+            self._end_in(
+                FINALIZE, RankLostError(f"{self.names[0]} is done, {self.names[self.rank]} does not come to it")
+            )
+            self._lock.notify_all()
+
+    def _end_in(self, seconds: float, error: BaseException) -> None:
+        """Let the process end for that reason where it has not ended by itself by then."""
+        if self._leaving:
+            self._leaving.cancel()
+        self._leaving = threading.Timer(seconds, self._leave, [error])
+        self._leaving.daemon = True
+        self._leaving.start()
 
     def _lose(self, text: str) -> None:
         self._left = True
@@ -270,9 +290,7 @@ class MpiThread:
         with self._lock:
             if self._failure is None:
                 self._failure = error
-                self._leaving = threading.Timer(GRACE, self._leave, [error])
-                self._leaving.daemon = True
-                self._leaving.start()
+                self._end_in(GRACE, error)
             waiting = self._new + self._active
             self._new, self._active = [], []
             self._lock.notify_all()
@@ -284,6 +302,6 @@ class MpiThread:
         if isinstance(error, RankLostError):
             self._last_words(str(error))
             if self.rank == 0:
-                self._post(mpi_mail.END)
+                self._post(mpi_mail.ABANDONED)
                 time.sleep(0.5)
         os._exit(1)
