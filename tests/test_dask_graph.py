@@ -16,7 +16,7 @@ from tiny_imagenet.experiment import reproduce
 from tiny_imagenet.training.train import Options
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
-from tiny_imagenet.cluster import graph
+from tiny_imagenet.cluster import address, graph
 from tiny_imagenet.cluster import worker as cluster_worker
 
 LONG = ("--epochs", 60)
@@ -193,7 +193,7 @@ def test_a_step_that_waits_is_not_given_up_with_its_worker(checkout, data, tmp_p
         cluster.worker()
         status, _, stderr = experiment.end()
     assert status == 0, stderr
-    assert "no worker is left: waiting for another; start one with: dask worker" in stderr
+    assert f"no worker is left: waiting for another; start one with: {address.DASK} worker" in stderr
 
 
 def test_workers_that_a_step_ends(checkout, data, tmp_path, monkeypatch, capfd):

@@ -98,15 +98,15 @@ def test_a_page_that_cannot_be_reached_is_not_named(link, there):
 
 
 def test_workers_that_are_not_there_or_offer_nothing(cluster, fails):
-    command = f"dask worker {cluster.address} --nworkers 1 --resources training=1"
+    command = f"{cluster_address.DASK} worker {cluster.address} --nworkers 1 --resources training=1"
     assert f"{cluster.address} has no workers: start some with: {command}" in fails(cluster.address)
     worker = cluster.worker(resources=None)
     said = fails(cluster.address)
     assert f"worker {worker.address} (host {socket.gethostname()}): it offers no resources" in said
     assert said.endswith(f"training=1 is needed: start it with: {command}")
-    assert "it offers no resources, and GPU=2 is needed: start it with: CUDA_VISIBLE_DEVICES=0,1 dask worker" in fails(
-        cluster.address, "--gpu", "0,1"
-    )
+    said = fails(cluster.address, "--gpu", "0,1")
+    command = f"CUDA_VISIBLE_DEVICES=0,1 {cluster_address.DASK} worker"
+    assert f"it offers no resources, and GPU=2 is needed: start it with: {command}" in said
 
 
 def test_a_worker_that_hangs(cluster, monkeypatch, capfd):

@@ -58,6 +58,33 @@ def test_jobs_that_train(checkout, data, tmp_path, slurm):
     wait_for(lambda: gone(jobs))
 
 
+REFUSES = """#!/bin/sh
+echo "sbatch: error: invalid partition specified: normal" >&2
+exit 1
+"""
+
+
+def test_jobs_that_slurm_refuses(checkout, data, tmp_path, slurm):
+    environment, jobs = slurm
+    (jobs / "sbatch").write_text(REFUSES)
+    options = ["model1", "--epochs", 1, "--scheduler", "slurm"]
+    status, _, stderr = Experiment(checkout, data, tmp_path / "out", *options, environment=environment).end()
+    assert status == 1
+    last = stderr.splitlines()[-1]
+    assert "cannot start workers with Slurm (sbatch: error: invalid partition specified: normal): say cores" in last
+    assert "Traceback" not in stderr
+
+
+def test_a_machine_without_slurm(checkout, data, tmp_path, slurm):
+    environment, jobs = slurm
+    (jobs / "sbatch").unlink()
+    options = ["model1", "--epochs", 1, "--scheduler", "slurm"]
+    environment["PATH"] = str(jobs)
+    status, _, stderr = Experiment(checkout, data, tmp_path / "out", *options, environment=environment).end()
+    assert (status, len(stderr.splitlines())) == (1, 1)
+    assert "--scheduler slurm needs Slurm's sbatch, which is not here" in stderr
+
+
 def test_what_jobqueue_does_not_say(checkout, data, tmp_path, slurm):
     environment, _ = slurm
     del environment["DASK_JOBQUEUE__SLURM__CORES"]

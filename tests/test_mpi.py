@@ -326,6 +326,11 @@ def test_a_batch_that_does_not_split_is_refused(count, batch, nearest, plain, da
     assert not folder.exists()
 
 
+def test_a_run_keeps_its_batch(single, data):
+    (line,) = errors(run(several(3, "--run", single.path, "--resume"), fails=1))
+    assert line.endswith(": 20 splits between 1, 2, 4, 5, 10 of them")
+
+
 def test_a_folder_with_a_run_is_refused(single, plain, data):
     (line,) = errors(run(several(2, plain, "--data", data, "--run", single.path), fails=1))
     assert "is not empty: it has a run; --resume goes on with it" in line

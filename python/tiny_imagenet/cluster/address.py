@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+import sys
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import distributed
 
+from tiny_imagenet import files
 from tiny_imagenet.errors import ClusterError
 
 REACH = 5.0  # seconds in which a scheduler must answer
 PAGE = 2.0  # seconds in which its page must
+DASK = files.shown(Path(sys.prefix) / "bin" / "dask")  # the program beside this Python
 _GREETING = 1 << 20  # bytes: that of Dask is shorter
 
 
@@ -31,7 +35,7 @@ def check(address: str) -> None:
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
         raise ClusterError(
-            f"cannot reach a scheduler at {address} ({why}): start one there with: dask scheduler --port {port}"
+            f"cannot reach a scheduler at {address} ({why}): start one there with: {DASK} scheduler --port {port}"
         ) from error
     with connection:
         if protocol == "tls":  # there it is the client that begins
@@ -61,5 +65,5 @@ def not_dask(address: str, why: str) -> ClusterError:
     """What is raised where something else than a scheduler answers."""
     return ClusterError(
         f"{address} answers, but not as a Dask scheduler of a version that fits distributed {distributed.__version__} "
-        f"({why}): start one with: dask scheduler"
+        f"({why}): start one with: {DASK} scheduler"
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -19,7 +20,7 @@ import distributed
 from tiny_imagenet import cli
 from tiny_imagenet.cluster import address as cluster_address
 from tiny_imagenet.cluster import worker
-from tiny_imagenet.cluster.address import REACH
+from tiny_imagenet.cluster.address import DASK, REACH
 from tiny_imagenet.cluster.worker import Demands
 from tiny_imagenet.data import pool
 from tiny_imagenet.errors import ClusterError
@@ -47,7 +48,7 @@ class Resource:
         """What starts a worker that has it."""
         devices = ",".join(map(str, range(self.amount)))
         before = f"CUDA_VISIBLE_DEVICES={devices} " if self.name == "GPU" else ""
-        return f"{before}dask worker {address} --nworkers 1 --resources {self.name}={self.amount}"
+        return f"{before}{DASK} worker {address} --nworkers 1 --resources {self.name}={self.amount}"
 
 
 class Cluster:
@@ -59,12 +60,13 @@ class Cluster:
         shares_terminal: whether what workers print comes to where this process prints.
     """
 
-    def __init__(self, client: distributed.Client, kind: str):
-        """`kind` is the scheduler as people have named it."""
+    def __init__(self, client: distributed.Client, kind: str, refused_jobs: Sequence[str] = ()):
+        """`kind` is the scheduler as people have named it; of Slurm's `refused_jobs` more may come to be known."""
         self.client = client
         self.address = client.scheduler.address
         self.shares_terminal = kind == "local"
         self._starts = kind == "slurm"  # workers come by themselves, at some time
+        self._refused_jobs = refused_jobs
         self._admitted: dict[str, str] = {}
         self._refused: set[str] = set()
         self._alone: float | None = None
@@ -103,6 +105,8 @@ class Cluster:
         while not (workers := self.workers()):
             if time.monotonic() > until and not self._starts:
                 raise ClusterError(f"{self.address} has no workers: start some with: {self._command(resource)}")
+            if self._refused_jobs:
+                raise _no_slurm(self._refused_jobs[0])
             if self._starts and not told:
                 told = True
                 cli.note("waiting for the first worker")
@@ -143,7 +147,7 @@ class Cluster:
             )
 
     def _command(self, resource: Resource | None) -> str:
-        return resource.command(self.address) if resource else f"dask worker {self.address}"
+        return resource.command(self.address) if resource else f"{DASK} worker {self.address}"
 
     def _refuse(
         self, workers: dict[str, dict[str, Any]], demands: Demands, resource: Resource | None
@@ -216,10 +220,13 @@ def connect(scheduler: str, workers: int | None, resource: Resource | None) -> I
     with contextlib.ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         count = workers or (1 if resource and resource.name == "GPU" else LOCAL)
+        refused_jobs: list[str] = []
         if scheduler == "local":
-            where: Any = stack.enter_context(contextlib.closing(_local(count, resource)))
+            where: Any = _local(count, resource)
+            stack.callback(_close, where)
         elif scheduler == "slurm":
-            where = stack.enter_context(contextlib.closing(_slurm(count, resource)))
+            where = _slurm(count, resource, refused_jobs)
+            stack.callback(_close, where)
         else:
             where = scheduler
             cluster_address.check(scheduler)
@@ -228,14 +235,16 @@ def connect(scheduler: str, workers: int | None, resource: Resource | None) -> I
         except Exception as error:  # whatever comes of what the other side says
             raise cluster_address.not_dask(scheduler, f"{type(error).__name__}: {error}") from error
         stack.callback(_close, client)
-        cluster = Cluster(client, scheduler)
-        cli.note(f"scheduler {cluster.address}" + (f", to look at: {cluster.dashboard}" if cluster.dashboard else ""))
+        cluster = Cluster(client, scheduler, refused_jobs)
+        page = cluster.dashboard
+        cli.note(f"scheduler {cluster.address}" + (f", to look at: {page}" if page else ""))
         yield cluster
 
 
-def _close(client: distributed.Client) -> None:
-    with contextlib.suppress(Exception):  # a scheduler that has gone
-        client.close(timeout=REACH)
+def _close(what: Any) -> None:
+    """Close a client or a cluster."""
+    with contextlib.suppress(Exception):  # a scheduler that has gone, a job that never was
+        what.close(timeout=REACH)
 
 
 def _local(workers: int, resource: Resource | None) -> distributed.LocalCluster:
@@ -253,20 +262,35 @@ def _local(workers: int, resource: Resource | None) -> distributed.LocalCluster:
         )
 
 
-def _slurm(workers: int, resource: Resource | None) -> Any:
-    """A cluster of so many jobs, as the configuration of dask-jobqueue says."""
+def _slurm(workers: int, resource: Resource | None, refused_jobs: list[str]) -> Any:
+    """A cluster of so many jobs, as the configuration of dask-jobqueue says; why Slurm refuses one comes to a list."""
+    if shutil.which("sbatch") is None:
+        raise ClusterError("--scheduler slurm needs Slurm's sbatch, which is not here: run it where Slurm is")
     from dask_jobqueue import SLURMCluster  # which takes a moment to load
+    from dask_jobqueue.slurm import SLURMJob
+
+    class Job(SLURMJob):
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except Exception as error:
+                refused_jobs.append(str(error).rpartition("stderr:")[2])
+                raise
 
     more = list(dask.config.get("jobqueue.slurm.worker-extra-args", None) or [])
     if resource:
         more += ["--resources", f"{resource.name}={resource.amount}"]
     try:
         with pool.no_interrupt():
-            cluster = SLURMCluster(worker_extra_args=more)
+            cluster = SLURMCluster(worker_extra_args=more, job_cls=Job)
             cluster.scale(jobs=workers)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise ClusterError(
-            f"cannot start workers with Slurm ({' '.join(str(error).split())}): say cores, memory, queue and the like "
-            "under jobqueue: slurm: in ~/.config/dask/jobqueue.yaml"
-        ) from error
+        raise _no_slurm(str(error)) from error
     return cluster
+
+
+def _no_slurm(why: str) -> ClusterError:
+    return ClusterError(
+        f"cannot start workers with Slurm ({' '.join(why.split())}): say cores, memory, queue and the like under "
+        "jobqueue: slurm: in ~/.config/dask/jobqueue.yaml"
+    )

@@ -128,20 +128,21 @@ def fit_data(plan: Plan, batch: int | None = None) -> None:
     lmdb_reader.check(_lmdb(plan, "val.lmdb"), shape, plan.classes)
 
 
-def check_shares(plan: Plan, names: Sequence[str]) -> None:
+def check_shares(plan: Plan, names: Sequence[str], resumes: bool) -> None:
     """See that a batch can be split evenly between those that train together, of whom `names` has one each.
 
     Raises:
-        NetError: it cannot; the message names the nearest batches that can.
+        NetError: it cannot; the message says what can: other batches, but where a run goes on, which keeps its own.
     """
     batch, count = plan.batch // max(1, plan.solver.iter_size), len(names)
     if batch % count:
         below = batch // count * count
         nearest = " and ".join(f"{size}" for size in (below, below + count) if size)
         fitting = ", ".join(str(n) for n in range(1, 17) if batch % n == 0)
+        others = "" if resumes else f"the nearest that do are {nearest} (--batch); "
         raise NetError(
-            f"a batch of {batch} images does not split evenly between {', '.join(names)}: the nearest that do are "
-            f"{nearest} (--batch); {batch} splits between {fitting} of them"
+            f"a batch of {batch} images does not split evenly between {', '.join(names)}: {others}{batch} splits "
+            f"between {fitting} of them"
         )
 
 

@@ -135,13 +135,13 @@ def _train_run(
     if options.resume and Run(options.run).started:
         with runs.reopen(options.run) as run:
             jobs = jobs_of(run, source, options, argv)
-            _check_shares(jobs, ranks)
+            _check_shares(jobs, ranks, resumes=True)
             return _train_all(jobs, ranks, options, stop, lambda: None)
     if source is None or options.data is None:
         raise RunError(f"{options.run} has no run to go on with: name a model or solver and --data to begin one")
     with runs.create(options.run) as run:
         jobs = new_jobs(run, source, options, argv)
-        _check_shares(jobs, ranks)
+        _check_shares(jobs, ranks, resumes=False)
         worked: list[int] = []
         try:
             for job in jobs:
@@ -153,9 +153,9 @@ def _train_run(
                 run.discard()
 
 
-def _check_shares(jobs: list[Job], ranks: Ranks) -> None:
+def _check_shares(jobs: list[Job], ranks: Ranks, resumes: bool) -> None:
     for job in jobs:
-        fit.check_shares(job.plan, ranks.names)
+        fit.check_shares(job.plan, ranks.names, resumes)
 
 
 def _train_all(
