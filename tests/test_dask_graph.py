@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import wait_for
-from dask_cluster import Cluster, Experiment, weights
+from dask_cluster import Cluster, Experiment, held, weights
 from tiny_imagenet import runs
 from tiny_imagenet.evaluation import predictions
 from tiny_imagenet.experiment import reproduce
@@ -157,12 +157,9 @@ def test_a_worker_that_comes_later_takes_its_share(checkout, data, cluster, tmp_
     experiment = Experiment(checkout, data, tmp_path / "out", *options)
     experiment.wait_for(first.steps)
     [step] = first.steps()
-    os.kill(step, signal.SIGSTOP)  # else all might be done before the other comes
-    try:
+    with held(step):  # else all might be done before the other comes
         second = cluster.worker()
         experiment.wait_for(second.steps)
-    finally:
-        os.kill(step, signal.SIGCONT)
     status, _, stderr = experiment.end()
     assert status == 0, stderr
     assert first.address in stderr and second.address in stderr

@@ -2,13 +2,12 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 
 import pytest
 
 from conftest import wait_for
-from dask_cluster import Cluster, Experiment, weights
+from dask_cluster import Cluster, Experiment, held, weights
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
 
@@ -81,14 +80,10 @@ def test_a_host_that_is_cut_off(checkout, data, tmp_path):
         experiment.wait_for(lambda: len(run.iterations()) > 1)
         number, lost = workers[experiment.claim("model4")["worker"]]
         [step] = lost.steps()
-        os.kill(step, signal.SIGSTOP)  # else it is done before anybody misses it
-        try:
+        with held(step):  # else it is done before anybody misses it
             before = run.iterations()[-1]
             hosts.cut(number)
             status, _, stderr = experiment.end()
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(step, signal.SIGCONT)  # it would go on where nobody has ended it
         assert status == 0, stderr
         assert lost.address in stderr and "==> train model4, seed 1: again on " in stderr
         assert len(run.info["sessions"]) == 2
