@@ -82,24 +82,19 @@ def tables():
     }
 
 
-def measure(model, mbit, ranks, batch, iterations):
+def make_data(folder):
+    """A small converted data set."""
+    few = ["--train", 200, "--val", 40, "--test", 20]
+    run([sys.executable, ROOT / "tools" / "sample.py", folder / "dataset", *few])
+    run([sys.executable, ROOT / "tools" / "convert.py", folder / "dataset", folder / "data"])
+    return folder / "data"
+
+
+def measure(model, mbit, ranks, batch, iterations, data=None):
+    """Seconds of an iteration, and what run.json says of its gradients."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run(
-            [
-                sys.executable,
-                ROOT / "tools" / "sample.py",
-                folder / "dataset",
-                "--train",
-                200,
-                "--val",
-                40,
-                "--test",
-                20,
-            ]
-        )
-        run([sys.executable, ROOT / "tools" / "convert.py", folder / "dataset", folder / "data"])
-        common = [model, "--data", folder / "data", "--no-stages", "--batch", batch, "--quiet"]
+        common = [model, "--data", data or make_data(folder), "--no-stages", "--batch", batch, "--quiet"]
         with contextlib.ExitStack() as stack:
             command = several
             if mbit:

@@ -301,12 +301,14 @@ import caffe, sys, threading, time
 net = caffe.Net(sys.argv[1], caffe.TEST)
 if sys.argv[2] == "callback":
     net.before_forward(lambda layer: None)
+passes = []
 def run():
     while True:
         net._forward(0, 3)
-for _ in range(1):
-    threading.Thread(target=run, daemon=True).start()
-time.sleep(0.3)
+        passes.append(1)
+threading.Thread(target=run, daemon=True).start()
+while len(passes) < 3:
+    time.sleep(0.001)
 """
 
 

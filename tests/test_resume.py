@@ -102,11 +102,11 @@ def command(solver, data, run, *more):
 
 @pytest.mark.parametrize("save_every", [15, 0.00001])
 def test_a_run_that_is_killed_at_random_moments(save_every, solver, whole, data, tmp_path):
-    """Ten times with checkpoints as they come, ten times with one after each iteration; some die while writing one."""
+    """Six times with checkpoints as they come, six times with one after each iteration; some die while writing one."""
     run, rng, kills, within = tmp_path / "run", random.Random(save_every), 0, 0
     for _ in range(60):
         with interruptible(command(solver, data, run, "--save-every", save_every), stderr=subprocess.PIPE) as process:
-            if kills < 10:
+            if kills < 6:
                 in_writing = rng.random() < 0.5
                 end = time.monotonic() + (2 * rng.random() if rng.random() < 0.2 else 60)  # some before it has come far
                 seen = Run(run).iterations()[-1:]

@@ -86,11 +86,11 @@ def test_the_tables_are_what_the_model_computes():
 @needs_mpi
 @pytest.mark.skipif(bool(os.geteuid()), reason="network namespaces need root")
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_the_model_is_near_what_a_slow_link_takes(ranks):
+def test_the_model_is_near_what_a_slow_link_takes(ranks, data):
     if why := why_no_machines():
         pytest.skip(why)
     mbit = 60
-    each, found = comm_overlap.measure("model1", mbit, ranks, 6 * ranks, 6)
+    each, found = comm_overlap.measure("model1", mbit, ranks, 6 * ranks, 4, data)
     link = Link(mbit * 1e6 / 8, comm_overlap.LATENCY)
     expected = scaling.iteration(comm_overlap.layers("model1"), each - found["waited"], ranks, link)
     assert found["seconds"] == pytest.approx(expected.sending, rel=0.3)
