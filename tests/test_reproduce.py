@@ -182,3 +182,10 @@ def test_mistakes(options, tmp_path, tool):
     with pytest.raises(DatasetError, match=r"manifest\.json is missing"):
         reproduce.reproduce(tmp_path / "out", Options(data=tmp_path, run=tmp_path), ["model1"])
     assert not (tmp_path / "out").exists()
+
+
+def test_under_mpirun_it_would_be_done_by_each_process(tool, tmp_path, monkeypatch):
+    for name, value in (("SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
+    done = tool("reproduce", "--data", tmp_path, "--out", tmp_path / "out", fails=2)
+    assert "mpirun has started 2 processes, and each would do all of it: start one, without mpirun" in done.stderr

@@ -9,6 +9,7 @@ from tiny_imagenet import cli
 from tiny_imagenet.cluster import schedulers
 from tiny_imagenet.errors import TinyImageNetError
 from tiny_imagenet.models import zoo
+from tiny_imagenet.parallel import launch
 
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
@@ -35,6 +36,13 @@ def main():
         "--workers", type=cli.positive_int, metavar="N", help="of local or slurm: how many to start (2)"
     )
     args = parser.parse_args()
+    started = launch.launched()
+    if started:
+        launch.let_rank_0_speak(started)
+        parser.error(
+            f"{started.launcher} has started {started.size} processes, and each would do all of it: start one, without "
+            f"{started.launcher}; --scheduler trains several models at once on a cluster"
+        )
     schedulers.check_arguments(parser, args.scheduler, args.workers)
     gpus = args.gpus or ()
     if args.workers and not args.scheduler:
