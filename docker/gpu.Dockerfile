@@ -36,12 +36,9 @@ RUN apt-get update && /fetch_caffe.sh /caffe
 
 # The Python packages, and Caffe compiled beside them
 FROM tools AS build
-COPY tools/requirements.txt tools/requirements-cluster.txt docker/jupyter.txt /
-# With what several machines together need, Dask and MPI: --build-arg CLUSTER=1
-ARG CLUSTER
+COPY tools/requirements.txt docker/jupyter.txt /
 RUN python3 -m venv /opt/venv && \
-    /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -r /requirements.txt -r /jupyter.txt \
-        ${CLUSTER:+-r /requirements-cluster.txt}
+    /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -r /requirements.txt -r /jupyter.txt
 WORKDIR /opt/tiny-imagenet
 COPY --from=source /caffe build/caffe-source
 COPY CMakeLists.txt ./
@@ -54,6 +51,11 @@ RUN cmake -B build -G Ninja -DBUILD_TESTING=OFF -DPython_EXECUTABLE=/opt/venv/bi
     packages=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
     cmake --install build --component python --prefix "$packages" && \
     echo /opt/tiny-imagenet/python >"$packages/tiny_imagenet.pth"
+# With what several machines together need, Dask and MPI: --build-arg CLUSTER=1
+ARG CLUSTER
+COPY tools/requirements-cluster.txt /
+RUN [ -z "${CLUSTER}" ] || \
+    /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -r /requirements-cluster.txt
 
 # The image: libraries without their headers, the packages, and last the checkout, where most edits are
 FROM ${RUN_IMAGE}

@@ -179,6 +179,20 @@ def test_the_last_stage_has_each_library_and_no_build_tools(file):
         assert [name for name in run if bare(name).startswith(bare(library))], library
 
 
+@each
+def test_dask_and_mpi_come_with_an_argument_alone(file):
+    asked = "${CLUSTER:+openmpi-bin}"
+    assert asked in packages(file, "") and not [name for name in packages(file, "") if name.startswith("openmpi")]
+    assert (
+        "openmpi-bin"
+        in re.search(r"if \$cluster; then\n +packages\+=\((.*?)\)", (ROOT / "tools/setup.sh").read_text())[1]
+    )
+    found = stages(file)
+    for stage, rest in (("build", "-r /requirements-cluster.txt"), ("", asked)):
+        (run,) = (n for n, (name, text) in enumerate(found[stage]) if name == "RUN" and rest in text)
+        assert ("ARG", "CLUSTER") in found[stage][:run]
+
+
 def test_the_libraries_are_those_that_caffe_is_linked_to():
     release = Path("/etc/os-release")
     system = (
@@ -349,7 +363,7 @@ def test_a_training_stopped_by_docker_goes_on(container, converted, started):
     name = started(*training, 5000)
     log = container.folder / "runs/m1/metrics.jsonl"
     wait_for(lambda: log.exists() and log.read_text())
-    _out("docker", "stop", "--time=60", name)
+    _out("docker", "stop", "-t", "60", name)
     assert _out("docker", "inspect", "--format={{.State.ExitCode}}", name).strip() == "143"
     stopped = int(re.search(r"stopped by SIGTERM at iteration (\d+), with a checkpoint", logs(name))[1])
     run(container, *training, stopped + 2, "--resume")

@@ -90,8 +90,8 @@ message(STATUS "CUDA ${CUDAToolkit_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
 message(STATUS "${cudnn}")
 message(STATUS "${nccl}")
 
-# Puts files that include eight of upstream's .cu files each in their place in the list `sources`: most of the work is
-# in the headers they share. UNITY_BUILD does it for .cpp files alone before CMake 3.31.
+# Puts files that include eight .cu files each in their place in the list `sources`: most of the work is in the headers
+# they share, and is done anew for each architecture. UNITY_BUILD does it for .cpp files alone before CMake 3.31.
 function(caffe_join_cuda sources)
   set(joined ${${sources}})
   set(kernels ${${sources}})
@@ -103,7 +103,7 @@ function(caffe_join_cuda sources)
     list(SUBLIST kernels ${begin} 8 some)
     list(TRANSFORM some REPLACE "(.+)" "#include \"\\1\"\n")
     string(CONCAT some ${some})
-    set(file ${CMAKE_CURRENT_BINARY_DIR}/edited/joined_${begin}.cu)
+    set(file ${CMAKE_CURRENT_BINARY_DIR}/edited/${sources}_${begin}.cu)
     file(WRITE ${file}.new "${some}")
     configure_file(${file}.new ${file} COPYONLY) # leaves the time stamp alone where nothing changed
     set_source_files_properties(${file} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)

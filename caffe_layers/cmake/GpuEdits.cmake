@@ -236,12 +236,20 @@ caffe_edit(src/caffe/layers/pooling_layer.cu
 
 # --- Several GPUs ----------------------------------------------------------------------------------------------------
 # An error in one of the threads ended the process or left the others waiting; it now ends all of them and is thrown by
-# NCCL::Run. So did a training that was stopped early.
+# NCCL::Run. So did a training that was stopped early. NCCL divides the sums: cuBLAS did in a stream of its own, and does
+# not promise the same bits in every run where a handle is used in two.
 caffe_edit(include/caffe/parallel.hpp "#include \"caffe/util/nccl.hpp\"" "#include \"caffe/util/nccl.hpp\"\n#include \"team_barrier.hpp\""
            "boost::barrier" "TeamBarrier")
 caffe_edit(
   src/caffe/parallel.cpp
   "boost::barrier" "TeamBarrier"
+  "ncclSum, comm_, stream_));
+    caffe_gpu_scal(size, (Dtype) 1.0 / Caffe::solver_count(),
+                   blobs[0]->mutable_gpu_diff(), stream_);" "ncclAvg, comm_, stream_));"
+  "ncclSum, comm_,
+                             cudaStreamDefault));
+    caffe_gpu_scal(static_cast<int>(size_),
+                   (Dtype) 1.0 / Caffe::solver_count(), diff_);" "ncclAvg, comm_, cudaStreamDefault));"
   "  CUDA_CHECK(cudaFree(data_));" "  FreeOnGpu(data_);"
   "  CUDA_CHECK(cudaFree(diff_));" "  FreeOnGpu(diff_);"
   "    CUDA_CHECK(cudaStreamDestroy(stream_));" "    cudaStreamDestroy(stream_);"
