@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from conftest import ROOT
 from tiny_imagenet import errors
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.models import describe, drawing, net_diff, nets, outline, paper, zoo
+from tiny_imagenet.models import describe, drawing, net_diff, nets, outline, paper, solvers, zoo
 
 PROTOTXT = ROOT / "prototxt"
 GOLDEN = ROOT / "tests" / "data" / "nets.json"
@@ -480,7 +480,7 @@ def test_no_outputs_at_all_are_no_traceback(tool, tmp_path):
     ],
 )
 def test_a_solver_is_told_from_a_net_by_its_fields(text, solver):
-    assert describe.is_solver(text) == solver
+    assert solvers.is_solver(text) == solver
 
 
 def test_what_caffe_says_is_put_the_other_way_round():

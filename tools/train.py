@@ -32,7 +32,10 @@ def main():
         "  mpirun -n 4 --hostfile hosts .venv/bin/python tools/train.py model8 --data data/lmdb --run runs/model8",
     )
     parser.add_argument(
-        "source", metavar="MODEL|SOLVER", nargs="?", help="model1 ... model9, or a solver prototxt; --resume needs none"
+        "source",
+        metavar="MODEL|SOLVER",
+        nargs="?",
+        help="model1 ... model9, a solver prototxt or its folder; --resume needs none",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="what tools/convert.py wrote; --resume needs none")
     parser.add_argument(

@@ -228,6 +228,12 @@ def _stages(solver: Path) -> list[Path]:
     return [folder / "solver.prototxt" for folder in sorted(folders, key=lambda folder: int(folder.name))]
 
 
+def solver_in(source: str) -> str:
+    """The solver of a folder, where `source` is one and no model of the zoo; else as it is."""
+    folder = source not in {**zoo.MODELS, **zoo.VARIANTS} and os.path.isdir(source)
+    return os.path.join(source, "solver.prototxt") if folder else source
+
+
 def _model(source: str, prototxt: Path) -> zoo.Model | None:
     """The model of the zoo that `source` names, itself or by its solver's path; None for another solver."""
     if not source.endswith(".prototxt") and os.sep not in source:
