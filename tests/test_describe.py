@@ -497,6 +497,8 @@ def test_what_caffe_says_is_put_the_other_way_round():
         == "Caffe requires pad_h_ < kernel_h_, here 3 and 2"
     )
     assert errors.from_caffe("Unknown\nlayer") == "Unknown layer"
+    said = "Check failed: ReadProtoFromBinaryFile(file, &state) Failed to parse solver state file: a.solverstate"
+    assert errors.from_caffe(said) == "Failed to parse solver state file: a.solverstate"
 
 
 def test_ways_to_write_one_thing_are_no_difference():

@@ -287,7 +287,9 @@ def test_a_damaged_checkpoint_says_what_to_do(solver, data, tmp_path):
     newest = run.path / "checkpoints" / "20"
     state = (newest / "solver.solverstate").read_bytes()
     (newest / "solver.solverstate").write_bytes(state[: len(state) // 2])
-    with pytest.raises(RunError, match=r"cannot go on from .*checkpoints/20.*: remove it to go on from an earlier one"):
+    with pytest.raises(
+        RunError, match=r"cannot go on from .*checkpoints/20: Fail.*: remove it to go on from an earlier one"
+    ):
         train.train(None, options)
     shutil.rmtree(newest)
     assert train.train(None, options)["iterations"] == 30
@@ -398,6 +400,19 @@ def test_a_copy_without_links_goes_on(whole, tmp_path):
     result = train.train(None, Options(data=None, run=tmp_path / "run", resume=True, max_iter=70))
     assert result["iterations"] == 70 or result["verdict"] == "stop"
     assert (tmp_path / "run" / "checkpoints" / "last").is_symlink() or result["already"]
+
+
+def test_a_copy_goes_on_with_its_own_net(whole, tmp_path):
+    """Its solver names that of the run that it was copied from."""
+    copy = Run(tmp_path / "run")
+    shutil.copytree(whole.path, copy.path, symlinks=True)
+    net = copy.train_val.read_text()
+    copy.train_val.write_text(net.replace("dropout_ratio: 0.5", "dropout_ratio: 0.25"))
+    train.train(None, Options(data=None, run=copy.path, resume=True, max_iter=70, lr_drops=9))
+    assert "dropout_ratio: 0.25" in copy.train_val.read_text() and whole.train_val.read_text() == net
+    copy.deploy.unlink()
+    with pytest.raises(NetError, match=rf"{copy.deploy} is missing"):
+        train.train(None, Options(data=None, run=copy.path, resume=True, max_iter=80))
 
 
 def test_run_json_tells_of_each_session(solver, data, tmp_path):

@@ -70,6 +70,9 @@ def from_caffe(text: str) -> str:
     text = " ".join(text.split())
     compared = re.fullmatch(r"(.*?)Check failed: (.*?) \((\S+) vs\. (\S+)\)(?: (.*))?", text)
     if not compared:
+        called = re.fullmatch(r"(.*?)Check failed: \w+\([^()]*\) (.+)", text)
+        if called:  # a function that has failed, and what it was to do
+            return "".join(called.groups())
         return text.replace("Check failed: false ", "").replace("Check failed: ", "Caffe requires ")
     before, condition, a, b, words = compared.groups()
     if words:

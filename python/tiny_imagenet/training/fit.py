@@ -64,10 +64,12 @@ class Plan:
         return self.data / self.manifest["mean"]
 
 
-def load(solver: str | os.PathLike[str], data: str | os.PathLike[str]) -> Plan:
-    """Read a solver, the net it names, the deploy net beside that and the data folder.
+def load(
+    solver: str | os.PathLike[str], data: str | os.PathLike[str], net: str | os.PathLike[str] | None = None
+) -> Plan:
+    """Read a solver, its net, the deploy net beside that and the data folder.
 
-    Where the net is looked for: `solvers.net_path`.
+    Without `net` it is the one that the solver names; where that is looked for: `solvers.net_path`.
 
     Raises:
         NetError, DatasetError: one of them is missing or does not parse.
@@ -77,7 +79,7 @@ def load(solver: str | os.PathLike[str], data: str | os.PathLike[str]) -> Plan:
     wrong = [finding for finding in solver_soundness.learning(message, lines, Path(solver)) if finding.error]
     if wrong:
         raise NetError(f"{wrong[0].place}: {wrong[0].text}")
-    path = solvers.net_path(message, solver)
+    path = Path(net) if net else solvers.net_path(message, solver)
     if path is None:
         raise NetError(f"{solver} has its net in itself: write that to a file beside it and name it, as in net: ...")
     deploy = path.with_name("deploy.prototxt")

@@ -137,7 +137,8 @@ def jobs_of(run: Run, source: str | None, options: Options, argv: list[str] | No
     for number in (*range(1, stages + 1), 0):
         own = run.stage(number) if number else run
         info = own.info
-        plan = fit.load(own.solver, options.data or info["data"])
+        # Its own net, not that of the folder that this one was copied from, which the solver may name.
+        plan = fit.load(own.solver, options.data or info["data"], own.train_val)
         check_data(own, plan.data)
         fit.fit_data(plan)
         fit.fit_classes(plan, adapt=False)

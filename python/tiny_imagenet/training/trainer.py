@@ -20,7 +20,7 @@ import caffe
 import numpy as np
 
 from tiny_imagenet import files
-from tiny_imagenet.errors import RunError, Stopped
+from tiny_imagenet.errors import RunError, Stopped, from_caffe
 from tiny_imagenet.evaluation import metrics
 from tiny_imagenet.evaluation.predict import Predictor
 from tiny_imagenet.evaluation.predictions import Predictions
@@ -121,8 +121,9 @@ class Trainer:
             self.best, self._validated = state["best"], state["validated"]
             self._earlier = state["seconds"]
         except (caffe.CaffeError, KeyError, TypeError, OSError) as error:
-            what = f"cannot go on from {checkpoint}: {type(error).__name__}: {error}"
-            raise RunError(f"{what}: remove it to go on from an earlier one") from error
+            caffes = isinstance(error, caffe.CaffeError)
+            what = from_caffe(str(error)) if caffes else f"{type(error).__name__}: {error}"
+            raise RunError(f"cannot go on from {checkpoint}: {what}: remove it to go on from an earlier one") from error
         if longer:
             self.console.say(f"{self.plateau.drops} --lr-drops: learning rate {decimal(self.solver.lr):g} from here")
         self._first = self.iteration
