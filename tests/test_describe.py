@@ -298,6 +298,14 @@ def test_graphviz_that_fails_is_one_line(tool, tmp_path, monkeypatch):
     assert not (tmp_path / "x.svg").exists()
 
 
+def test_a_picture_has_somewhere_to_go(tool, tmp_path):
+    for flag in ("--draw", "--export-stock"):
+        assert "is a folder: name a file in it" in tool("describe", "model1", flag, tmp_path, fails=2).stderr
+    if os.path.exists("/dev/full"):
+        (tmp_path / "x.svg").symlink_to("/dev/full")
+        assert "is no plain file" in tool("describe", "model1", "--draw", tmp_path / "x.svg", fails=2).stderr
+
+
 def test_odd_names_are_drawn_and_listed(tool, tmp_path):
     name = 'b\\\\ \\n \\001 \\" ' + "x" * 200
     path = tmp_path / "net.prototxt"

@@ -20,7 +20,7 @@ import caffe
 import numpy as np
 
 from tiny_imagenet import files
-from tiny_imagenet.errors import RunError, Stopped, from_caffe
+from tiny_imagenet.errors import RunError, Stopped, TinyImageNetError, from_caffe
 from tiny_imagenet.evaluation import metrics
 from tiny_imagenet.evaluation.predict import Predictor
 from tiny_imagenet.evaluation.predictions import Predictions
@@ -302,9 +302,13 @@ class Trainer:
             "validated": self._validated,
             "seconds": round(self.seconds, 3),
         }
-        with self.run.checkpoint(self.iteration) as folder:
-            snapshots.write(self.solver, folder)
-            files.write_json(folder / "state.json", state)
+        try:
+            with self.run.checkpoint(self.iteration) as folder:
+                snapshots.write(self.solver, folder)
+                files.write_json(folder / "state.json", state)
+        except TinyImageNetError as error:
+            again = "once that can be written, the same command with --resume goes on"
+            raise RunError(f"{error}{self._good()}: {again}") from error
         if self.best == self.iteration:
             self.run.link("best", self.iteration)
         self.run.prune(self.keep)
