@@ -458,5 +458,5 @@ def test_the_script_refuses_bad_use(tool, data, tmp_path):
     tool("train", "model1", "--run", tmp_path / "run", fails=2)
     tool("train", "model1", "--data", data, "--run", tmp_path / "run", "--epochs", "0", fails=2)
     tool("train", "model1", "--data", data, "--run", tmp_path / "run", "--epochs", "1", "--max-iter", "5", fails=2)
-    tool("train", "model10", "--data", data, "--run", tmp_path / "run", fails=1)
+    tool("train", "model10", "--data", data, "--run", tmp_path / "run", fails=2)
     assert not (tmp_path / "run").exists()

@@ -19,6 +19,16 @@ class NetError(TinyImageNetError):
     """A model, net or solver that is unknown, does not parse or does not fit the data."""
 
 
+class UnknownModelError(NetError):
+    """A name that no model of the zoo has.
+
+    Attributes:
+        status: that of bad use.
+    """
+
+    status = 2
+
+
 class RunError(TinyImageNetError):
     """A run folder that is in use, not empty, incomplete or made by something else."""
 

@@ -287,10 +287,10 @@ def _schedule(job: Job) -> str:
     if not plateau.patience:
         return f"{rate}, to iteration {solver.max_iter}"
     epochs = "an epoch" if plateau.patience == 1 else f"{plateau.patience} epochs"
-    times = "at the first such time" if plateau.drops == 1 else f"at the {plateau.drops}. such time"
+    times = "once" if plateau.drops == 1 else f"{plateau.drops} times"
     return (
-        f"{rate}, times {plateau.factor:g} when top-1 has not improved for {epochs}; ends {times} or at iteration "
-        f"{solver.max_iter}"
+        f"{rate}, times {plateau.factor:g} when top-1 has not improved for {epochs}; ends when that has happened "
+        f"{times}, or at iteration {solver.max_iter}"
     )
 
 
