@@ -27,9 +27,9 @@ class Parser(cli.Parser):
 def main():
     parser = Parser(
         __doc__,
-        "tools/train.py model1 --data data/lmdb --run runs/model1 --epochs 10\n"
-        "  tools/train.py model8 --data data/lmdb --run runs/model8 --gpu 0,1,2,3\n"
-        "  mpirun -n 4 --hostfile hosts .venv/bin/python tools/train.py model8 --data data/lmdb --run runs/model8",
+        "tools/train.py model1 --data data --run runs/model1 --epochs 10\n"
+        "  tools/train.py model8 --data data --run runs/model8 --gpu 0,1,2,3\n"
+        "  mpirun -n 4 --hostfile hosts .venv/bin/python tools/train.py model8 --data data --run runs/model8",
     )
     parser.add_argument(
         "source",
