@@ -307,6 +307,7 @@ def test_replacing(source, tmp_path):
     (out / "train.lmdb" / "lock.mdb").write_bytes(b"")  # Caffe leaves it
     done = run(source, out, "--seed", 5, "--workers", 1)
     assert done.returncode == 1 and "is not empty" in done.stderr and done.stderr.count("\n") == 1
+    assert "--replace swaps it for the new one" in done.stderr
     link = tmp_path / "link"
     link.symlink_to(out)
     manifest = convert.convert(source, link, workers=1, seed=5, replace=True)

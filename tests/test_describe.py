@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from conftest import ROOT
 from tiny_imagenet import errors
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.models import describe, drawing, net_diff, nets, outline, paper, zoo
+from tiny_imagenet.models import describe, drawing, net_diff, nets, outline, paper, solvers, zoo
 
 PROTOTXT = ROOT / "prototxt"
 GOLDEN = ROOT / "tests" / "data" / "nets.json"
@@ -298,6 +298,14 @@ def test_graphviz_that_fails_is_one_line(tool, tmp_path, monkeypatch):
     assert not (tmp_path / "x.svg").exists()
 
 
+def test_a_picture_has_somewhere_to_go(tool, tmp_path):
+    for flag in ("--draw", "--export-stock"):
+        assert "is a folder: name a file in it" in tool("describe", "model1", flag, tmp_path, fails=2).stderr
+    if os.path.exists("/dev/full"):
+        (tmp_path / "x.svg").symlink_to("/dev/full")
+        assert "is no plain file" in tool("describe", "model1", "--draw", tmp_path / "x.svg", fails=2).stderr
+
+
 def test_odd_names_are_drawn_and_listed(tool, tmp_path):
     name = 'b\\\\ \\n \\001 \\" ' + "x" * 200
     path = tmp_path / "net.prototxt"
@@ -480,7 +488,7 @@ def test_no_outputs_at_all_are_no_traceback(tool, tmp_path):
     ],
 )
 def test_a_solver_is_told_from_a_net_by_its_fields(text, solver):
-    assert describe.is_solver(text) == solver
+    assert solvers.is_solver(text) == solver
 
 
 def test_what_caffe_says_is_put_the_other_way_round():
@@ -497,6 +505,8 @@ def test_what_caffe_says_is_put_the_other_way_round():
         == "Caffe requires pad_h_ < kernel_h_, here 3 and 2"
     )
     assert errors.from_caffe("Unknown\nlayer") == "Unknown layer"
+    said = "Check failed: ReadProtoFromBinaryFile(file, &state) Failed to parse solver state file: a.solverstate"
+    assert errors.from_caffe(said) == "Failed to parse solver state file: a.solverstate"
 
 
 def test_ways_to_write_one_thing_are_no_difference():

@@ -288,6 +288,12 @@ def test_another_model_or_data_set_is_refused(whole, solver, data, dataset, tmp_
         train.train(None, dataclasses.replace(options, data=tmp_path / "other"))
     shutil.copytree(data, tmp_path / "moved")
     train.train(str(solver), dataclasses.replace(options, data=tmp_path / "moved"))  # the same records elsewhere
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**info, "data": str(tmp_path / "gone")}))
+    with pytest.raises(
+        RunError, match="trained on .*gone, which is not there any more: name the data folder with --data"
+    ):
+        train.train(None, options)
 
 
 def test_a_run_folder_that_was_moved_goes_on(solver, whole, data, tmp_path, monkeypatch):
@@ -307,7 +313,9 @@ def test_a_damaged_checkpoint_says_what_to_do(solver, data, tmp_path):
     newest = run.path / "checkpoints" / "20"
     state = (newest / "solver.solverstate").read_bytes()
     (newest / "solver.solverstate").write_bytes(state[: len(state) // 2])
-    with pytest.raises(RunError, match=r"cannot go on from .*checkpoints/20.*: remove it to go on from an earlier one"):
+    with pytest.raises(
+        RunError, match=r"cannot go on from .*checkpoints/20: Fail.*: remove it to go on from an earlier one"
+    ):
         train.train(None, options)
     shutil.rmtree(newest)
     assert train.train(None, options)["iterations"] == 30
@@ -403,9 +411,21 @@ def test_a_checkpoint_that_is_written_again_is_there_all_the_while(solver, data,
         raise RunError("cannot write: no space")
 
     monkeypatch.setattr(snapshots, "write", full)
-    with pytest.raises(RunError, match="no space"):
+    again = "the last good checkpoint is .*/10: once that can be written, the same command with --resume goes on"
+    with pytest.raises(RunError, match=f"no space; {again}"):
         train.train(None, Options(data=None, run=run.path, resume=True))
     assert run.iterations() == [10] and sha256(run) == before
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_of_an_iteration(tmp_path):
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 1 } } }'
+    )
+    message = f'net: "{tmp_path}/net.prototxt" base_lr: 1 lr_policy: "fixed" snapshot_prefix: "{tmp_path}/x"'
+    (tmp_path / "solver.prototxt").write_text(message)
+    own = caffe.get_solver(tmp_path / "solver.prototxt")
+    with pytest.raises(RunError, match="^cannot write the checkpoint of iteration 0: No such file or directory$"):
+        snapshots.write(own, tmp_path / "gone")
 
 
 def test_a_copy_without_links_goes_on(whole, tmp_path):
@@ -413,6 +433,19 @@ def test_a_copy_without_links_goes_on(whole, tmp_path):
     result = train.train(None, Options(data=None, run=tmp_path / "run", resume=True, max_iter=70))
     assert result["iterations"] == 70 or result["verdict"] == "stop"
     assert (tmp_path / "run" / "checkpoints" / "last").is_symlink() or result["already"]
+
+
+def test_a_copy_goes_on_with_its_own_net(whole, tmp_path):
+    """Its solver names that of the run that it was copied from."""
+    copy = Run(tmp_path / "run")
+    shutil.copytree(whole.path, copy.path, symlinks=True)
+    net = copy.train_val.read_text()
+    copy.train_val.write_text(net.replace("dropout_ratio: 0.5", "dropout_ratio: 0.25"))
+    train.train(None, Options(data=None, run=copy.path, resume=True, max_iter=70, lr_drops=9))
+    assert "dropout_ratio: 0.25" in copy.train_val.read_text() and whole.train_val.read_text() == net
+    copy.deploy.unlink()
+    with pytest.raises(NetError, match=rf"{copy.deploy} is missing"):
+        train.train(None, Options(data=None, run=copy.path, resume=True, max_iter=80))
 
 
 def test_run_json_tells_of_each_session(solver, data, tmp_path):

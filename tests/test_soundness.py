@@ -5,9 +5,11 @@ import re
 import shutil
 
 import pytest
+from caffe.proto import caffe_pb2
 
 from conftest import ROOT
-from tiny_imagenet.models import soundness, zoo
+from tiny_imagenet.errors import NetError
+from tiny_imagenet.models import prototxt, soundness, zoo
 
 PROTOTXT = ROOT / "prototxt"
 SOURCE = ROOT / "build" / "caffe-source"
@@ -472,3 +474,27 @@ def test_layers_in_a_list_have_their_lines(tmp_path):
 ]
 """)
     assert [(f.line, f.text[:10]) for f in soundness.check(path)] == [(4, "layer conv"), (7, "layer cat ")]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            'layer { name: "x" botom: "y" }',
+            ":1:24: Message type .* has no field named \"botom\"\\. Did you mean 'bottom'\\?",
+        ),
+        ('layer { name: "x" pooling_param { kernelsize: 2 } }', "Did you mean 'kernel_size'"),
+        (
+            'layer { name: "x" pooling_param { kernel_size: 2 }\nlayer { name: "y" }',
+            ":2:7: .* Is a } missing before it",
+        ),
+        ('layer { name: "x"', "got: nothing: the text ends here, is a } missing"),
+        ("layer { name: \u201cx\u201d }", "Write plain quotes"),
+        ('layer { name: "x" nothing_like_it: 1 }', r'"nothing_like_it"\.$'),
+    ],
+)
+def test_what_does_not_parse_is_told_with_what_to_do(text, says, tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(NetError, match=says):
+        prototxt.read(caffe_pb2.NetParameter(), path)

@@ -3,7 +3,9 @@
 import ast
 import graphlib
 import importlib.util
+import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -192,6 +194,16 @@ def test_a_script_shows_an_example(path):
     done = subprocess.run([sys.executable, path, "--no-such-flag"], capture_output=True, text=True)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_ctrl_c_is_one_line_while_a_script_still_loads(path, tmp_path):
+    (tmp_path / "tiny_imagenet").mkdir()
+    (tmp_path / "tiny_imagenet" / "__init__.py").write_text("raise KeyboardInterrupt\n")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-S", path, "--help"], capture_output=True, text=True, env=env)
+    assert done.stderr == f"{path.name}: error: interrupted\n"
+    assert done.returncode == -signal.SIGINT  # 130 in a shell
 
 
 @pytest.mark.parametrize("name", ["setup.sh", "demo.sh", "test.sh", "fetch_caffe.sh"])

@@ -196,7 +196,7 @@ def test_nets_that_are_wrong(tiny_solver, data, tmp_path):
     good = train_val.read_text()
     for old, new, says in [
         ("crop_size", "crop_sise", r"train_val\.prototxt:4:\d+: .*crop_sise"),
-        ('type: "LReLU"', 'type: "LRelu"', "does not build: .*LRelu"),
+        ('type: "LReLU"', 'type: "LRelu"', r"does not build: .*LRelu.*\(tools/describe\.py .* --check says where\)"),
         ("num_output: 10", "num_output: 200", "200 outputs, the data set 10 classes"),
         ("crop_size: 56", "crop_size: 48", "crops 48 pixels, the deploy net takes 56"),
         ("train.lmdb", "other.lmdb", r"other\.lmdb is not in"),
@@ -225,7 +225,17 @@ def test_what_validation_could_not_repeat_is_refused(tiny_solver, data, tmp_path
         ("max_iter: 20", "max_iter: 0", "max_iter is 0"),
         ("max_iter: 20", "max_iter: 20 iter_size: -3", "iter_size is -3"),
         ("base_lr: 0.0003", "base_lr: nan", "base_lr is nan"),
-        ('lr_policy: "fixed"', 'lr_policy: "stairs"', "stairs"),
+        (
+            'lr_policy: "fixed"',
+            'lr_policy: "stairs"',
+            r'solver\.prototxt:\d+: lr_policy is "stairs": it must be one of fixed',
+        ),
+        (
+            'lr_policy: "fixed"',
+            'lr_policy: "step" gamma: 0.1',
+            r'solver\.prototxt:\d+: lr_policy "step" needs stepsize',
+        ),
+        ('lr_policy: "fixed"', "", r"solver\.prototxt: there is no lr_policy"),
         ("net:", "# net:", "names no net"),
     ],
 )
@@ -234,6 +244,15 @@ def test_solvers_that_train_nothing_are_refused(old, new, says, tiny_solver, dat
     assert old in text
     tiny_solver.write_text(text.replace(old, new))
     refused(NetError, says, tiny_solver, tmp_path / "run", data=data)
+
+
+def test_a_net_in_place_of_its_solver_is_refused_and_a_folder_stands_for_its_solver(tiny_solver, data, tmp_path):
+    for name in ("train_val.prototxt", "deploy.prototxt"):
+        net = tiny_solver.with_name(name)
+        refused(NetError, "is a net, and a solver is expected", net, tmp_path / "run", data=data)
+    train.train(str(tiny_solver.parent), Options(data=data, run=tmp_path / "run", max_iter=1))
+    assert Run(tmp_path / "run").info["source"] == str(tiny_solver)
+    refused(NetError, r"cannot read .*solver\.prototxt: No such file", tmp_path, tmp_path / "other", data=data)
 
 
 def test_the_net_that_the_solver_names_is_trained(tiny_solver, data, tmp_path):
@@ -440,5 +459,5 @@ def test_the_script_refuses_bad_use(tool, data, tmp_path):
     tool("train", "model1", "--run", tmp_path / "run", fails=2)
     tool("train", "model1", "--data", data, "--run", tmp_path / "run", "--epochs", "0", fails=2)
     tool("train", "model1", "--data", data, "--run", tmp_path / "run", "--epochs", "1", "--max-iter", "5", fails=2)
-    tool("train", "model10", "--data", data, "--run", tmp_path / "run", fails=1)
+    tool("train", "model10", "--data", data, "--run", tmp_path / "run", fails=2)
     assert not (tmp_path / "run").exists()

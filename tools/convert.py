@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Converts a data set in Tiny ImageNet's layout to LMDBs, a mean image and a manifest; or checks such an output."""
+"""Convert a data set in Tiny ImageNet's layout to LMDBs, a mean image and a manifest; or check such an output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def identity(path: str) -> tuple[int, int] | None:
 
 
 def main() -> None:
-    parser = cli.Parser(__doc__, "tools/convert.py data/tiny-imagenet-200 data/lmdb")
+    parser = cli.Parser(__doc__, "tools/convert.py tiny-imagenet-200 data")
     parser.add_argument(
         "dataset", metavar="DATASET", nargs="?", help="the folder with wnids.txt, train/, val/ and test/"
     )

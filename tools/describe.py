@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import _venv  # noqa: F401
-from tiny_imagenet import cli
+from tiny_imagenet import cli, destination
 from tiny_imagenet.errors import NetError
 
 EXPORTED = "# Made by tools/describe.py --export-stock"
@@ -30,10 +30,11 @@ def main():
     parser.add_argument("source", metavar="MODEL|FILE", help="model1 ... model9, or the prototxt of a net or a solver")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--diff", metavar="MODEL|FILE", help="say what this one has otherwise")
-    what.add_argument("--draw", type=Path, metavar="OUT", help="write a picture: .svg, .png or .pdf")
+    out = cli.checked(destination.check)
+    what.add_argument("--draw", type=out, metavar="OUT", help="write a picture: .svg, .png or .pdf")
     what.add_argument("--check", action="store_true", help="say what is wrong and in which line; fail on errors")
     what.add_argument(
-        "--export-stock", type=Path, metavar="OUT", help="write the net in upstream's layer types, for other programs"
+        "--export-stock", type=out, metavar="OUT", help="write the net in upstream's layer types, for other programs"
     )
     parser.add_argument(
         "--phase", choices=("TRAIN", "TEST"), help="which of its nets (default: training, if it has one)"

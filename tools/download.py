@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetches Tiny ImageNet's public archive, checks it and unpacks it; after a break, the same command goes on."""
+"""Fetch Tiny ImageNet's public archive, check it and unpack it; after a break, the same command goes on."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ DAY = 24 * 60 * 60
 def main() -> None:
     from tiny_imagenet.data import download, safe_zip  # here: Ctrl-C meanwhile is one line too
 
-    parser = cli.Parser(__doc__, "tools/download.py data/tiny-imagenet-200")
+    parser = cli.Parser(__doc__, "tools/download.py tiny-imagenet-200")
     parser.add_argument("out", metavar="OUT", help="the folder to make; it must not exist or be empty")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--url", default=download.URL, metavar="URL", help=f"of the archive (default: {download.URL})")

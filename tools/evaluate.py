@@ -55,7 +55,7 @@ def file(ending: str):
 
 
 def main():
-    parser = cli.Parser(__doc__, "tools/evaluate.py runs/model1 --data data/lmdb")
+    parser = cli.Parser(__doc__, "tools/evaluate.py runs/model1 --per-class")
     parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help="a run folder of tools/train.py")
     parser.add_argument("--net", type=Path, metavar="FILE", help="a deploy prototxt, instead of a run folder")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="its caffemodel")

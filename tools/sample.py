@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a small data set of handwritten digits in Tiny ImageNet's layout."""
+"""Write a small data set of handwritten digits in Tiny ImageNet's layout."""
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli

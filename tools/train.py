@@ -27,12 +27,15 @@ class Parser(cli.Parser):
 def main():
     parser = Parser(
         __doc__,
-        "tools/train.py model1 --data data/lmdb --run runs/model1 --epochs 10\n"
-        "  tools/train.py model8 --data data/lmdb --run runs/model8 --gpu 0,1,2,3\n"
-        "  mpirun -n 4 --hostfile hosts .venv/bin/python tools/train.py model8 --data data/lmdb --run runs/model8",
+        "tools/train.py model1 --data data --run runs/model1 --epochs 10\n"
+        "  tools/train.py model8 --data data --run runs/model8 --gpu 0,1,2,3\n"
+        "  mpirun -n 4 --hostfile hosts .venv/bin/python tools/train.py model8 --data data --run runs/model8",
     )
     parser.add_argument(
-        "source", metavar="MODEL|SOLVER", nargs="?", help="model1 ... model9, or a solver prototxt; --resume needs none"
+        "source",
+        metavar="MODEL|SOLVER",
+        nargs="?",
+        help="model1 ... model9, a solver prototxt or its folder; --resume needs none",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="what tools/convert.py wrote; --resume needs none")
     parser.add_argument(

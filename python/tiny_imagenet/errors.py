@@ -19,6 +19,16 @@ class NetError(TinyImageNetError):
     """A model, net or solver that is unknown, does not parse or does not fit the data."""
 
 
+class UnknownModelError(NetError):
+    """A name that no model of the zoo has.
+
+    Attributes:
+        status: that of bad use.
+    """
+
+    status = 2
+
+
 class RunError(TinyImageNetError):
     """A run folder that is in use, not empty, incomplete or made by something else."""
 
@@ -70,6 +80,9 @@ def from_caffe(text: str) -> str:
     text = " ".join(text.split())
     compared = re.fullmatch(r"(.*?)Check failed: (.*?) \((\S+) vs\. (\S+)\)(?: (.*))?", text)
     if not compared:
+        called = re.fullmatch(r"(.*?)Check failed: \w+\([^()]*\) (.+)", text)
+        if called:  # a function that has failed, and what it was to do
+            return "".join(called.groups())
         return text.replace("Check failed: false ", "").replace("Check failed: ", "Caffe requires ")
     before, condition, a, b, words = compared.groups()
     if words:

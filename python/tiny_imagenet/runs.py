@@ -27,6 +27,7 @@ from tiny_imagenet.errors import RunError
 LINKS = ("best", "last")
 CHECKPOINT = ("weights.caffemodel", "solver.solverstate", "state.json")
 _LOCK = ".lock"
+_MINE = "make it yours (chown -R), or name a folder that is"
 
 
 class Run:
@@ -236,7 +237,7 @@ def create(path: str | os.PathLike[str]) -> Iterator[Run]:
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make the run folder {path}: {error.strerror}") from error
+        raise RunError(f"cannot make the run folder {path}: {error.strerror}: name another place") from error
     with _locked(run):
         ours = False
         try:
@@ -308,7 +309,7 @@ def _locked(run: Run) -> Iterator[None]:
     try:
         lock = open(run.path / _LOCK, "a")  # noqa: SIM115 (held beyond this block)
     except OSError as error:
-        raise RunError(f"cannot write into the run folder {run.path}: {error.strerror}") from error
+        raise RunError(f"cannot write into the run folder {run.path}: {error.strerror}: {_MINE}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -105,6 +105,9 @@ def convert(
     inner, outer = os.path.realpath(out), os.path.realpath(root)
     if os.path.commonpath((inner, outer)) == outer:
         raise TinyImageNetError(f"{out} is within the data set {root}: name a folder elsewhere")
+    if not replace and (Path(out) / MANIFEST).is_file():
+        advice = "--replace swaps it for the new one, or name another folder"
+        raise TinyImageNetError(f"{out} is not empty: it has a converted data set; {advice}")
     room = 0
     with files.atomic_folder(out, may_replace if replace else None) as folder:
         try:

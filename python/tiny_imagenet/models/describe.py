@@ -20,8 +20,6 @@ from tiny_imagenet.models.outline import Outline
 
 # What a solver keeps for each parameter beside its value and gradient, in values of it.
 HISTORY = {"SGD": 1, "Nesterov": 2, "AdaGrad": 2, "RMSProp": 2, "AdaDelta": 4, "Adam": 3}
-NET_FIELDS = {field.name for field in caffe_pb2.NetParameter.DESCRIPTOR.fields}
-SOLVER_FIELDS = {field.name for field in caffe_pb2.SolverParameter.DESCRIPTOR.fields}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +68,6 @@ def quiet() -> None:
     caffe.log_level("error")
 
 
-def is_solver(text: str) -> bool:
-    """Whether a prototxt is a solver's: more of its fields are a solver's than a net's."""
-    names = prototxt.top_fields(text)
-    return sum((name in SOLVER_FIELDS) - (name in NET_FIELDS) for name in names) > 0
-
-
 def find(what: str, models: Path) -> Path:
     """The file that a MODEL, FILE or folder on a command line stands for: of a model or a folder the solver.
 
@@ -111,7 +103,7 @@ def load(what: str, models: Path) -> Source:
     folder = path.resolve().parent
     model = folder.name if folder.parent == models.resolve() else None
     text = prototxt.read_text(path)
-    if not is_solver(text):
+    if not solvers.is_solver(text):
         net = caffe_pb2.NetParameter()
         prototxt.parse(net, text, path)
         if not net.layer and not net.layers:

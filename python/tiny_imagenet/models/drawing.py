@@ -52,14 +52,15 @@ def draw(net: Outline, path: Path) -> None:
         raise NetError(f"cannot draw {path.name!r}: the name must end in {', '.join(FORMATS)}")
     if shutil.which("dot") is None:
         raise NetError("drawing needs graphviz's program dot, which is not installed: apt-get install graphviz")
+    kind = path.suffix[1:].lower()
+    # Of an SVG, which has no dots, some versions of graphviz scale the drawing and not its frame.
+    command = ["dot", f"-T{kind}", *(["-Gdpi=110"] if kind == "png" else [])]
+    done = subprocess.run(command, input=graph(net).to_string().encode(), capture_output=True)
+    if done.returncode:
+        said = " ".join(done.stderr.decode(errors="replace").split()) or f"exit status {done.returncode}"
+        raise NetError(f"cannot draw {path}: graphviz's program dot failed: {said[:300]}")
     with files.atomic_file(path) as temporary:
-        kind = path.suffix[1:].lower()
-        # Of an SVG, which has no dots, some versions of graphviz scale the drawing and not its frame.
-        command = ["dot", f"-T{kind}", *(["-Gdpi=110"] if kind == "png" else []), "-o", str(temporary)]
-        done = subprocess.run(command, input=graph(net).to_string(), capture_output=True, text=True)
-        if done.returncode:
-            said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-            raise NetError(f"cannot draw {path}: graphviz's program dot failed: {said[:300]}")
+        temporary.write_bytes(done.stdout)
 
 
 def graph(net: Outline):

@@ -27,9 +27,13 @@ class Finding:
     text: str
     error: bool = True
 
+    @property
+    def place(self) -> str:
+        """Path and line, where there is one."""
+        return f"{self.path}:{self.line}" if self.line else self.path
+
     def __str__(self) -> str:
-        place = f"{self.path}:{self.line}" if self.line else self.path
-        return f"{place}: {'error' if self.error else 'warning'}: {self.text}"
+        return f"{self.place}: {'error' if self.error else 'warning'}: {self.text}"
 
 
 class NetFile:

@@ -214,5 +214,9 @@ def crop_size(net: caffe_pb2.NetParameter) -> int:
     first = net.layer[0]
     dims = list(first.input_param.shape[0].dim) if first.type == "Input" and first.input_param.shape else []
     if len(dims) != 4 or dims[1] != 3 or dims[2] != dims[3]:
-        raise NetError(f"the first layer of net {net.name!r} must be an Input of shape (N, 3, side, side), not {dims}")
+        what = f"{first.type} of shape {tuple(dims)}" if dims else first.type
+        raise NetError(
+            f"the first layer of net {net.name!r} is {what}: it must be an Input of shape (N, 3, side, side), as in a "
+            "deploy.prototxt"
+        )
     return dims[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TypeVar
 
 import caffe
 from caffe import _caffe
+from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
@@ -56,8 +58,26 @@ def parse(into: Message, text: str, path: str | os.PathLike[str]) -> dict[str, i
         lines = _caffe._inspect.places(text, into.DESCRIPTOR.name, os.fspath(path))
         text_format.Parse(text, into)
     except (caffe.CaffeError, text_format.ParseError) as error:
-        raise NetError(" ".join(str(error).split())) from error
+        text = " ".join(str(error).split())
+        raise NetError(text + _advice(text)) from error
     return lines
+
+
+def _advice(text: str) -> str:
+    """What to do about a text that does not parse, where what the parser says does not tell."""
+    if "Interpreting non ascii codepoint" in text:
+        return " Write plain quotes and minus signs, as on a keyboard."
+    if re.search(r"got: ?$", text):
+        return " nothing: the text ends here, is a } missing?"
+    unknown = re.search(r'Message type "caffe\.(\w+)" has no field named "(\w+)"', text)
+    if not unknown:
+        return ""
+    message, name = unknown.groups()
+    if message != "NetParameter" and name in ("layer", "layers"):
+        return " Is a } missing before it?"
+    fields = getattr(caffe_pb2, message).DESCRIPTOR.fields_by_name if hasattr(caffe_pb2, message) else ()
+    close = difflib.get_close_matches(name, fields, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def top_fields(text: str) -> list[str]:

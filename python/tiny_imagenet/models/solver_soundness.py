@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import caffe
@@ -44,10 +45,7 @@ def check(solver: caffe_pb2.SolverParameter, lines: dict[str, int], path: Path) 
         path: its file.
     """
     found: list[Finding] = []
-
-    def add(field, what, error=True):
-        found.append(Finding(str(path), lines.get(field, lines.get(f"{field}[0]", 0)), what, error))
-
+    add = _adder(found, lines, path)
     if solver.HasField("type") and solver.HasField("solver_type"):
         add("solver_type", "type and solver_type exclude each other: leave solver_type out")
     solver = solvers.upgraded(solver)
@@ -57,7 +55,7 @@ def check(solver: caffe_pb2.SolverParameter, lines: dict[str, int], path: Path) 
     for field, value in solver.ListFields():
         if isinstance(value, float) and not math.isfinite(value):
             add(field.name, f"{field.name} is {value}: it must be a finite number")
-    _learning(solver, add)
+    found += learning(solver, lines, path)
     _length(solver, add)
     for name in solver.test_net:
         if not solvers.find(name, path):
@@ -67,6 +65,20 @@ def check(solver: caffe_pb2.SolverParameter, lines: dict[str, int], path: Path) 
         if refusal:
             add(next((f.name for f, _ in solver.ListFields() if re.search(rf"\b{f.name}\b", refusal)), ""), refusal)
     return found
+
+
+def learning(solver: caffe_pb2.SolverParameter, lines: dict[str, int], path: Path) -> list[Finding]:
+    """What is wrong with how a solver learns: its type, rate, momentum and decay; arguments as of `check`."""
+    found: list[Finding] = []
+    _learning(solvers.upgraded(solver), _adder(found, lines, path))
+    return found
+
+
+def _adder(found: list[Finding], lines: dict[str, int], path: Path) -> Callable[..., None]:
+    def add(field, what, error=True):
+        found.append(Finding(str(path), lines.get(field, lines.get(f"{field}[0]", 0)), what, error))
+
+    return add
 
 
 def _learning(solver, add) -> None:

@@ -31,6 +31,8 @@ _ORDER = (
 )
 
 
+_NET_FIELDS = {field.name for field in caffe_pb2.NetParameter.DESCRIPTOR.fields}
+_SOLVER_FIELDS = {field.name for field in caffe_pb2.SolverParameter.DESCRIPTOR.fields}
 _OLD_TYPES = {
     "SGD": "SGD",
     "NESTEROV": "Nesterov",
@@ -70,13 +72,27 @@ def build(model: Model, folder: str = "") -> caffe_pb2.SolverParameter:
     )
 
 
+def is_solver(text: str) -> bool:
+    """Whether a prototxt is a solver's: more of its fields are a solver's than a net's."""
+    return _leaning(text) > 0
+
+
+def _leaning(text: str) -> int:
+    """How many more of a prototxt's fields are a solver's than a net's."""
+    return sum((name in _SOLVER_FIELDS) - (name in _NET_FIELDS) for name in prototxt.top_fields(text))
+
+
 def read(path: str | os.PathLike[str]) -> caffe_pb2.SolverParameter:
     """The solver of a prototxt file.
 
     Raises:
         NetError: it is missing, does not parse, names no net or holds a number that trains nothing.
     """
-    solver = prototxt.read(caffe_pb2.SolverParameter(), path)
+    text = prototxt.read_text(path)
+    if _leaning(text) < 0:
+        raise NetError(f"{path} is a net, and a solver is expected: name the solver.prototxt that trains it")
+    solver = caffe_pb2.SolverParameter()
+    prototxt.parse(solver, text, path)
     if not (solver.net or solver.train_net):
         raise NetError(f'{path} names no net: add a line such as net: "train_val.prototxt"')
     if not 0 < solver.base_lr < math.inf:

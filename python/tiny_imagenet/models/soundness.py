@@ -13,7 +13,7 @@ from caffe.proto import caffe_pb2
 
 from tiny_imagenet import files
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.models import agreement, canonical, describe, outline, prototxt, solver_soundness, solvers
+from tiny_imagenet.models import agreement, canonical, outline, prototxt, solver_soundness, solvers
 from tiny_imagenet.models.findings import Finding, NetFile
 from tiny_imagenet.models.outline import Outline
 from tiny_imagenet.models.stand_in import Shape
@@ -57,7 +57,7 @@ def check(path: str | os.PathLike[str], inputs: Inputs | None = None) -> list[Fi
     """
     path = Path(path)
     checking = _Checking(dict(inputs or {}))
-    if describe.is_solver(prototxt.read_text(path)):
+    if solvers.is_solver(prototxt.read_text(path)):
         checking.solver(path)
     else:
         checking.with_partner(path, None)

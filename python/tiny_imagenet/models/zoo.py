@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tiny_imagenet.errors import NetError
+from tiny_imagenet.errors import NetError, UnknownModelError
 
 ACTIVATIONS = ("ReLU", "PReLU", "LReLU")
 DRAWS = ("UNIFORM", "TEN_CROP")
@@ -337,11 +337,11 @@ def get(name: str) -> Model:
     """The model or variant of that name.
 
     Raises:
-        NetError: there is none.
+        UnknownModelError: there is none.
     """
     known = {**MODELS, **VARIANTS}
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise NetError(f"unknown model {name!r}: {hint}the models are {', '.join(known)}")
+        raise UnknownModelError(f"unknown model {name!r}: {hint}the models are {', '.join(known)}")
     return known[name]

@@ -199,7 +199,7 @@ def _plot(axes: Axes, panel: str, lines: Sequence[Line], labels: Sequence[str]) 
             color=figures.PALETTE[index % COLOURS],
             linestyle=figures.DASHES[turn],
             linewidth=1.4,
-            marker=_DOTS[turn] if panel == "top1" and len(values) <= 60 else "",
+            marker=_DOTS[turn] if len(values) == 1 or (panel == "top1" and len(values) <= 60) else "",
             markersize=3,
         )
     axes.grid(axis="y", color=figures.INK, alpha=0.12, linewidth=0.6)

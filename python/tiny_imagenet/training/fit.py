@@ -16,7 +16,7 @@ from caffe.proto import caffe_pb2
 
 from tiny_imagenet.data import datum, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError
-from tiny_imagenet.models import agreement, nets, outline, solvers
+from tiny_imagenet.models import agreement, nets, outline, prototxt, solver_soundness, solvers
 from tiny_imagenet.models.findings import NetFile
 
 
@@ -64,16 +64,22 @@ class Plan:
         return self.data / self.manifest["mean"]
 
 
-def load(solver: str | os.PathLike[str], data: str | os.PathLike[str]) -> Plan:
-    """Read a solver, the net it names, the deploy net beside that and the data folder.
+def load(
+    solver: str | os.PathLike[str], data: str | os.PathLike[str], net: str | os.PathLike[str] | None = None
+) -> Plan:
+    """Read a solver, its net, the deploy net beside that and the data folder.
 
-    Where the net is looked for: `solvers.net_path`.
+    Without `net` it is the one that the solver names; where that is looked for: `solvers.net_path`.
 
     Raises:
         NetError, DatasetError: one of them is missing or does not parse.
     """
     message = solvers.read(solver)
-    path = solvers.net_path(message, solver)
+    lines = prototxt.parse(caffe_pb2.SolverParameter(), prototxt.read_text(solver), solver)
+    wrong = [finding for finding in solver_soundness.learning(message, lines, Path(solver)) if finding.error]
+    if wrong:
+        raise NetError(f"{wrong[0].place}: {wrong[0].text}")
+    path = Path(net) if net else solvers.net_path(message, solver)
     if path is None:
         raise NetError(f"{solver} has its net in itself: write that to a file beside it and name it, as in net: ...")
     deploy = path.with_name("deploy.prototxt")
@@ -162,12 +168,13 @@ def fit_classes(plan: Plan, adapt: bool) -> None:
     Raises:
         NetError: the outputs do not fit and may not be changed.
     """
-    for form, net in (("train_val", plan.train_val), ("deploy", plan.deploy)):
+    deploy = plan.path.with_name("deploy.prototxt")
+    for form, net, path in (("train_val", plan.train_val, plan.path), ("deploy", plan.deploy, deploy)):
         outputs = nets.outputs(net)
         if outputs != plan.classes and not adapt:
             raise NetError(
-                f"{form} net {net.name!r} has {outputs} outputs, the data set {plan.classes} classes: "
-                f"set num_output of layer {nets.classifier(net).name!r} to {plan.classes}"
+                f"{path}: the net has {outputs} outputs, the data set {plan.classes} classes: set num_output of layer "
+                f"{nets.classifier(net).name!r} to {plan.classes}, in {plan.path.name} and {deploy.name} alike"
             )
         if outputs != plan.classes:
             if form == "train_val":

@@ -11,6 +11,7 @@ from typing import Any
 from tiny_imagenet import gpu
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, RunError
+from tiny_imagenet.evaluation import origin
 from tiny_imagenet.models import nets, outline, zoo
 from tiny_imagenet.models.zoo import SCHEDULE
 from tiny_imagenet.runs import Run
@@ -137,7 +138,8 @@ def jobs_of(run: Run, source: str | None, options: Options, argv: list[str] | No
     for number in (*range(1, stages + 1), 0):
         own = run.stage(number) if number else run
         info = own.info
-        plan = fit.load(own.solver, options.data or info["data"])
+        # Its own net, not that of the folder that this one was copied from, which the solver may name.
+        plan = fit.load(own.solver, options.data or origin.trained_on(own), own.train_val)
         check_data(own, plan.data)
         fit.fit_data(plan)
         fit.fit_classes(plan, adapt=False)
@@ -226,6 +228,12 @@ def _stages(solver: Path) -> list[Path]:
     """The solvers of the nets that are trained before, in stages/1, stages/2 and so on beside the solver."""
     folders = [folder for folder in solver.parent.glob("stages/*") if folder.name.isdigit()]
     return [folder / "solver.prototxt" for folder in sorted(folders, key=lambda folder: int(folder.name))]
+
+
+def solver_in(source: str) -> str:
+    """The solver of a folder, where `source` is one and no model of the zoo; else as it is."""
+    folder = source not in {**zoo.MODELS, **zoo.VARIANTS} and os.path.isdir(source)
+    return os.path.join(source, "solver.prototxt") if folder else source
 
 
 def _model(source: str, prototxt: Path) -> zoo.Model | None:

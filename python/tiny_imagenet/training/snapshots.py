@@ -26,7 +26,8 @@ def write(solver: Any, folder: Path) -> None:
     try:
         solver.snapshot()
     except caffe.CaffeError as error:
-        raise RunError(f"cannot write the checkpoint {folder}: {error}") from error
+        why = str(error).rpartition(": ")[2]  # before that is the name of a temporary file
+        raise RunError(f"cannot write the checkpoint of iteration {solver.iter}: {why}") from error
     finally:
         solver.param.snapshot_prefix = former
     next(folder.glob("snapshot*.caffemodel")).rename(folder / "weights.caffemodel")

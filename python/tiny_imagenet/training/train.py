@@ -13,7 +13,7 @@ import caffe
 from caffe.proto import caffe_pb2
 
 from tiny_imagenet import files, gpu, runs
-from tiny_imagenet.errors import GpuError, NetError, RunError
+from tiny_imagenet.errors import GpuError, NetError, RunError, from_caffe
 from tiny_imagenet.evaluation.predict import Predictor
 from tiny_imagenet.models import nets
 from tiny_imagenet.parallel.launch import Launch
@@ -22,7 +22,7 @@ from tiny_imagenet.runs import Run
 from tiny_imagenet.stop import StopRequest
 from tiny_imagenet.training import fit, follower, mpi_train, snapshots, solving, supervisor
 from tiny_imagenet.training.console import Console
-from tiny_imagenet.training.jobs import Job, Options, jobs_of, new_jobs
+from tiny_imagenet.training.jobs import Job, Options, jobs_of, new_jobs, solver_in
 from tiny_imagenet.training.trainer import Trainer
 
 
@@ -36,8 +36,8 @@ def train(
     """Train a model of the zoo or a solver file, or go on with a run.
 
     Args:
-        source: model1 ... model9 (its files in `options.prototxt` are read as they stand) or a solver prototxt; the
-            solver of such a model means the model. None when a run goes on.
+        source: model1 ... model9 (its files in `options.prototxt` are read as they stand), a solver prototxt or its
+            folder; the solver of such a model means the model. None when a run goes on.
         options: where and how.
         argv: the command to keep in run.json.
         stop: entered already, where several trainings share it.
@@ -132,6 +132,7 @@ def _compute(options: Options, ranks: Ranks) -> dict[str, Any]:
 def _train_run(
     ranks: Ranks, source: str | None, options: Options, argv: list[str], stop: StopRequest
 ) -> dict[str, Any]:
+    source = source and solver_in(source)
     if options.resume and Run(options.run).started:
         with runs.reopen(options.run) as run:
             jobs = jobs_of(run, source, options, argv)
@@ -287,10 +288,10 @@ def _schedule(job: Job) -> str:
     if not plateau.patience:
         return f"{rate}, to iteration {solver.max_iter}"
     epochs = "an epoch" if plateau.patience == 1 else f"{plateau.patience} epochs"
-    times = "at the first such time" if plateau.drops == 1 else f"at the {plateau.drops}. such time"
+    times = "once" if plateau.drops == 1 else f"{plateau.drops} times"
     return (
-        f"{rate}, times {plateau.factor:g} when top-1 has not improved for {epochs}; ends {times} or at iteration "
-        f"{solver.max_iter}"
+        f"{rate}, times {plateau.factor:g} when top-1 has not improved for {epochs}; ends when that has happened "
+        f"{times}, or at iteration {solver.max_iter}"
     )
 
 
@@ -307,7 +308,8 @@ def _solver(plan: fit.Plan, message: caffe_pb2.SolverParameter, ranks: Ranks) ->
         solver = solving.build(message, ranks)
         float(solver.lr)  # an lr_policy that does not hold together shows here
     except caffe.CaffeError as error:
-        raise NetError(f"{plan.path} with its solver does not build: {error}") from error
+        what = f"{plan.path} with its solver does not build: {from_caffe(str(error))}"
+        raise NetError(f"{what} (tools/describe.py {plan.path} --check says where)") from error
     return solver
 
 

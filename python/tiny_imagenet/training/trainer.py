@@ -20,7 +20,7 @@ import caffe
 import numpy as np
 
 from tiny_imagenet import files
-from tiny_imagenet.errors import RunError, Stopped
+from tiny_imagenet.errors import RunError, Stopped, TinyImageNetError, from_caffe
 from tiny_imagenet.evaluation import metrics
 from tiny_imagenet.evaluation.predict import Predictor
 from tiny_imagenet.evaluation.predictions import Predictions
@@ -121,8 +121,9 @@ class Trainer:
             self.best, self._validated = state["best"], state["validated"]
             self._earlier = state["seconds"]
         except (caffe.CaffeError, KeyError, TypeError, OSError) as error:
-            what = f"cannot go on from {checkpoint}: {type(error).__name__}: {error}"
-            raise RunError(f"{what}: remove it to go on from an earlier one") from error
+            caffes = isinstance(error, caffe.CaffeError)
+            what = from_caffe(str(error)) if caffes else f"{type(error).__name__}: {error}"
+            raise RunError(f"cannot go on from {checkpoint}: {what}: remove it to go on from an earlier one") from error
         if longer:
             self.console.say(f"{self.plateau.drops} --lr-drops: learning rate {decimal(self.solver.lr):g} from here")
         self._first = self.iteration
@@ -301,9 +302,13 @@ class Trainer:
             "validated": self._validated,
             "seconds": round(self.seconds, 3),
         }
-        with self.run.checkpoint(self.iteration) as folder:
-            snapshots.write(self.solver, folder)
-            files.write_json(folder / "state.json", state)
+        try:
+            with self.run.checkpoint(self.iteration) as folder:
+                snapshots.write(self.solver, folder)
+                files.write_json(folder / "state.json", state)
+        except TinyImageNetError as error:
+            again = "once that can be written, the same command with --resume goes on"
+            raise RunError(f"{error}{self._good()}: {again}") from error
         if self.best == self.iteration:
             self.run.link("best", self.iteration)
         self.run.prune(self.keep)
