@@ -1,5 +1,6 @@
 #include "conv_layer.hpp"
 
+#include <algorithm>
 #include <type_traits>
 
 #include "image_convolution.hpp"
@@ -17,6 +18,13 @@ Engine Choose(const ConvolutionShape& s) {
 }
 
 }  // namespace
+
+template <typename Dtype>
+void ConvolutionLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  LOG_IF(FATAL, std::find_first_of(top.begin(), top.end(), bottom.begin(), bottom.end()) != top.end())
+      << "Convolution does not work in place: give the top another name than the bottom";
+  BaseConvolutionLayer<Dtype>::LayerSetUp(bottom, top);
+}
 
 template <typename Dtype>
 void ConvolutionLayer<Dtype>::compute_output_shape() {

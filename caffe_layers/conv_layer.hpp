@@ -17,8 +17,8 @@ namespace caffe {
 /// dilation, group, bias_term.
 ///
 /// bottom: N x C x H x W (or any number of spatial axes), top: N x num_output x H' x W'; several bottoms give as many
-/// tops, with the same weights. blobs: weights (num_output x C / group x kernel_h x kernel_w) and, with bias_term, bias
-/// (num_output). Gradients are added to those of the blobs.
+/// tops, with the same weights; a top that is a bottom is refused. blobs: weights (num_output x C / group x kernel_h x
+/// kernel_w) and, with bias_term, bias (num_output). Gradients are added to those of the blobs.
 ///
 /// On the CPU `engine` chooses how it is computed:
 ///   DEFAULT  float32 in two spatial axes: by Winograd's minimal filtering where that is faster (winograd.hpp), else an
@@ -30,6 +30,7 @@ class ConvolutionLayer : public BaseConvolutionLayer<Dtype> {
  public:
   explicit ConvolutionLayer(const LayerParameter& param) : BaseConvolutionLayer<Dtype>(param) {}
 
+  void LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) override;
   const char* type() const override { return "Convolution"; }
 
  protected:

@@ -115,9 +115,10 @@ void ForPieces(const ConvolutionShape& s, const Piece& piece, float* memory, siz
 }  // namespace
 
 bool ImageConvolutionFits(const ConvolutionShape& s) {
-  const size_t threads = omp_get_max_threads();
+  // With fewer images than threads some have nothing to do; upstream's way has one that makes all columns.
+  const size_t wanted = std::min<size_t>(omp_get_max_threads(), kParts);
   const Piece piece(s);
-  return s.images >= threads && s.out_height * s.out_width >= 16 &&
+  return s.images >= wanted && s.out_height * s.out_width >= 16 &&
          Parts(s) * s.outputs * piece.depth <= kMostWeightFloats;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cfloat>
 
+#include "fixed_vectors.hpp"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "max_pooling.cpp"
 #include <hwy/foreach_target.h>
@@ -158,7 +159,8 @@ void MaxPoolingBackward(const PoolingShape& s, const uint8_t* winners, const Dty
 #pragma omp parallel for schedule(static) if (s.planes * s.height * s.width > kParallelCount)
   for (size_t p = 0; p < s.planes; ++p) {
     Dtype* plane = dx + p * s.height * s.width;
-    if (!fast) std::fill(plane, plane + s.height * s.width, Dtype(0));
+    const size_t written = fast ? std::min(2 * s.out_height, s.height) : 0;  // rows, whole, by the loop below
+    std::fill(plane + written * s.width, plane + s.height * s.width, Dtype(0));
     for (size_t row = 0; row < s.out_height; ++row) {
       const size_t at = (p * s.out_height + row) * s.out_width;
       size_t column = 0;
@@ -174,7 +176,7 @@ void MaxPoolingBackward(const PoolingShape& s, const uint8_t* winners, const Dty
         if (winner == kNoWinner) continue;
         const size_t i = row * s.stride_h + winner / s.kernel_w - s.pad_h;
         const size_t j = column * s.stride_w + winner % s.kernel_w - s.pad_w;
-        plane[i * s.width + j] += dy[at + column];
+        if (i < s.height && j < s.width) plane[i * s.width + j] += dy[at + column];
       }
     }
   }

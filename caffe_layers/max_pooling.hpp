@@ -24,7 +24,11 @@ const uint8_t kNoWinner = 255;
 template <typename Dtype>
 void MaxPoolingForward(const PoolingShape& shape, const Dtype* x, Dtype* y, uint8_t* winners);
 
-/// dx: of each value the sum of dy over the windows that it won, in the windows' order.
+/// dx: of each value the sum of dy over the windows that it won, in the windows' order. Winners that lie outside of the
+/// plane, which no forward pass of this shape leaves, get nothing.
+///
+/// @param winners, dy      planes x out_height x out_width
+/// @param dx               planes x height x width, written
 template <typename Dtype>
 void MaxPoolingBackward(const PoolingShape& shape, const uint8_t* winners, const Dtype* dy, Dtype* dx);
 

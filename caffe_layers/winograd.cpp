@@ -16,7 +16,6 @@ using winograd::BestKernels;
 using winograd::Kernels;
 using winograd::kPositions;
 using winograd::kTile;
-using winograd::Planes;
 using winograd::Tiles;
 
 const size_t kForwardFloats = size_t(1) << 18;   // of a thread's transformed tiles: what the second cache holds
@@ -24,7 +23,8 @@ const size_t kGradientFloats = size_t(3) << 20;  // of all threads' together: wh
 const size_t kOwnFloats = size_t(1) << 19;       // of sums that each part of the images may have for itself
 const size_t kPartFloats = size_t(5) << 20;      // of transformed weights, or of sums, that are in memory at once
 const size_t kParts = 8;                         // of the images
-const size_t kFewestTiles = 16;                  // below, transforming the weights costs more than it saves
+const size_t kStripFloats = size_t(1) << 24;  // of a strip's transformed tiles, at most: each thread has some in memory
+const size_t kFewestTiles = 16;               // below, transforming the weights costs more than it saves
 
 /// A row of channels: whole pairs of vectors, and rows of neighbours in different sets of the cache.
 size_t Row(const Kernels& kernels, size_t channels) { return RoundUp(channels, 2 * kernels.lanes) + 16; }
@@ -126,23 +126,26 @@ void ConvolvePart(const ConvolutionShape& shape, const float* x, const float* we
   }
 }
 
-/// How many outputs to compute after each other, where all at once would need so many transformed floats: a multiple of
-/// what a panel of any vector unit has, so that the bits are the same.
-size_t OutputsAtOnce(size_t outputs, size_t floats) {
-  return RoundUp(DivideUp(outputs, DivideUp(floats, kPartFloats)), 64);
+/// Calls run(part, first) for some of the outputs after each other, where all at once would need `floats`, too many, in
+/// memory: `part` has those from `first` on alone. They are whole panels of any vector unit.
+template <class Run>
+void InParts(const ConvolutionShape& shape, size_t floats, const Run& run) {
+  const size_t some = RoundUp(DivideUp(shape.outputs, DivideUp(floats, kPartFloats)), 64);
+  for (size_t first = 0; first < shape.outputs; first += some) {
+    ConvolutionShape part = shape;
+    part.outputs = std::min(some, shape.outputs - first);
+    run(part, first);
+  }
 }
 
 /// y = x * weights, each weight w(output, channel) being at output * output_step + channel * channel_step.
 void Convolve(const ConvolutionShape& shape, const float* x, const float* weights, size_t output_step,
               size_t channel_step, bool flip, const float* bias, float* y) {
-  const size_t some = OutputsAtOnce(shape.outputs, kPositions * shape.channels * shape.outputs);
-  for (size_t first = 0; first < shape.outputs; first += some) {
-    ConvolutionShape part = shape;
-    part.outputs = std::min(some, shape.outputs - first);
+  InParts(shape, kPositions * shape.channels * shape.outputs, [&](const ConvolutionShape& part, size_t first) {
     ConvolvePart(part, x, weights + first * output_step, output_step, channel_step, flip,
                  bias == nullptr ? nullptr : bias + first, shape.outputs,
                  y + first * shape.out_height * shape.out_width);
-  }
+  });
 }
 
 /// The gradient to the weights: for each of the 36 positions the products outputs x channels, summed over all tiles.
@@ -303,7 +306,8 @@ bool WinogradFits(const ConvolutionShape& shape) {
   if (shape.stride_h * shape.stride_w * shape.dilation_h * shape.dilation_w * shape.groups != 1) return false;
   if (shape.channels < 16 || shape.outputs < 16) return false;
   const Cut cut(shape);
-  return cut.strips * cut.across >= kFewestTiles;
+  return cut.strips * cut.across >= kFewestTiles &&
+         kPositions * cut.across * (shape.channels + shape.outputs) <= kStripFloats;
 }
 
 void WinogradForward(const ConvolutionShape& shape, const float* x, const float* weights, const float* bias, float* y) {
@@ -325,13 +329,10 @@ void WinogradBackwardData(const ConvolutionShape& shape, const float* dy, const 
 void WinogradBackwardWeights(const ConvolutionShape& shape, const float* x, const float* dy, float* dw) {
   const Gradient whole(shape, x, dy, shape.outputs);
   if (whole.sums_floats() <= kOwnFloats) return whole.Apart(dw);
-  const size_t some = OutputsAtOnce(shape.outputs, whole.sums_floats());
-  for (size_t first = 0; first < shape.outputs; first += some) {
-    ConvolutionShape part = shape;
-    part.outputs = std::min(some, shape.outputs - first);
+  InParts(shape, whole.sums_floats(), [&](const ConvolutionShape& part, size_t first) {
     Gradient(part, x, dy + first * shape.out_height * shape.out_width, shape.outputs)
         .Together(dw + first * shape.channels * shape.kernel_h * shape.kernel_w);
-  }
+  });
 }
 
 }  // namespace caffe

@@ -1,12 +1,10 @@
 // Compiled once for each kind of vector unit by Highway, as rectifier.cpp.
 
-// Vectors stand in arrays here, which those of unknown length cannot.
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
-
 #include "winograd_kernels.hpp"
 
 #include <cstring>
 
+#include "fixed_vectors.hpp"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "winograd_kernels.cpp"
 #include <hwy/foreach_target.h>

@@ -3,6 +3,9 @@
 #ifndef TESTS_CPP_HOST_CONVOLUTION_HPP_
 #define TESTS_CPP_HOST_CONVOLUTION_HPP_
 
+#include <gtest/gtest.h>
+
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -86,6 +89,18 @@ inline Sums BackwardBias(int channels, int area, const Values& dy) {
   Sums db(channels);
   for (size_t i = 0; i < dy.size(); ++i) db.Add(i / area % channels, dy[i]);
   return db;
+}
+
+/// The largest difference, as a share of the largest value, is at most 1e-4.
+inline void ExpectNear(const std::vector<double>& expected, const std::vector<float>& made, const char* what) {
+  ASSERT_EQ(expected.size(), made.size()) << what;
+  double most = 0, size = 0;
+  for (size_t i = 0; i < made.size(); ++i) {
+    ASSERT_TRUE(std::isfinite(made[i])) << what << " value " << i;
+    most = std::max(most, std::abs(expected[i] - made[i]));
+    size = std::max(size, std::abs(expected[i]));
+  }
+  EXPECT_LE(most, 1e-4 * size) << what;
 }
 
 }  // namespace host

@@ -1,4 +1,4 @@
-// What the layer tests share: random blobs without kinks, a layer run forward and backward, and float64 comparison.
+// What the layer tests share: a layer run forward and backward, its gradients beside differences of its outputs.
 
 #ifndef TESTS_CPP_REFERENCE_HPP_
 #define TESTS_CPP_REFERENCE_HPP_
@@ -8,21 +8,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <random>
-#include <string>
 #include <vector>
 
 #include "caffe/caffe.hpp"
+#include "values.hpp"
 
 namespace reference {
-
-/// Fills `values` from +-[0.1, 1]: no value is at or near the rectifiers' kink at zero.
-template <typename Dtype>
-void FillAwayFromZero(int count, unsigned seed, Dtype* values) {
-  std::mt19937 generator(seed);
-  std::uniform_real_distribution<double> size(0.1, 1.0);
-  for (int i = 0; i < count; ++i) values[i] = static_cast<Dtype>(size(generator) * (generator() % 2 ? 1 : -1));
-}
 
 /// Where OneLayer's layers compute: the GPU when the program is started with --gpu (main.cpp).
 inline caffe::Caffe::Brew mode = caffe::Caffe::CPU;
@@ -50,21 +41,6 @@ struct OneLayer {
     layer->Backward(tops, std::vector<bool>(1, to_bottom), bottoms);
   }
 };
-
-template <typename Dtype>
-std::vector<double> ToDouble(const Dtype* values, int count) {
-  return std::vector<double>(values, values + count);
-}
-
-/// Each value within a few roundings of Dtype of the float64 reference; `terms` is how many were summed.
-template <typename Dtype>
-void ExpectClose(const std::vector<double>& expected, const Dtype* actual, const std::string& what, int terms = 1) {
-  const double epsilon = std::numeric_limits<Dtype>::epsilon();
-  for (size_t i = 0; i < expected.size(); ++i) {
-    const double tolerance = 4 * epsilon * (std::abs(expected[i]) + std::sqrt(static_cast<double>(terms)));
-    ASSERT_NEAR(expected[i], actual[i], tolerance) << what << " " << i;
-  }
-}
 
 /// The layer's gradients to its bottom and its parameters against differences of its own outputs, in place too.
 ///

@@ -1,14 +1,16 @@
-// The convolutions of the CPU engine against sums in float64, on each kind of vector unit.
+// The convolutions of the CPU engine against sums in float64, on each kind of vector unit. Needs nothing of Caffe's:
+// tests/arm64.sh runs it, too.
 
+#include <gtest/gtest.h>
 #include <omp.h>
 
+#include <algorithm>
+#include <cmath>
 #include <random>
 #include <vector>
 
-#include "caffe/layers/conv_layer.hpp"
 #include "host_convolution.hpp"
 #include "image_convolution.hpp"
-#include "reference.hpp"
 #include "vector_units.hpp"
 #include "winograd.hpp"
 
@@ -84,22 +86,11 @@ Results<float> ByImages(const Sizes& sizes, const Arrays& a) {
   return r;
 }
 
-/// The largest difference, as a share of the largest value, is at most 1e-4.
-void ExpectNear(const std::vector<double>& expected, const std::vector<float>& made, const char* what) {
-  double most = 0, size = 0;
-  for (size_t i = 0; i < made.size(); ++i) {
-    ASSERT_TRUE(std::isfinite(made[i])) << what << " value " << i;
-    most = std::max(most, std::abs(expected[i] - made[i]));
-    size = std::max(size, std::abs(expected[i]));
-  }
-  EXPECT_LE(most, 1e-4 * size) << what;
-}
-
 void ExpectNear(const Results<double>& expected, const Results<float>& made) {
-  ExpectNear(expected.y, made.y, "y");
-  ExpectNear(expected.dx, made.dx, "dx");
-  ExpectNear(expected.dw, made.dw, "dw");
-  ExpectNear(expected.db, made.db, "db");
+  host::ExpectNear(expected.y, made.y, "y");
+  host::ExpectNear(expected.dx, made.dx, "dx");
+  host::ExpectNear(expected.dw, made.dw, "dw");
+  host::ExpectNear(expected.db, made.db, "db");
 }
 
 //                     num  c  h   w  out kh kw ph pw sh sw dh dw groups
@@ -163,46 +154,10 @@ TEST(Convolution, TheSameBitsAgainAndWithAnyNumberOfThreads) {
   omp_set_num_threads(threads);
 }
 
-/// The layer by itself: both engines, several bottoms, gradients that are not wanted.
-TEST(Convolution, TheLayersEnginesAgree) {
-  caffe::Caffe::set_mode(caffe::Caffe::CPU);
-  for (const bool winograd : {true, false}) {
-    caffe::LayerParameter param;
-    param.set_type("Convolution");
-    auto* convolution = param.mutable_convolution_param();
-    convolution->set_num_output(20);
-    convolution->add_kernel_size(winograd ? 3 : 4);
-    convolution->add_pad(1);
-    convolution->mutable_weight_filler()->set_type("gaussian");
-    convolution->mutable_bias_filler()->set_type("gaussian");
-    std::vector<std::vector<float>> made[2];
-    for (const auto engine : {caffe::ConvolutionParameter_Engine_DEFAULT, caffe::ConvolutionParameter_Engine_CAFFE}) {
-      convolution->set_engine(engine);
-      caffe::Blob<float> bottom0(4, 18, 11, 13), bottom1(4, 18, 11, 13), top0, top1;
-      reference::FillAwayFromZero(bottom0.count(), 1, bottom0.mutable_cpu_data());
-      reference::FillAwayFromZero(bottom1.count(), 2, bottom1.mutable_cpu_data());
-      const std::vector<caffe::Blob<float>*> bottoms = {&bottom0, &bottom1}, tops = {&top0, &top1};
-      caffe::Caffe::set_random_seed(3);
-      caffe::ConvolutionLayer<float> layer(param);
-      layer.SetUp(bottoms, tops);
-      layer.Forward(bottoms, tops);
-      for (auto* top : tops) reference::FillAwayFromZero(top->count(), 4, top->mutable_cpu_diff());
-      for (auto& blob : layer.blobs()) caffe::caffe_set(blob->count(), 0.5f, blob->mutable_cpu_diff());
-      caffe::caffe_set(bottom1.count(), 9.f, bottom1.mutable_cpu_diff());
-      layer.Backward(tops, {true, false}, bottoms);
-      for (int i = 0; i < bottom1.count(); ++i) ASSERT_EQ(9.f, bottom1.cpu_diff()[i]);
-      const auto keep = [&](const float* values, int count) {
-        made[engine == caffe::ConvolutionParameter_Engine_CAFFE].push_back({values, values + count});
-      };
-      for (auto* top : tops) keep(top->cpu_data(), top->count());
-      keep(bottom0.cpu_diff(), bottom0.count());
-      for (auto& blob : layer.blobs()) keep(blob->cpu_diff(), blob->count());
-    }
-    for (size_t i = 0; i < made[0].size(); ++i) {
-      ExpectNear(std::vector<double>(made[1][i].begin(), made[1][i].end()), made[0][i], "result");
-    }
-    if (winograd) EXPECT_NE(made[0][0], made[1][0]);  // two ways to compute it
-  }
+/// Each thread has the transformed tiles of a strip, as wide as the image, in memory.
+TEST(Convolution, WinogradIsNotForStripsWithoutEnd) {
+  EXPECT_TRUE(caffe::WinogradFits(ShapeOf({1, 64, 8, 2000, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1})));
+  EXPECT_FALSE(caffe::WinogradFits(ShapeOf({1, 16, 1, 1000000, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1})));
 }
 
 }  // namespace

@@ -96,6 +96,7 @@ TEST(MaxPooling, WindowsOfTwoOfEachWidth) {
   for (size_t width = 1; width <= 70; ++width) {
     Compare({3, 5, width, 3, (width + 1) / 2, 2, 2, 2, 2, 0, 0});
     Compare({2, 4, width, 2, (width + 1) / 2, 2, 2, 2, 2, 0, 0});
+    Compare({2, 5, width, 2, width / 2, 2, 2, 2, 2, 0, 0});  // round_mode: FLOOR leaves the last row and column out
   }
 }
 
@@ -104,6 +105,22 @@ TEST(MaxPooling, OtherWindows) {
   Compare({2, 12, 12, 7, 7, 3, 3, 2, 2, 1, 1});  // padded
   Compare({2, 9, 10, 3, 5, 3, 2, 3, 2, 0, 0});   // not square
   Compare({600, 8, 8, 4, 4, 2, 2, 2, 2, 0, 0});  // several threads
+  Compare({2, 9, 8, 3, 3, 3, 3, 3, 3, 1, 1});    // the last window begins at the edge
+}
+
+/// A layer's first backward pass may come before its first forward pass, or after another shape's.
+TEST(MaxPooling, WinnersOutsideOfThePlaneGetNothing) {
+  const PoolingShape s = {1, 6, 5, 4, 4, 3, 3, 2, 2, 2, 2};
+  const std::vector<float> dy(16, 1);
+  for (const int winner : {0, 2, 6, 8, 9, 254}) {
+    std::vector<float> memory(3 * 30, 7);
+    const std::vector<uint8_t> winners(16, static_cast<uint8_t>(winner));
+    caffe::MaxPoolingBackward(s, winners.data(), dy.data(), memory.data() + 30);
+    for (size_t i = 0; i < memory.size(); ++i) {
+      if (i >= 30 && i < 60) continue;
+      ASSERT_EQ(7, memory[i]) << "winner " << winner << ", value " << static_cast<int>(i) - 30;
+    }
+  }
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "reference.hpp"
 
@@ -39,6 +40,35 @@ TEST(UpstreamEdits, MaxPoolOfNothingButInfinitiesKeepsItsGradientInside) {
   run.Forward();
   run.Backward({1});
   for (int i = 0; i < 4; ++i) EXPECT_TRUE(run.bottom.cpu_diff()[i] == 0 || run.bottom.cpu_diff()[i] == 1);
+}
+
+// Where windows begin outside of the plane, the winners of no forward pass do, too.
+TEST(UpstreamEdits, MaxPoolsBackwardBeforeForwardStaysInside) {
+  caffe::LayerParameter param = MaxPool();
+  param.mutable_pooling_param()->set_kernel_size(3);
+  param.mutable_pooling_param()->set_pad(2);
+  OneLayer<float> run(param, {1, 1, 6, 6}, false);
+  const size_t outputs = run.top->count();
+  std::vector<float> memory(3 * 36, 7);
+  run.bottom.diff()->set_cpu_data(memory.data() + 36);
+  run.Backward(std::vector<float>(outputs, 5));
+  for (size_t i = 0; i < 36; ++i) {
+    EXPECT_EQ(7, memory[i]) << i;
+    EXPECT_EQ(7, memory[72 + i]) << i;
+  }
+}
+
+TEST(UpstreamEdits, MaxPoolThatRoundsDownGivesTheRestNoGradient) {
+  caffe::LayerParameter param = MaxPool();
+  param.mutable_pooling_param()->set_round_mode(caffe::PoolingParameter_RoundMode_FLOOR);
+  OneLayer<float> run(param, {1, 1, 3, 3}, false);
+  ASSERT_EQ(1, run.top->count());
+  std::fill_n(run.bottom.mutable_cpu_diff(), 9, 9.f);
+  run.Forward();
+  run.Backward({5});
+  float sum = 0;
+  for (int i = 0; i < 9; ++i) sum += run.bottom.cpu_diff()[i];
+  EXPECT_EQ(5, sum);
 }
 
 TEST(UpstreamEdits, APrototxtThatDoesNotParseSaysWhere) {

@@ -7,4 +7,5 @@ layer_work, layer_shares, layer_tables: what a layer must compute and move; its 
 timing, torch_layers, torch_nets: a layer or net timed by Caffe, and copies; layers by PyTorch; nets.
 data_timing: images a second through the data layers.
 gpu_memory: how much of a GPU's memory is in use.
+wide_page: what the tables are printed on.
 """

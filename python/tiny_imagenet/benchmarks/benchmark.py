@@ -6,7 +6,6 @@ a result has the minimum ("best") and the median, and rates, shares and ratios o
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -16,10 +15,10 @@ from typing import Any, NamedTuple
 
 from tiny_imagenet import cli
 from tiny_imagenet.benchmarks import data_timing, timing
+from tiny_imagenet.benchmarks.timing import STATISTICS, over_rounds
 
 PROGRAMS = ("ours", "stock", "torch")
 PASSES = ("forward", "backward")
-STATISTICS = {"best": min, "median": statistics.median}
 
 # Our layer, and upstream's that computes the same.
 _PROTOTXT = {
@@ -150,10 +149,6 @@ def _rounds(settings: Settings, cases: list[Any], what: str) -> Iterable[Any]:
     return cli.track(settings.rounds * cases, settings.rounds * len(cases), what)
 
 
-def _over_rounds(values: list[float]) -> dict[str, float]:
-    return {name: function(values) for name, function in STATISTICS.items()}
-
-
 def _together(copies: Iterable[dict[str, list[float]]]) -> dict[str, list[float]]:
     """The times of several cases' copies as those of one."""
     together: dict[str, list[float]] = defaultdict(list)
@@ -169,7 +164,7 @@ def _bandwidth(size: int, copies: dict[str, list[float]]) -> dict[str, Any]:
     Ways: numpy's (whole, blocks; timing.Copier), PyTorch's, and a layer whose slope of 1 makes it a copy. The last is
     our own kernel, so that no way of writing that our layers have is missing from what they are compared with.
     """
-    ways = {way: _over_rounds(values) for way, values in copies.items()}
+    ways = {way: over_rounds(values) for way, values in copies.items()}
     best = {name: min(ways, key=lambda way: ways[way][name]) for name in STATISTICS}
     return {
         "bytes": 2 * size,
@@ -191,7 +186,7 @@ def _rectifier_row(key: tuple[Case, str], times: dict[str, list[float]], bandwid
         if program not in times:
             row["measured"][program] = None
             continue
-        ms, ours = _over_rounds(times[program]), _over_rounds(times["ours"])
+        ms, ours = over_rounds(times[program]), over_rounds(times["ours"])
         row["measured"][program] = {
             "ms": ms,
             "share": {name: row["bytes"] / (ms[name] / 1000) / bandwidth[name] for name in STATISTICS},
@@ -204,7 +199,7 @@ def _data_rows(settings: Settings, times: dict[Any, dict[str, list[float]]]) -> 
     """A data layer: milliseconds a batch, images a second and images a second of one core."""
     rows = []
     for (records, reader), found in times.items():
-        ms, cpu = _over_rounds(found["ms"]), _over_rounds(found["cpu_ms"])
+        ms, cpu = over_rounds(found["ms"]), over_rounds(found["cpu_ms"])
         rows.append(
             {
                 "records": records,

@@ -5,19 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from tiny_imagenet.benchmarks.benchmark import PROGRAMS, STATISTICS
-
-WIDTH = 150  # columns that the tables take
+from tiny_imagenet.benchmarks.benchmark import PROGRAMS
+from tiny_imagenet.benchmarks.timing import STATISTICS
+from tiny_imagenet.benchmarks.wide_page import page, pair
 
 
 def show(result: dict[str, Any]) -> None:
     """Print a result of benchmark.layers as tables; plain text where stdout is no terminal."""
-    console = Console(highlight=False, markup=False)
-    console.width = max(console.width, WIDTH)
-    border = box.SIMPLE_HEAD if console.is_terminal else None
+    console, border = page()
     settings, copy, machine = result["settings"], result["copy"], result["machine"]
     best, median = (f"{copy['bandwidth'][name] / 1e9:.1f} GB/s ({copy['best'][name]})" for name in STATISTICS)
     console.print(
@@ -52,7 +49,7 @@ def _rectifier_table(rows: list[dict[str, Any]], border: box.Box | None) -> Tabl
         cells = [row["layer"], "x".join(map(str, row["shape"])), "in" if row["in_place"] else "out of", row["pass"]]
         for program in PROGRAMS:
             found = measured[program]
-            cells += [_pair(found["ms"], 2), f"{100 * found['share']['best']:.0f} %"] if found else ["-", "-"]
+            cells += [pair(found["ms"], 2), f"{100 * found['share']['best']:.0f} %"] if found else ["-", "-"]
         for program in PROGRAMS[1:]:
             found = measured[program]
             cells.append(f"{found['ours_over_this']['best']:.2f}" if found else "-")
@@ -71,13 +68,9 @@ def _data_table(rows: list[dict[str, Any]], border: box.Box | None) -> Table:
             row["layer"],
             row["records"],
             str(row["threads"] or "default"),
-            _pair(row["ms"], 1),
-            _pair(row["images_per_second"], 0),
-            _pair(row["images_per_core_second"], 0),
+            pair(row["ms"], 1),
+            pair(row["images_per_second"], 0),
+            pair(row["images_per_core_second"], 0),
             f"{row['times_data']['best']:.2f}",
         )
     return table
-
-
-def _pair(values: dict[str, float], digits: int) -> str:
-    return f"{values['best']:.{digits}f} ({values['median']:.{digits}f})"

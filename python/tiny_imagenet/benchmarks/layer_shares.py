@@ -6,7 +6,6 @@ second of a large sgemm of the BLAS that both programs use, and the bytes a seco
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from typing import Any
 from tiny_imagenet.benchmarks import layer_work, net_programs, timing
 from tiny_imagenet.benchmarks.layer_work import PASSES, Work
 from tiny_imagenet.benchmarks.net_programs import How
+from tiny_imagenet.benchmarks.timing import over_rounds
 
-STATISTICS = {"best": min, "median": statistics.median}
 _SGEMM = """type: "InnerProduct"
   inner_product_param {{ num_output: {side} bias_term: false weight_filler {{ type: "gaussian" }} }}"""
 
@@ -104,7 +103,7 @@ def layers(
         "limits": limits,
         "layers": rows,
         "kinds": _kinds(rows, programs, limits),
-        "iteration": {program: _over_rounds(values) for program, values in iterations.items()},
+        "iteration": {program: over_rounds(values) for program, values in iterations.items()},
         "not_measured": {} if stock else {"stock": "left out with --no-stock"},
     }
 
@@ -117,16 +116,12 @@ def _product_time(program: Path, settings: Settings) -> float:
     return min(found["forward"], found["backward"] / 2)
 
 
-def _over_rounds(values: list[float]) -> dict[str, float]:
-    return {name: function(values) for name, function in STATISTICS.items()}
-
-
 def _layer(
     work: Work, programs: Iterable[str], times: dict[tuple[str, str, str], list[float]], limits: dict[str, float]
 ) -> dict[str, Any]:
     row: dict[str, Any] = {**work._asdict(), "measured": {}}
     for program in programs:
-        ms = {direction: _over_rounds(times[program, work.name, direction]) for direction in PASSES}
+        ms = {direction: over_rounds(times[program, work.name, direction]) for direction in PASSES}
         best = sum(value["best"] for value in ms.values())
         shares = _shares(sum(work.flop.values()), sum(work.bytes.values()), best, limits)
         row["measured"][program] = {"ms": ms, **shares}

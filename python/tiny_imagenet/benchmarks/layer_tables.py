@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
-WIDTH = 150  # columns that the tables take
+from tiny_imagenet.benchmarks.wide_page import page
 
 Rows = list[list[str]]  # the first are the titles
 
 
 def show(result: dict[str, Any]) -> None:
     """Print a result of layer_shares.layers; plain text where stdout is no terminal."""
-    console = Console(highlight=False, markup=False)
-    console.width = max(console.width, WIDTH)
-    border = box.SIMPLE_HEAD if console.is_terminal else None
+    console, border = page()
     console.print(_heading(result))
     if result["settings"]["void"]:
         console.print("--quick: too small for these figures to mean anything")

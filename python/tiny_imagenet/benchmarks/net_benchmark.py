@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from tiny_imagenet.benchmarks import gpu_memory, net_programs, timing
 from tiny_imagenet.benchmarks.net_programs import TASKS, How, Round
+from tiny_imagenet.benchmarks.timing import over_rounds
 from tiny_imagenet.errors import BenchmarkError, GpuError
 
-STATISTICS = {"best": min, "median": statistics.median}
 SAME = 0.01  # by what share our first loss and stock Caffe's may differ: both begin with the same weights and images
 WARM_UP = {"CPU": 2, "GPU": 20}  # iterations: memory comes in the first two; a GPU chooses its algorithms too
 
@@ -194,7 +194,7 @@ def _rates(batch: int, times: dict[str, list[float]]) -> dict[str, dict[str, Any
     """Of {way: milliseconds, round by round} the statistics, images a second, and ours as a multiple of the others'."""
     measured: dict[str, dict[str, Any]] = {}
     for way, values in times.items():
-        ms = {name: function(values) for name, function in STATISTICS.items()}
+        ms = over_rounds(values)
         measured[way] = {"ms": ms, "images_per_second": {name: 1000 * batch / value for name, value in ms.items()}}
         program, _, rounding = way.partition(" ")
         ours = times["ours" + (f" {rounding}" if rounding else "")]

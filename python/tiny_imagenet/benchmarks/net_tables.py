@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-WIDTH = 150  # columns that the tables take
+from tiny_imagenet.benchmarks.wide_page import page, pair
+
 TITLES = {"training": "Training: forward, backward and update", "inference": "Inference: forward alone"}
 
 
 def show(result: dict[str, Any]) -> None:
     """Print a result of net_benchmark.nets; plain text where stdout is no terminal."""
-    console = Console(highlight=False, markup=False)
-    console.width = max(console.width, WIDTH)
+    console, border = page()
     settings, machine, rows = result["settings"], result["machine"], result["nets"]
     if settings["gpu"] is None:
         where = f"{machine['processor']}, {settings['threads']} threads"
@@ -31,7 +30,7 @@ def show(result: dict[str, Any]) -> None:
     for task in settings["tasks"]:
         console.print(f"\n{TITLES[task]}\n")
         of_task = [row for row in rows if row["task"] == task]
-        console.print(_table(of_task, box.SIMPLE_HEAD if console.is_terminal else None))
+        console.print(_table(of_task, border))
     console.print(
         "\nimages/s: best (median) round; x torch, x stock: our images a second over theirs, of the best rounds"
     )
@@ -63,11 +62,7 @@ def _table(rows: list[dict[str, Any]], border: box.Box | None) -> Table:
         for way in ways:
             found = row["measured"][way]
             rate, memory, ratio = found["images_per_second"], found["memory"], found.get("ours_over_this")
-            cells += [_pair(rate, 0), "-" if memory is None else f"{memory / 1e6:,.0f}"]
-            cells += [_pair(ratio, 2)] if ratio else []
+            cells += [pair(rate, 0), "-" if memory is None else f"{memory / 1e6:,.0f}"]
+            cells += [pair(ratio, 2)] if ratio else []
         table.add_row(*cells)
     return table
-
-
-def _pair(values: dict[str, float], digits: int) -> str:
-    return f"{values['best']:.{digits}f} ({values['median']:.{digits}f})"

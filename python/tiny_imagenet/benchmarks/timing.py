@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from tiny_imagenet.errors import BenchmarkError
 NO_TORCH = (
     "this Python has none: python3 -m venv DIR && DIR/bin/pip install torch numpy, then --torch-python DIR/bin/python"
 )
+STATISTICS = {"best": min, "median": statistics.median}  # of the times of several rounds
 OURS, STOCK = "caffe", "caffe_stock"  # programs of the build folder, and the latter's CMake target
 
 # One image of normal values, repeated: both signs in x, and x anew in each iteration, since a layer in place overwrites
@@ -102,6 +104,11 @@ def net_times(path: Path, net: str, iterations: int, threads: int) -> dict[str, 
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise BenchmarkError(f"{path} time failed (status {done.returncode}): {last}")
     return times
+
+
+def over_rounds(values: list[float]) -> dict[str, float]:
+    """STATISTICS of the times of several rounds."""
+    return {name: function(values) for name, function in STATISTICS.items()}
 
 
 def machine() -> dict[str, Any]:
