@@ -21,7 +21,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 const size_t kLanes = hn::MaxLanes(D());
-const size_t kRows = HWY_TARGET <= HWY_AVX3 ? 14 : HWY_TARGET == HWY_NEON ? 10 : 6;  // by the number of registers
+const size_t kRows = HWY_TARGET <= HWY_AVX3 ? 14 : HWY_ARCH_ARM_A64 ? 10 : 6;  // by the number of registers
 
 // --- The transforms of a row or column: of Lavin and Gray's matrices, for the points 0, 1, -1, 2, -2 and infinity ---
 

@@ -66,6 +66,7 @@ Sizes Draw(std::mt19937* generator) {
 }
 
 TEST(ConvolutionLayer, IsTheDefinitionForRandomSizesAndAddsToGradients) {
+  if (reference::mode == caffe::Caffe::GPU) GTEST_SKIP() << "cuda/test_cudnn_convolution.cpp does so on the GPU";
   std::mt19937 generator(11);
   const int threads = omp_get_max_threads();
   for (int draw = 0; draw < 200; ++draw) {
