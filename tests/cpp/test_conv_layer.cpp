@@ -69,7 +69,7 @@ TEST(ConvolutionLayer, IsTheDefinitionForRandomSizesAndAddsToGradients) {
   if (reference::mode == caffe::Caffe::GPU) GTEST_SKIP() << "cuda/test_cudnn_convolution.cpp does so on the GPU";
   std::mt19937 generator(11);
   const int threads = omp_get_max_threads();
-  for (int draw = 0; draw < 200; ++draw) {
+  for (int draw = 0; draw < 100; ++draw) {
     const Sizes s = Draw(&generator);
     SCOPED_TRACE(testing::Message() << "draw " << draw << ": " << s.num << "x" << s.channels << "x" << s.height << "x"
                                     << s.width << " to " << s.outputs << ", kernel " << s.kernel_h << "x" << s.kernel_w
