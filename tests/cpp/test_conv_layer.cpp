@@ -43,21 +43,12 @@ Sizes Draw(std::mt19937* generator) {
     s.channels = s.groups * upto(1, 4);
     s.outputs = s.groups * upto(1, 4);
     if (upto(0, 1)) {
-      const int kernel = 3 + 2 * upto(0, 1);
-      s = {s.num,
-           upto(16, 40),
-           s.height,
-           s.width,
-           upto(16, 40),
-           kernel,
-           kernel,
-           upto(0, kernel - 1),
-           upto(0, kernel - 1),
-           1,
-           1,
-           1,
-           1,
-           1};
+      s.channels = upto(16, 40);
+      s.outputs = upto(16, 40);
+      s.kernel_h = s.kernel_w = 3 + 2 * upto(0, 1);
+      s.pad_h = upto(0, s.kernel_h - 1);
+      s.pad_w = upto(0, s.kernel_w - 1);
+      s.stride_h = s.stride_w = s.dilation_h = s.dilation_w = s.groups = 1;
     }
     const bool fits = s.height + 2 * s.pad_h > s.dilation_h * (s.kernel_h - 1) &&
                       s.width + 2 * s.pad_w > s.dilation_w * (s.kernel_w - 1);
