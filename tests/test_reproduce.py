@@ -176,7 +176,7 @@ def test_a_longer_experiment_trains_on(prototxt, data, tmp_path):
 def test_mistakes(options, tmp_path, tool):
     with pytest.raises(NetError, match="unknown model"):
         reproduce.reproduce(tmp_path / "out", options, ["model12"])
-    tool("reproduce", "model12", "--data", tmp_path, "--out", tmp_path / "out", fails=1)
+    tool("reproduce", "model12", "--data", tmp_path, "--out", tmp_path / "out", fails=2)
     tool("reproduce", "--data", tmp_path, fails=2)
     tool("reproduce", "--data", tmp_path, "--out", tmp_path / "out", "--seeds", "0", fails=2)
     with pytest.raises(DatasetError, match=r"manifest\.json is missing"):
