@@ -95,6 +95,11 @@ def test_curves_show_what_was_recorded():
     assert accuracy.lines[1].get_ydata()[0] == pytest.approx(100 * (1 - np.exp(-2)))
 
 
+def test_a_single_record_is_seen():
+    (axes,) = curves_figure.curves({"a": [{"iteration": 20, "train_loss": 2.0}]}, ["loss"]).axes
+    assert axes.lines[0].get_marker() == "o"  # a line of one point is none
+
+
 def test_curves_leave_out_what_is_not_a_number_and_mend_a_resumed_log():
     given = [
         {"iteration": 1, "train_loss": 3.0},

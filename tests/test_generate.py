@@ -195,7 +195,7 @@ def test_the_script(tool, tmp_path):
     assert "num_output: 10" in text
     tool("generate", "model2", "--classes", "10", "--out", tmp_path, "--check")
     assert "is not what" in tool("generate", "model2", "--out", tmp_path, "--check", fails=1).stderr
-    assert "model12" in tool("generate", "model12", "--out", tmp_path, fails=1).stderr
+    assert "model12" in tool("generate", "model12", "--out", tmp_path, fails=2).stderr
     tool("generate", "model2", "--classes", "1", "--out", tmp_path / "none", fails=1)
     tool("generate", "--classes", "many", fails=2)
     assert not (tmp_path / "none").exists()

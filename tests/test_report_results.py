@@ -257,7 +257,7 @@ def test_the_best_ensemble_is_in_the_first_sentences(tmp_path):
     assert together > max(tops)
     best = ("model8", "model9")[int(np.argmax(tops))]
     (said,) = lede(build(tmp_path, runs, [file])[0])
-    assert said.startswith(f"The ensemble of model8 + model9 does best: top-1 accuracy {100 * together:.2f} %")
+    assert said.startswith(f"The ensemble of model8 + model9 does best: top-1 accuracy {100 * together:.2f}&nbsp;%")
     assert f"The best single run is {best} with {100 * max(tops):.2f} %." in said.replace("&nbsp;", " ")
     content = json.loads(file.read_text())
     change(file, ensemble={**content["ensemble"], "top1": 0.01})

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, SMALL, StopAfter, write_small_nets
 from tiny_imagenet.errors import DatasetError, NetError, RunError, Stopped
 from tiny_imagenet.evaluation import ensemble, metrics, predictions
-from tiny_imagenet.experiment import reproduce
+from tiny_imagenet.experiment import reproduce, table2
 from tiny_imagenet.models import generate, paper, zoo
 from tiny_imagenet.runs import Run
 from tiny_imagenet.training import train
@@ -65,6 +65,10 @@ def test_the_table_says_the_same_three_times(made):
     out, rows = made
     table = json.loads((out / "table2.json").read_text())
     lines = [line for line in (out / "table2.md").read_text().splitlines() if line.startswith("| ")][1:]
+    assert (
+        "Not comparable: the paper's figures are of Tiny ImageNet's 200 classes, ours of 10 classes of another"
+        in (out / "table2.md").read_text()
+    )
     with open(out / "table2.csv", newline="") as file:
         listed = list(csv.DictReader(file))
     for row, entry, line in zip(rows, table, lines):
@@ -80,6 +84,12 @@ def test_the_table_says_the_same_three_times(made):
         own = {int(entry["seed"]): float(entry["top1"]) for entry in listed if entry["model"] == row.name}
         assert own == pytest.approx({seed: scores["top1"] for seed, scores in row.scores.items()}, abs=1e-4)
         assert {int(seed) for seed in entry["scores"]} == {1, 2}
+
+
+def test_scores_of_the_papers_classes_need_no_note():
+    row = table2.Row("model1", 37.27, 1, {1: {"top1": 37.0, "top5": 60.0, "classes": 200, "epochs": 2 / 3}})
+    text = table2.markdown([row])
+    assert "Not comparable" not in text and "| 0.6667 |" in text
 
 
 def test_what_is_done_is_not_done_again(made, data, prototxt, monkeypatch):
@@ -176,7 +186,7 @@ def test_a_longer_experiment_trains_on(prototxt, data, tmp_path):
 def test_mistakes(options, tmp_path, tool):
     with pytest.raises(NetError, match="unknown model"):
         reproduce.reproduce(tmp_path / "out", options, ["model12"])
-    tool("reproduce", "model12", "--data", tmp_path, "--out", tmp_path / "out", fails=1)
+    tool("reproduce", "model12", "--data", tmp_path, "--out", tmp_path / "out", fails=2)
     tool("reproduce", "--data", tmp_path, fails=2)
     tool("reproduce", "--data", tmp_path, "--out", tmp_path / "out", "--seeds", "0", fails=2)
     with pytest.raises(DatasetError, match=r"manifest\.json is missing"):

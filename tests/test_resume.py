@@ -264,7 +264,7 @@ def test_a_run_that_ended_on_a_plateau_can_be_made_longer(solver, data, tmp_path
     train.train(None, dataclasses.replace(again, lr_drops=4))
     assert run.info["schedule"]["lr_drops"] == 4
     assert same(run, Run(long.run))
-    assert "4 --lr-drops: learning rate 0.005 from here" in run.log_file.read_text()
+    assert "--lr-drops 4: learning rate 0.005 from here" in run.log_file.read_text()
 
 
 def test_drops_do_not_go_with_another_policy_when_a_run_goes_on_either(solver, data, tmp_path):

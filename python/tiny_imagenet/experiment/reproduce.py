@@ -197,7 +197,8 @@ def _is_evaluated(run: Run) -> bool:
 
 
 def _per_cent(scores: dict[str, Any]) -> dict[str, float | None]:
-    return {name: None if scores[name] is None else 100 * scores[name] for name in ("top1", "top5")}
+    shares = {name: None if scores[name] is None else 100 * scores[name] for name in ("top1", "top5")}
+    return {**shares, "classes": scores.get("classes")}
 
 
 def _average(row: str, seed: int, out: Path, members: Sequence[str], stop: StopRequest) -> dict[str, Any]:

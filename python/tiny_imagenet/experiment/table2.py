@@ -22,7 +22,8 @@ class Row:
         name: of the model, or of the members with " + " between them.
         paper: the paper's validation top-1 in per cent.
         parameters: of the net; None for an ensemble.
-        scores: by seed: top1, top5 (per cent; None with five classes or fewer), and for a model epochs and seconds.
+        scores: by seed: top1, top5 (per cent; None with five classes or fewer), classes, and for a model epochs and
+            seconds.
         failed: what went wrong, by seed.
     """
 
@@ -101,10 +102,17 @@ def markdown(rows: list[Row]) -> str:
             f"{statistics.fmean(top1) - row.paper:+.2f}" if top1 else "",
             _with_spread(row.values("top5")),
             f"{row.parameters:,}" if row.parameters else "",
-            f"{statistics.fmean(epochs):g}" if epochs else "",
+            f"{statistics.fmean(epochs):.4g}" if epochs else "",
             ", ".join(map(str, row.scores)),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    other = sorted({classes for row in rows for classes in row.values("classes")} - {paper.CLASSES})
+    if other:
+        what = f"{' or '.join(f'{classes:g}' for classes in other)} classes of another data set"
+        lines += [
+            "",
+            f"Not comparable: the paper's figures are of Tiny ImageNet's {paper.CLASSES} classes, ours of {what}.",
+        ]
     failed = [f"- {row.name}, seed {seed}: {why}" for row in rows for seed, why in row.failed.items()]
     return "\n".join(lines) + "\n" + ("\nFailed:\n\n" + "\n".join(failed) + "\n" if failed else "")
 

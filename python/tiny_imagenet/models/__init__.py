@@ -2,7 +2,8 @@
 
 zoo, paper: the models as rows; the paper's tables as data.
 nets, solvers, generate: rows to prototxt.
-prototxt, outline, stand_in: prototxt read, with its lines; a net's shapes without its weights, or its data.
+prototxt, outline, stand_in, costs: prototxt read, with its lines; a net's shapes without its weights, or its data; what
+    its layers cost.
 describe, drawing: the table; the picture.
 net_diff, canonical, stock: what two nets differ in; what Caffe takes for the same; a net in upstream's types.
 soundness, findings: what is wrong with a prototxt, and in which line.

@@ -15,7 +15,7 @@ from google.protobuf import json_format
 
 from tiny_imagenet import files
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.models import outline, paper, prototxt, solvers
+from tiny_imagenet.models import costs, paper, prototxt, solvers
 from tiny_imagenet.models.outline import Outline
 
 # What a solver keeps for each parameter beside its value and gradient, in values of it.
@@ -259,7 +259,7 @@ def _totals(source: Source, net: Outline, column: paper.Model | None) -> list[st
         return [*lines, *_solver(source)]
     lines.append(
         f"{net.name or source.name}, {net.phase} phase: {depth(net)} layers with weights, {net.parameter_count:,} "
-        f"parameters ({size(outline.FLOAT * net.parameter_count)})"
+        f"parameters ({size(costs.FLOAT * net.parameter_count)})"
     )
     lines.append(
         f"an image: {net.multiply_adds / 1e6:,.1f} M multiply-adds, {size(net.activation_bytes)} of activations"

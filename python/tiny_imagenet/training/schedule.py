@@ -28,6 +28,16 @@ class Plateau:
     waited: int = 0
     dropped: int = 0
 
+    @property
+    def epochs(self) -> str:
+        """`patience` as people say it."""
+        return "an epoch" if self.patience == 1 else f"{self.patience} epochs"
+
+    @property
+    def times(self) -> str:
+        """`drops` as people say it."""
+        return "once" if self.drops == 1 else f"{self.drops} times"
+
     def update(self, top1: float) -> str:
         """Take the top-1 of an epoch; what to do now: "best", "wait", "drop" or "stop".
 

@@ -180,16 +180,16 @@ def _train_all(
 
 def _longer(job: Job) -> str:
     """Why a training has ended, and what makes it longer; "" for one that has not."""
-    finished, drops = job.run.info.get("finished"), job.run.info["schedule"]["lr_drops"]
+    finished, plateau = job.run.info.get("finished"), job.plateau
     if not finished:
         return ""
     if finished["iterations"] >= job.plan.solver.max_iter:
         return (
             f"it has all of its {finished['iterations']} iterations: --resume with more --epochs or --max-iter goes on"
         )
-    if finished["verdict"] == "stop" and job.plateau.drops <= drops:
-        epochs = "an epoch" if job.plateau.patience == 1 else f"{job.plateau.patience} epochs"
-        return f"top-1 was no better for {epochs}, {drops} times: --resume --lr-drops {drops + 1} goes on"
+    if finished["verdict"] == "stop" and plateau.drops <= job.run.info["schedule"]["lr_drops"]:
+        why = f"top-1 was no better for {plateau.epochs}, {plateau.times}"
+        return f"{why}: --resume --lr-drops {plateau.drops + 1} goes on"
     return ""
 
 
@@ -287,12 +287,8 @@ def _schedule(job: Job) -> str:
         return f"{rate}, lr_policy {solver.lr_policy}, to iteration {solver.max_iter}"
     if not plateau.patience:
         return f"{rate}, to iteration {solver.max_iter}"
-    epochs = "an epoch" if plateau.patience == 1 else f"{plateau.patience} epochs"
-    times = "once" if plateau.drops == 1 else f"{plateau.drops} times"
-    return (
-        f"{rate}, times {plateau.factor:g} when top-1 has not improved for {epochs}; ends when that has happened "
-        f"{times}, or at iteration {solver.max_iter}"
-    )
+    drop = f"times {plateau.factor:g} when top-1 has not improved for {plateau.epochs}"
+    return f"{rate}, {drop}; ends when that has happened {plateau.times}, or at iteration {solver.max_iter}"
 
 
 def _carry(net: caffe.Net, weights: Path, console: Console) -> None:

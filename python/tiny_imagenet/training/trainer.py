@@ -125,7 +125,7 @@ class Trainer:
             what = from_caffe(str(error)) if caffes else f"{type(error).__name__}: {error}"
             raise RunError(f"cannot go on from {checkpoint}: {what}: remove it to go on from an earlier one") from error
         if longer:
-            self.console.say(f"{self.plateau.drops} --lr-drops: learning rate {decimal(self.solver.lr):g} from here")
+            self.console.say(f"--lr-drops {self.plateau.drops}: learning rate {decimal(self.solver.lr):g} from here")
         self._first = self.iteration
         self.run.rewind(self.iteration, self._validated)
         self.run.link("last", self.iteration)
@@ -261,12 +261,11 @@ class Trainer:
             f"{record['validation_loss']:.4f}, top-1 {100 * record['top1']:.2f} %"
             f"{' (best)' if self.verdict == 'best' else ''}{speed}, {duration(self.seconds)}"
         )
-        epochs = "an epoch" if self.plateau.patience == 1 else f"{self.plateau.patience} epochs"
-        waited = f"no better for {epochs}"
+        waited = f"no better for {self.plateau.epochs}"
         if self.verdict == "drop":
             self.console.say(f"{waited}: learning rate {decimal(self.solver.lr):g} from here")
         if self.verdict == "stop":
-            self.console.say(f"{waited}, and that {self.plateau.drops} times: training ends")
+            self.console.say(f"{waited}, and that {self.plateau.times}: training ends")
 
     def _predicted(self) -> Predictions:
         """The validation split's probabilities, by all ranks."""
