@@ -64,6 +64,8 @@ RUN apt-get update && \
 WORKDIR /opt/tiny-imagenet
 # Any user may be the one who runs it (--user), so what is written to is everybody's.
 ENV HOME=/home/user LANG=C.UTF-8 PATH=/opt/venv/bin:$PATH TINY_IMAGENET_IMAGE=1
+# MPI's ranks would read each other's memory, which Docker does not let them.
+ENV OMPI_MCA_btl_vader_single_copy_mechanism=none
 RUN mkdir -m 1777 /home/user /data /runs && ln -s /opt/venv .venv
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/tiny-imagenet/build/caffe /opt/tiny-imagenet/build/libcaffe.so build/

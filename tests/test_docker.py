@@ -191,6 +191,7 @@ def test_dask_and_mpi_come_with_an_argument_alone(file):
     for stage, rest in (("build", "-r /requirements-cluster.txt"), ("", asked)):
         (run,) = (n for n, (name, text) in enumerate(found[stage]) if name == "RUN" and rest in text)
         assert ("ARG", "CLUSTER") in found[stage][:run]
+    assert ("ENV", "OMPI_MCA_btl_vader_single_copy_mechanism=none") in found[""]
 
 
 def test_the_libraries_are_those_that_caffe_is_linked_to():

@@ -12,23 +12,8 @@
 #include <iostream>
 #include <string>
 
+#include "gpu_device.hpp"
 #include "reference.hpp"
-
-namespace {
-
-/// Why there is no GPU to test on; empty where there is one.
-std::string WhyNoGpu() {
-#ifdef CPU_ONLY
-  return "no CUDA device: this build has no GPU support, configure with -DCPU_ONLY=OFF";
-#else
-  int devices = 0;
-  const cudaError_t error = cudaGetDeviceCount(&devices);
-  if (error != cudaSuccess) return std::string("no CUDA device: ") + cudaGetErrorString(error);
-  return devices == 0 ? "no CUDA device" : "";
-#endif
-}
-
-}  // namespace
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
@@ -36,9 +21,9 @@ int main(int argc, char** argv) {
   FLAGS_logtostderr = true;
   google::InitGoogleLogging(argv[0]);
   if (std::any_of(argv + 1, argv + argc, [](const char* argument) { return std::strcmp(argument, "--gpu") == 0; })) {
-    const std::string why = WhyNoGpu();
+    const std::string why = caffe::WhyNoGpu();
     if (!why.empty()) {
-      std::cerr << why << std::endl;
+      std::cerr << "no CUDA device: " << why << std::endl;
       return 77;
     }
     reference::mode = caffe::Caffe::GPU;

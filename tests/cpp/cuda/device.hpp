@@ -18,8 +18,10 @@ inline void Check(cudaError_t error) {
 
 /// Why nothing can run on a device here; empty where it can.
 inline std::string Problem() {
-  int count = 0;
+  int count = 0, driver = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
+  cudaDriverGetVersion(&driver);
+  if (driver == 0) return "no CUDA device: there is no NVIDIA driver";
   if (error != cudaSuccess) return std::string("no CUDA device: ") + cudaGetErrorString(error);
   return count == 0 ? "no CUDA device" : "";
 }
