@@ -228,15 +228,15 @@ def test_a_rank_that_dies_ends_all(rank, place, how, says, solver, data, tmp_pat
     monkeypatch.setenv("TEST_FAILS", f"{rank} {place} {how}")
     monkeypatch.setattr(supervisor, "GRACE", 2)
     begin = time.monotonic()
-    with pytest.raises(RunError, match=rf"CPU {rank} \(rank {rank} of 4\): .*{says}") as caught:
-        cpu_ranks.train(4, solver, Options(data=data, run=tmp_path / "run", epochs=EPOCHS, quiet=True))
+    with pytest.raises(RunError, match=rf"CPU {rank} \(rank {rank} of 3\): .*{says}") as caught:
+        cpu_ranks.train(3, solver, Options(data=data, run=tmp_path / "run", batch=18, epochs=EPOCHS, quiet=True))
     assert time.monotonic() - begin < 60
     assert "\n" not in str(caught.value)
     assert "Traceback" not in capfd.readouterr().err
     assert not children()
     if place == "step":  # after iteration 12, which is after the first epoch
-        assert Run(tmp_path / "run").iterations() == [10]
-        assert f"the last good checkpoint is {tmp_path}/run/checkpoints/10: the same command" in str(caught.value)
+        assert Run(tmp_path / "run").iterations() == [12]
+        assert f"the last good checkpoint is {tmp_path}/run/checkpoints/12: the same command" in str(caught.value)
         assert "CPU " in Run(tmp_path / "run").log_file.read_text().splitlines()[-1]
     elif rank:
         assert not (tmp_path / "run").exists()
@@ -343,7 +343,7 @@ def test_stopped_again_and_again_it_ends_as_it_would_have(how, whole, solver, da
         with interruptible(command(solver, data, run, EPOCHS), stderr=subprocess.PIPE, cwd=ROOT / "tests") as process:
             seen = Run(run).iterations()[-1:]
             until = time.monotonic() + 60
-            while process.poll() is None and stops < 3 and time.monotonic() < until:
+            while process.poll() is None and stops < 2 and time.monotonic() < until:
                 if Run(run).iterations()[-1:] != seen:
                     process.send_signal(signal.SIGTERM if how == "stopped" else signal.SIGKILL)
                     break

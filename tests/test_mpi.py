@@ -1,5 +1,7 @@
 """Several ranks that mpirun starts train one net: what they compute, how they end, what they refuse."""
 
+import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -12,7 +14,7 @@ import pytest
 import test_gpu_ranks
 from conftest import apart, wait_for
 from mpi import ENVIRONMENT, errors, needs_mpi, ranks_of, run, several, under_way
-from tiny_imagenet.errors import GpuError
+from tiny_imagenet.errors import GpuError, RunError
 from tiny_imagenet.parallel import launch, mpi_thread
 from tiny_imagenet.parallel.mpi_operation import Operation
 from tiny_imagenet.parallel.mpi_ranks import MpiRanks
@@ -20,7 +22,7 @@ from tiny_imagenet.parallel.mpi_thread import MpiThread
 from tiny_imagenet.parallel.mpi_watch import Watch
 from tiny_imagenet.report import folders
 from tiny_imagenet.runs import Run
-from tiny_imagenet.training import train
+from tiny_imagenet.training import accord, train
 from tiny_imagenet.training.train import Options
 
 pytestmark = needs_mpi
@@ -316,13 +318,11 @@ def test_a_job_that_was_suspended_goes_on(plain, data, tmp_path):
 # --- What they refuse ---
 
 
-@pytest.mark.parametrize(("count", "batch", "nearest"), [(3, 20, "18 and 21"), (4, 2, "4")])
-def test_a_batch_that_does_not_split_is_refused(count, batch, nearest, plain, data, tmp_path):
+def test_a_batch_that_does_not_split_is_refused(plain, data, tmp_path):
     folder = tmp_path / "run"
-    text = run(several(count, plain, "--data", data, "--run", folder, "--batch", batch), fails=1)
-    (line,) = errors(text)
-    assert f"a batch of {batch} images does not split evenly" in line
-    assert f"the nearest that do are {nearest} (--batch)" in line
+    (line,) = errors(run(several(3, plain, "--data", data, "--run", folder, "--batch", 20), fails=1))
+    assert "a batch of 20 images does not split evenly between rank 0" in line
+    assert "the nearest that do are 18 and 21 (--batch)" in line
     assert not folder.exists()
 
 
@@ -345,20 +345,28 @@ def others_have(*change):
     return lambda solver, data, folder: [solver, "--data", data, "--run", folder, "--max-iter", 20, *change]
 
 
+def test_other_options_are_refused(plain, data, tmp_path):
+    own, folder = others_have(), tmp_path / "run"
+    others = others_have("--seed", 4)
+    (line,) = errors(run(several(3, *own(plain, data, folder), others=others(plain, data, folder)), fails=1))
+    assert re.search(r"rank 1 \(\S+\), rank 2 \(\S+\) have another --seed than rank 0 \(\S+\) \(4, not None\)", line)
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(
-    ("others", "says"),
+    ("changes", "says"),
     [
-        (others_have("--seed", 4), r"another --seed than rank 0 \(\S+\) \(4, not None\)"),
-        (others_have("--batch", 10), r"another --batch than rank 0"),
-        (others_have("--deterministic"), r"another --deterministic than rank 0"),
+        ({"batch": 10}, "rank 1 (b) has another --batch than rank 0 (a) (10, not None)"),
+        ({"deterministic": True}, "rank 1 (b) has another --deterministic than rank 0 (a) (True, not None)"),
+        ({"staged": False}, "rank 1 (b) has another --staged than rank 0 (a) (False, not True)"),
+        ({"data": Path("/other"), "run": Path("/other"), "keep": 7, "quiet": True, "gpus": (1,)}, ""),
     ],
 )
-def test_other_options_are_refused(others, says, plain, data, tmp_path):
-    folder = tmp_path / "run"
-    own = [plain, "--data", data, "--run", folder, "--max-iter", 20]
-    (line,) = errors(run(several(3, *own, others=others(plain, data, folder)), fails=1))
-    assert re.search(rf"rank 1 \(\S+\), rank 2 \(\S+\) have {says}", line)
-    assert not folder.exists()
+def test_what_options_must_be_the_same(changes, says, plain):
+    options = Options(data=Path("/data"), run=Path("/run"))
+    given = [accord.of_this_process(plain, one) for one in (options, dataclasses.replace(options, **changes))]
+    with pytest.raises(RunError, match=re.escape(says)) if says else contextlib.nullcontext():
+        accord.check(NAMES, [*given, given[0]])
 
 
 def test_another_prototxt_is_refused(plain, data, tmp_path):
@@ -397,33 +405,37 @@ def test_another_data_set_is_refused(plain, data, tmp_path):
 
 OTHER = """
 import os, runpy, sys
-import caffe, tiny_imagenet
+import tiny_imagenet
 if os.environ["OMPI_COMM_WORLD_RANK"] == "1":
-    {change}
+    tiny_imagenet.__version__ = "0.0.9"
 sys.argv = sys.argv[1:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        ('tiny_imagenet.__version__ = "0.0.9"', r"tiny_imagenet than rank 0 \(\S+\) \(0\.0\.9, "),
-        ('caffe.layer_type_list = lambda: ["Softsign"]', "Caffe than rank 0"),
-    ],
-)
-def test_another_package_is_refused(change, what, plain, data, tmp_path):
-    command = several(2, plain, "--data", data, "--run", tmp_path / "run", python=["-c", OTHER.format(change=change)])
+def test_another_package_is_refused(plain, data, tmp_path):
+    command = several(2, plain, "--data", data, "--run", tmp_path / "run", python=["-c", OTHER])
     (line,) = errors(run(command, fails=1))
-    assert re.search(rf"rank 1 \(\S+\) has another {what}", line)
+    assert re.search(r"rank 1 \(\S+\) has another tiny_imagenet than rank 0 \(\S+\) \(0\.0\.9, ", line)
     assert not (tmp_path / "run").exists()
+
+
+def test_another_caffe_is_refused(plain, monkeypatch):
+    options = Options(data=Path("/data"), run=Path("/run"))
+    own = accord.of_this_process(plain, options)
+    monkeypatch.setattr(accord.caffe, "layer_type_list", lambda: ["Softsign"])
+    with pytest.raises(RunError, match=r"rank 1 \(b\) has another Caffe than rank 0 \(a\)"):
+        accord.check(NAMES, [own, accord.of_this_process(plain, options), own])
 
 
 HIDDEN = """
 import os, runpy, sys
+from tiny_imagenet.parallel import launch
 if os.environ.get("OMPI_COMM_WORLD_RANK", "0") in os.environ["TEST_RANK"]:
     sys.modules["mpi4py"] = None
+if "0" not in os.environ["TEST_RANK"]:  # nobody to wait for
+    launch._AFTER_RANK_0 = 0.5
 sys.argv = sys.argv[1:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
