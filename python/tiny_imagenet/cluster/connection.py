@@ -61,7 +61,7 @@ class Cluster:
     """
 
     def __init__(self, client: distributed.Client, kind: str, refused_jobs: Sequence[str] = ()):
-        """`kind` is the scheduler as people have named it; of Slurm's `refused_jobs` more may come to be known."""
+        """`kind` is the scheduler as people have named it; why Slurm refuses jobs comes to `refused_jobs` in time."""
         self.client = client
         self.address = client.scheduler.address
         self.shares_terminal = kind == "local"

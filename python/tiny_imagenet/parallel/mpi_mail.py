@@ -23,7 +23,7 @@ class Mail:
     def __init__(self, MPI: Any, rank: int, size: int):  # noqa: N803 (the module)
         self._MPI = MPI
         self._partners = range(1, size) if rank == 0 else [0]
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a handler of signals may post in the midst of a post
         self._waiting: list[tuple[int, bytes]] = []  # what has not been sent: to which rank, and what
         self._leaving: dict[int, Any] = {}  # a rank: the request and the text of what is being sent to it
 
