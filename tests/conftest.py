@@ -91,7 +91,7 @@ def wait_for(condition, *processes, seconds=180):
         for process in processes:
             assert process.poll() is None, f"it ended with {process.returncode} before that"
         assert time.monotonic() < until, "it took too long"
-        time.sleep(0.002)
+        time.sleep(0.005)
 
 
 def stop_conversion(command, out, number, whole_group=False):
