@@ -149,7 +149,7 @@ def test_a_pack_runs_with_nothing_but_itself(programs, tmp_path):
     packed = tmp_path / "packed"
     done = script("--programs", programs, "--pack", packed)
     assert done.returncode == 0, done.stderr
-    assert re.search(rf"==> {packed}: \d+M", done.stdout)
+    assert re.search(rf"==> {packed}: [\d.]+[MG]", done.stdout)
     found = subprocess.run(
         ["ldd", packed / "caffe"], capture_output=True, text=True, env={"LD_LIBRARY_PATH": str(packed)}, check=True
     ).stdout

@@ -78,8 +78,7 @@ def test_a_net_learns_and_is_evaluated(trained_on_gpu, data):
     assert info["machine"]["gpus"] == gpu.names()[:1]
     assert "cuda" in info["versions"]
     assert "on GPU 0 (" in trained_on_gpu.log_file.read_text()
-    losses = [record["train_loss"] for record in trained_on_gpu.metrics() if "top1" in record]
-    assert losses[-1] < losses[0] / 1.5
+    assert max(record["top1"] for record in trained_on_gpu.metrics() if "top1" in record) > 0.25  # 0.1 is chance
     on_gpu = evaluate.predict_run(trained_on_gpu, data, gpu=0)
     caffe.set_mode_cpu()
     on_cpu = evaluate.predict_run(trained_on_gpu, data)
