@@ -1,6 +1,7 @@
 """What the tests of training over MPI share: mpirun, and machines that are network namespaces of this one."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -64,9 +65,12 @@ class Machines:
         mbit: 10^6 bits a second that each sends and receives, at most.
     """
 
+    _serial = itertools.count()
+
     def __init__(self, count, folder, mbit=None):
-        self._names = [f"tin{os.getpid() % 10000}x{number}" for number in range(count)]
-        self._bridge = f"tin{os.getpid() % 10000}"
+        # Names of their own: a network card may outlive its namespace for a moment. They have at most 15 characters.
+        self._bridge = f"tin{os.getpid() % 10000}x{next(self._serial) % 1000}"
+        self._names = [f"{self._bridge}x{number}" for number in range(count)]
         self._mbit = mbit
         self._addresses = [f"10.213.77.{10 + number}" for number in range(count)]
         self._agent = Path(folder) / "agent"
@@ -81,17 +85,20 @@ class Machines:
         self._agent.chmod(0o755)
 
     def __enter__(self):
-        self._ip("link", "add", self._bridge, "type", "bridge", "forward_delay", "0")
-        self._ip("link", "set", self._bridge, "up")
-        for name, address in zip(self._names, self._addresses):
-            self._ip("netns", "add", name)
-            self._ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
-            self._ip("link", "set", name, "master", self._bridge, "up")
-            self._ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
-            for device in ("eth0", "lo"):
-                self._ip("-n", name, "link", "set", device, "up")
-        if self._mbit:
-            self.limit(self._mbit)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.__exit__)
+            self._ip("link", "add", self._bridge, "type", "bridge", "forward_delay", "0")
+            self._ip("link", "set", self._bridge, "up")
+            for name, address in zip(self._names, self._addresses):
+                self._ip("netns", "add", name)
+                self._ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+                self._ip("link", "set", name, "master", self._bridge, "up")
+                self._ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+                for device in ("eth0", "lo"):
+                    self._ip("-n", name, "link", "set", device, "up")
+            if self._mbit:
+                self.limit(self._mbit)
+            stack.pop_all()
         return self
 
     def __exit__(self, *_):
