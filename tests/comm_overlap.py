@@ -3,9 +3,9 @@
 
     tests/comm_overlap.py model1 --mbit 1000           measure: three network namespaces (needs root)
     tests/comm_overlap.py model1 --ranks 2             measure: processes of this machine, without a limit
-    tests/comm_overlap.py --table                      the tables of python/tiny_imagenet/cluster/README.md, computed
+    tests/comm_overlap.py --table                      the tables of python/tiny_imagenet/experiment/README.md, computed
 
-Beside what it measures it prints what tiny_imagenet.parallel.scaling computes for the same net, link and time to
+Beside what it measures it prints what tiny_imagenet.training.scaling computes for the same net, link and time to
 compute. Close other programs first.
 """
 
@@ -18,9 +18,10 @@ from pathlib import Path
 
 from conftest import ROOT
 from mpi import Machines, run, several
-from tiny_imagenet.models import nets, outline, zoo
-from tiny_imagenet.parallel import scaling
+from tiny_imagenet.inspect import outline
+from tiny_imagenet.models import nets, zoo
 from tiny_imagenet.runs import Run
+from tiny_imagenet.training import scaling
 
 LATENCY = 100e-6  # seconds of a step between two processes here, which look for news every 50 to 100 microseconds
 MACHINES, BATCH = (2, 8, 64), 256  # 200 images do not split between 64

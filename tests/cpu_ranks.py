@@ -8,9 +8,9 @@ import weakref
 import numpy as np
 import pytest
 
-from tiny_imagenet.parallel.rank_links import LinkedRanks
 from tiny_imagenet.stop import StopRequest
 from tiny_imagenet.training import solving, supervisor
+from tiny_imagenet.training.rank_links import LinkedRanks
 from tiny_imagenet.training.train import settled
 
 TOGETHER = 10  # seconds that a rank waits for the others to give their solvers back, too

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_imagenet.benchmarks import benchmark, benchmark_tables, timing
+from benchmarks import benchmark, benchmark_tables, timing
 from tiny_imagenet.errors import BenchmarkError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from conftest import wait_for
-from tiny_imagenet.cluster import claims
-from tiny_imagenet.cluster.claims import Claim, Experiment, Life
 from tiny_imagenet.errors import ClusterError
+from tiny_imagenet.experiment import claims
+from tiny_imagenet.experiment.claims import Claim, Experiment, Life
 
 ABOUT = {"step": "train model1, seed 1", "worker": "tcp://a:1", "host": "a"}
 

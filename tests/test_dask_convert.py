@@ -15,7 +15,7 @@ pytest.importorskip("distributed", reason="the packages for clusters are not ins
 # A worker that takes its time, counts batches, never ends the so-manieth, and sees no image where it is told so.
 PRELOAD = """
 import os, time
-from tiny_imagenet.cluster import worker as cluster_worker
+from tiny_imagenet.experiment import worker as cluster_worker
 from tiny_imagenet.data import loading
 real = loading.load
 def load(entries, slot, rule):

@@ -16,8 +16,9 @@ from tiny_imagenet.experiment import reproduce
 from tiny_imagenet.training.train import Options
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
-from tiny_imagenet.cluster import address, graph
-from tiny_imagenet.cluster import worker as cluster_worker
+from tiny_imagenet.experiment import address
+from tiny_imagenet.experiment import dask_graph as graph
+from tiny_imagenet.experiment import worker as cluster_worker
 
 LONG = ("--epochs", 60)
 

@@ -14,13 +14,13 @@ import pytest
 from conftest import ROOT
 from dask_cluster import Experiment, held
 from tiny_imagenet import cli
-from tiny_imagenet.cluster import schedulers
 from tiny_imagenet.errors import ClusterError
+from tiny_imagenet.experiment import schedulers
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
-from tiny_imagenet.cluster import address as cluster_address
-from tiny_imagenet.cluster import connection as dask_side
-from tiny_imagenet.cluster.worker import Demands
+from tiny_imagenet.experiment import address as cluster_address
+from tiny_imagenet.experiment import connection as dask_side
+from tiny_imagenet.experiment.worker import Demands
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_gpus_that_two_trainings_would_share(cluster, fails):
 def test_a_worker_of_another_version(cluster, fails, checkout, data, tmp_path, tool, dataset):
     """It is refused at the start; one that comes later is sent away, and what it was to do is done by the others."""
     (tmp_path / "old.py").write_text(
-        "from tiny_imagenet.cluster import worker as cluster_worker\nfound = dict(cluster_worker.versions())\n"
+        "from tiny_imagenet.experiment import worker as cluster_worker\nfound = dict(cluster_worker.versions())\n"
         "found |= {'libcaffe': '0123456789ab', 'Python': '3.8'}\n"
         "cluster_worker.versions = lambda: tuple(found.items())\n"
     )

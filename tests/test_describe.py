@@ -13,7 +13,8 @@ from google.protobuf import text_format
 from conftest import ROOT
 from tiny_imagenet import errors
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.models import describe, drawing, net_diff, nets, outline, paper, solvers, zoo
+from tiny_imagenet.inspect import describe, drawing, net_diff, outline
+from tiny_imagenet.models import nets, paper, solvers, zoo
 
 PROTOTXT = ROOT / "prototxt"
 GOLDEN = ROOT / "tests" / "data" / "nets.json"
@@ -91,7 +92,7 @@ def test_model9_is_described_without_memory_for_its_weights():
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from tiny_imagenet.models import describe, outline\n"
+        "from tiny_imagenet.inspect import describe, outline\n"
         "source = describe.load('model9', Path(sys.argv[1]))\n"
         "text = describe.to_text(source, outline.outline(source.net))\n"
         "assert '135,079,944' in text\n"
@@ -179,7 +180,7 @@ def test_memory_for_training_is_what_a_process_takes(data):
         "import sys\n"
         "import caffe, numpy\n"
         "from caffe.proto import caffe_pb2\n"
-        "from tiny_imagenet.models import nets, outline, solvers, zoo\n"
+        "from tiny_imagenet.inspect import outline\nfrom tiny_imagenet.models import nets, solvers, zoo\n"
         "def resident():\n"
         "    return 1024 * int(open('/proc/self/status').read().split('VmRSS:')[1].split()[0])\n"
         "model = zoo.MODELS['model5'].replace(batch=20, classes=10, screened=False)\n"
@@ -340,7 +341,7 @@ def test_batch_normalized_residual_nets_take_what_is_said(data):
         "import caffe, numpy\n"
         "from caffe import NetSpec, layers as L\n"
         "from caffe.proto import caffe_pb2\n"
-        "from tiny_imagenet.models import outline\n"
+        "from tiny_imagenet.inspect import outline\n"
         "def resident():\n"
         "    return 1024 * int(open('/proc/self/status').read().split('VmRSS:')[1].split()[0])\n"
         "n = NetSpec()\n"

@@ -13,8 +13,8 @@ from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, PredictionsError, RunError
 from tiny_imagenet.evaluation import origin, predictions
 from tiny_imagenet.evaluation.predictions import Predictions
-from tiny_imagenet.plots import errors_figure, figures
-from tiny_imagenet.plots.errors_figure import Mistake
+from tiny_imagenet.report import errors_figure, figures
+from tiny_imagenet.report.errors_figure import Mistake
 
 
 def made(data, right=0.5, seed=0, **meta):

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from tiny_imagenet.errors import PredictionsError, TinyImageNetError
 from tiny_imagenet.evaluation import ensemble, metrics, predictions
 from tiny_imagenet.evaluation.predictions import Predictions
-from tiny_imagenet.plots import confusion_figure, curves_figure, figures
+from tiny_imagenet.report import confusion_figure, curves_figure, figures
 
 ROOT = Path(__file__).parent.parent
 
@@ -367,7 +367,7 @@ def test_a_file_with_another_ending_is_refused(tmp_path):
 def test_the_global_state_of_pyplot_is_not_touched(tmp_path):
     code = (
         "import sys, numpy as np\n"
-        "from tiny_imagenet.plots import curves_figure, figures\n"
+        "from tiny_imagenet.report import curves_figure, figures\n"
         "figure = curves_figure.curves({'a': [{'iteration': 1, 'train_loss': 1.0}]})\n"
         f"figures.save(figure, {str(tmp_path / 'a.png')!r})\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

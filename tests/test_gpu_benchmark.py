@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tiny_imagenet.benchmarks import gpu_memory, net_benchmark
+from benchmarks import gpu_memory, net_benchmark
 from tiny_imagenet.errors import GpuError
 
 DRIVER = r"""
@@ -41,7 +41,7 @@ def test_the_drivers_memory(tmp_path):
         subprocess.run(command, check=True)
     code = (
         "import time\n"
-        "from tiny_imagenet.benchmarks import gpu_memory\n"
+        "from benchmarks import gpu_memory\n"
         "memory = gpu_memory.Memory(1)\n"
         "with gpu_memory.Peak(memory) as peak:\n"
         "    while peak.bytes < 5000:\n"

@@ -274,7 +274,7 @@ def test_several_gpus_are_given_a_process_each(calls, tiny_solver, data, tmp_pat
     monkeypatch.setattr(train.supervisor, "train", lambda *given: asked.append(given) or {"top1": 1})
     train.train(str(tiny_solver), Options(data=data, run=tmp_path / "run", gpus="all", max_iter=2), ["command"])
     ((transport, names, source, options, argv, _),) = asked
-    assert (transport, names) == ("tiny_imagenet.parallel.gpu_ranks:connect", ["GPU 0", "GPU 1", "GPU 2"])
+    assert (transport, names) == ("tiny_imagenet.training.gpu_ranks:connect", ["GPU 0", "GPU 1", "GPU 2"])
     assert (source, argv, options.gpus, options.tf32) == (str(tiny_solver), ["command"], (0, 1, 2), False)
     assert not calls  # this process takes no memory of a GPU
 
@@ -283,7 +283,7 @@ def test_ranks_of_gpus_join_by_nccl(monkeypatch):
     """As in upstream's python/train.py: a uid, rank 0's weights, gradients layer by layer where the solver says so."""
     from types import SimpleNamespace
 
-    from tiny_imagenet.parallel import gpu_ranks
+    from tiny_imagenet.training import gpu_ranks
 
     for layer_wise in (False, True):
         done = []

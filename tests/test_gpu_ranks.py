@@ -21,9 +21,9 @@ from tiny_imagenet.errors import NetError, RunError, Stopped
 from tiny_imagenet.evaluation import metrics
 from tiny_imagenet.evaluation.predict import Predictor, predict
 from tiny_imagenet.models import generate, nets, zoo
-from tiny_imagenet.parallel.ranks import Alone
 from tiny_imagenet.runs import Run
 from tiny_imagenet.training import supervisor, train, validation
+from tiny_imagenet.training.ranks import Alone
 from tiny_imagenet.training.train import Options
 
 ROW = zoo.MODELS["model6"].replace(

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from benchmarks import layer_shares, layer_tables, layer_work, net_cases, net_programs, timing
 from conftest import ROOT
-from tiny_imagenet.benchmarks import layer_shares, layer_tables, layer_work, net_cases, net_programs, timing
 
 BUILD = ROOT / "build"
 needs_caffe = pytest.mark.skipif(not (BUILD / "caffe").is_file(), reason="no caffe program in build/: tools/setup.sh")

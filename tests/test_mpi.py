@@ -15,14 +15,13 @@ import test_gpu_ranks
 from conftest import apart, wait_for
 from mpi import ENVIRONMENT, errors, needs_mpi, ranks_of, run, several, under_way
 from tiny_imagenet.errors import GpuError, RunError
-from tiny_imagenet.parallel import launch, mpi_thread
-from tiny_imagenet.parallel.mpi_operation import Operation
-from tiny_imagenet.parallel.mpi_ranks import MpiRanks
-from tiny_imagenet.parallel.mpi_thread import MpiThread
-from tiny_imagenet.parallel.mpi_watch import Watch
 from tiny_imagenet.report import folders
 from tiny_imagenet.runs import Run
-from tiny_imagenet.training import accord, train
+from tiny_imagenet.training import accord, launch, mpi_thread, train
+from tiny_imagenet.training.mpi_operation import Operation
+from tiny_imagenet.training.mpi_ranks import MpiRanks
+from tiny_imagenet.training.mpi_thread import MpiThread
+from tiny_imagenet.training.mpi_watch import Watch
 from tiny_imagenet.training.train import Options
 
 pytestmark = needs_mpi
@@ -222,7 +221,7 @@ MPI_FAILS = """
 import os, runpy, sys
 sys.argv = sys.argv[1:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
-from tiny_imagenet.parallel import mpi_ranks
+from tiny_imagenet.training import mpi_ranks
 average = mpi_ranks._Averages._average
 def failing(averages, number):
     if averages.traffic.iterations == 12 and os.environ["OMPI_COMM_WORLD_RANK"] == "1":
@@ -242,7 +241,7 @@ def test_what_mpi_raises_is_one_line_that_names_the_rank(plain, data, tmp_path):
 
 SLOW_END = """
 import os, runpy, sys, time
-from tiny_imagenet.parallel import mpi_thread
+from tiny_imagenet.training import mpi_thread
 mpi_thread.GRACE = 1
 import mpi4py
 mpi4py.rc.initialize = mpi4py.rc.finalize = False
@@ -257,7 +256,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 SLOW_RANK = """
 import os, runpy, sys, time
-from tiny_imagenet.parallel.mpi_ranks import MpiRanks
+from tiny_imagenet.training.mpi_ranks import MpiRanks
 gather = MpiRanks.gather
 def slow(ranks, own):
     found = gather(ranks, own)
@@ -431,7 +430,7 @@ def test_another_caffe_is_refused(plain, monkeypatch):
 
 HIDDEN = """
 import os, runpy, sys
-from tiny_imagenet.parallel import launch
+from tiny_imagenet.training import launch
 if os.environ.get("OMPI_COMM_WORLD_RANK", "0") in os.environ["TEST_RANK"]:
     sys.modules["mpi4py"] = None
 if "0" not in os.environ["TEST_RANK"]:  # nobody to wait for

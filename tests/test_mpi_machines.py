@@ -95,10 +95,10 @@ import sys
 import caffe
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
-from tiny_imagenet.parallel import launch
+from tiny_imagenet.training import launch
 from tiny_imagenet.training import solving
-from tiny_imagenet.parallel.mpi_ranks import MpiRanks
-from tiny_imagenet.parallel.mpi_thread import MpiThread
+from tiny_imagenet.training.mpi_ranks import MpiRanks
+from tiny_imagenet.training.mpi_thread import MpiThread
 
 limit, size = float(sys.argv[2]), int(sys.argv[3])
 started = launch.launched()

@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from benchmarks import net_benchmark, net_cases, net_figure, net_programs, net_progress, net_tables
+from benchmarks.net_programs import How
 from conftest import ROOT
-from tiny_imagenet.benchmarks import net_benchmark, net_cases, net_figure, net_programs, net_progress, net_tables
-from tiny_imagenet.benchmarks.net_programs import How
 from tiny_imagenet.errors import BenchmarkError
 from tiny_imagenet.models import nets, zoo
 
@@ -425,8 +425,8 @@ def test_stock_caffe_computes_the_same(cases):
 def test_the_programs_own_module_needs_nothing_of_ours():
     """torch_nets and torch_layers run in a Python that has torch and perhaps nothing else."""
     for name in ("torch_nets", "torch_layers"):
-        text = (ROOT / "python" / "tiny_imagenet" / "benchmarks" / f"{name}.py").read_text()
+        text = (ROOT / "tests" / "benchmarks" / f"{name}.py").read_text()
         assert "tiny_imagenet" not in text
-    code = "import tiny_imagenet.benchmarks.net_benchmark, sys; print('caffe' in sys.modules)"
+    code = "import benchmarks.net_benchmark, sys; print('caffe' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -16,7 +16,8 @@ from tiny_imagenet.data import dataset, datum, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError
 from tiny_imagenet.evaluation import classify, evaluate, predict, predictions
 from tiny_imagenet.evaluation.ahead import ahead
-from tiny_imagenet.models import nets, stock, zoo
+from tiny_imagenet.export import stock
+from tiny_imagenet.models import nets, zoo
 from tiny_imagenet.runs import Run
 
 OFFSETS = {"top left": (0, 0), "top right": (0, 8), "bottom left": (8, 0), "bottom right": (8, 8), "centre": (4, 4)}

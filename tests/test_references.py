@@ -11,7 +11,8 @@ import pytest
 from caffe.proto import caffe_pb2
 
 from conftest import ROOT
-from tiny_imagenet.models import nets, solvers, stock, zoo
+from tiny_imagenet.export import stock
+from tiny_imagenet.models import nets, solvers, zoo
 
 # The fully connected layers of the large nets take most of the memory and none of the interest.
 NARROW = {"model7": (256, 128), "model8": (256, 128), "model9": (256, 128)}

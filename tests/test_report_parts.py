@@ -14,10 +14,10 @@ from test_report import build, change, make_run, row, some_predictions
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.evaluation import metrics, predictions
 from tiny_imagenet.evaluation.evaluate import evaluate_run
-from tiny_imagenet.plots.errors_figure import Mistake, mistakes
 from tiny_imagenet.report import gallery
 from tiny_imagenet.report import nets as report_nets
 from tiny_imagenet.report import predictions as report_predictions
+from tiny_imagenet.report.errors_figure import Mistake, mistakes
 from tiny_imagenet.runs import Run
 
 

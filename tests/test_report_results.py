@@ -10,8 +10,8 @@ import pytest
 
 from test_report import build, change, make_ensemble, make_run, row
 from tiny_imagenet.evaluation import ensemble, pedigree, predictions
-from tiny_imagenet.plots.curves_figure import Line
 from tiny_imagenet.report import curves, folders
+from tiny_imagenet.report.curves_figure import Line
 
 TEN = "ten: four corners, centre, and their mirrors"
 

@@ -10,8 +10,8 @@ import comm_overlap
 from conftest import ROOT
 from mpi import needs_mpi, why_no_machines
 from tiny_imagenet.models import zoo
-from tiny_imagenet.parallel import buckets, scaling
-from tiny_imagenet.parallel.scaling import Layer, Link
+from tiny_imagenet.training import buckets, scaling
+from tiny_imagenet.training.scaling import Layer, Link
 
 LAYERS = [Layer(1000, 9e6), Layer(2_000_000, 9e6), Layer(50, 2e6)]
 

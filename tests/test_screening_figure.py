@@ -16,7 +16,7 @@ from tiny_imagenet.data import dataset as datasets
 from tiny_imagenet.data import screening
 from tiny_imagenet.data.dataset import Record
 from tiny_imagenet.errors import DatasetError
-from tiny_imagenet.plots import figures, screening_figure
+from tiny_imagenet.report import figures, screening_figure
 
 SCRIPT = Path(__file__).resolve().parent.parent / "tools" / "visualize.py"
 

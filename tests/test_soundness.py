@@ -9,7 +9,8 @@ from caffe.proto import caffe_pb2
 
 from conftest import ROOT
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.models import prototxt, soundness, zoo
+from tiny_imagenet.inspect import soundness
+from tiny_imagenet.models import prototxt, zoo
 
 PROTOTXT = ROOT / "prototxt"
 SOURCE = ROOT / "build" / "caffe-source"

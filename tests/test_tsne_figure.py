@@ -15,7 +15,7 @@ from tiny_imagenet.data import datum, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, RunError
 from tiny_imagenet.evaluation import features
 from tiny_imagenet.evaluation.predict import Predictor
-from tiny_imagenet.plots import figures, tsne_figure
+from tiny_imagenet.report import figures, tsne_figure
 from tiny_imagenet.runs import Run
 
 

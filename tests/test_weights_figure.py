@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from conftest import ROOT
 from tiny_imagenet.errors import NetError, RunError
 from tiny_imagenet.models import nets, zoo
-from tiny_imagenet.plots import figures, weights_figure
+from tiny_imagenet.report import figures, weights_figure
 from tiny_imagenet.runs import Run
 
 # Model 5's kinds of layers in a net that takes a moment.

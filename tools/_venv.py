@@ -1,6 +1,7 @@
-"""Lets a script run under any Python: it goes on in the checkout's .venv when this one lacks the package.
+"""Run a script with its own checkout's packages: tiny_imagenet from python/, and the Python of .venv if there is one.
 
-And Ctrl-C is one line while the script still loads what it needs; then `cli.run` sees to that.
+A Python of your own that has caffe (an installed wheel, a container) runs a checkout without .venv. Ctrl-C while the
+script still loads is one line; after that `cli.run` handles it.
 """
 
 import importlib.util
@@ -16,10 +17,11 @@ def _end(kind, error, trace):
 
 
 sys.excepthook = _end
-if importlib.util.find_spec("tiny_imagenet") is None:
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    python = os.path.join(root, ".venv", "bin", "python")
-    if not os.path.exists(python) or os.path.realpath(sys.prefix) == os.path.realpath(os.path.join(root, ".venv")):
-        script = os.path.basename(sys.argv[0])
-        sys.exit(f"{script}: error: the package tiny_imagenet is not installed: run tools/setup.sh first")
-    os.execv(python, [python, *sys.argv])
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_VENV = os.path.join(_ROOT, ".venv")
+_PYTHON = os.path.join(_VENV, "bin", "python")
+if os.path.exists(_PYTHON) and os.path.realpath(sys.prefix) != os.path.realpath(_VENV):
+    os.execv(_PYTHON, [_PYTHON, *sys.argv])
+sys.path.insert(1, os.path.join(_ROOT, "python"))  # after the script's own folder
+if importlib.util.find_spec("caffe") is None:
+    sys.exit(f"{os.path.basename(sys.argv[0])}: error: this checkout is not set up: run tools/setup.sh first")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from tiny_imagenet.errors import BenchmarkError, TinyImageNetError
 from tiny_imagenet.models import zoo
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(1, str(ROOT / "tests"))  # for the package benchmarks
 BATCH = {"nets": 200, "where": 50}
 
 # What takes a moment to load is imported after the arguments.
@@ -116,7 +118,7 @@ def main() -> None:
 
 def layers(args: argparse.Namespace, parser: cli.Parser) -> None:
     _find_torch(args, parser)
-    from tiny_imagenet.benchmarks import benchmark, benchmark_tables
+    from benchmarks import benchmark, benchmark_tables
 
     settings = benchmark.Settings(threads=args.threads)
     if args.quick:
@@ -145,7 +147,7 @@ def nets(args: argparse.Namespace, parser: cli.Parser) -> None:
         print(args.write_cases)
         return
     _find_torch(args, parser)
-    from tiny_imagenet.benchmarks import net_benchmark, net_progress, net_tables
+    from benchmarks import net_benchmark, net_progress, net_tables
 
     settings = net_benchmark.Settings(threads=args.threads, gpu=args.gpu, deterministic=bool(args.deterministic))
     if args.gpu is not None:
@@ -160,8 +162,8 @@ def nets(args: argparse.Namespace, parser: cli.Parser) -> None:
     keep = (lambda result: files.write_json(args.out, result)) if args.out else (lambda result: None)
     result = net_benchmark.nets(cases, settings, *programs, shown=net_progress.shown, keep=keep)
     if args.plot:
-        from tiny_imagenet.benchmarks import net_figure
-        from tiny_imagenet.plots import figures
+        from benchmarks import net_figure
+        from tiny_imagenet.report import figures
 
         figures.save(net_figure.draw(result), args.plot)
     _show(args, result, net_tables.show)
@@ -170,7 +172,7 @@ def nets(args: argparse.Namespace, parser: cli.Parser) -> None:
 def where(args: argparse.Namespace, parser: cli.Parser) -> None:
     if args.json and args.markdown:
         parser.error("--json or --markdown, not both")
-    from tiny_imagenet.benchmarks import layer_shares, layer_tables, net_progress
+    from benchmarks import layer_shares, layer_tables, net_progress
 
     settings = layer_shares.Settings(threads=args.threads)
     if args.quick:
@@ -210,13 +212,13 @@ def _file(text: str) -> Path:
 
 
 def _figure(text: str) -> Path:
-    from tiny_imagenet.plots import figures
+    from tiny_imagenet.report import figures
 
     return cli.checked(figures.check_ending, destination.check)(text)
 
 
 def _find_torch(args: argparse.Namespace, parser: cli.Parser) -> None:
-    from tiny_imagenet.benchmarks import timing
+    from benchmarks import timing
 
     try:
         args.torch = timing.find_torch(args.torch)
@@ -230,7 +232,7 @@ def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 
 def _cases(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from tiny_imagenet.benchmarks import net_cases
+    from benchmarks import net_cases
 
     batches = args.batch or [2 if args.quick else BATCH[args.subject]]
     models = args.models or list(zoo.MODELS)

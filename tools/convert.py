@@ -13,7 +13,7 @@ from pathlib import Path
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli
-from tiny_imagenet.cluster import schedulers
+from tiny_imagenet.experiment import schedulers
 
 
 def identity(path: str) -> tuple[int, int] | None:
@@ -68,7 +68,7 @@ def main() -> None:
 
     pool_of = None
     if args.scheduler:
-        from tiny_imagenet.cluster.pool import ClusterPool
+        from tiny_imagenet.experiment.pool import ClusterPool
 
         pool_of = functools.partial(ClusterPool, args.scheduler, args.workers, Path(args.dataset))
 

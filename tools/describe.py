@@ -58,7 +58,7 @@ def main():
         if args.shape and not args.check:
             parser.error("--shape goes with the table, --draw or --check")
 
-    from tiny_imagenet.models import describe, outline  # after the arguments: Caffe takes a moment to load
+    from tiny_imagenet.inspect import describe, outline  # after the arguments: Caffe takes a moment to load
 
     describe.quiet()
     shapes = dict(args.shape)
@@ -85,7 +85,7 @@ def main():
     if unknown:
         raise NetError(f"--shape {unknown[0]}: no data layer of the net makes a blob of that name in phase {phase}")
     if args.draw:
-        from tiny_imagenet.models import drawing
+        from tiny_imagenet.inspect import drawing
 
         drawing.draw(net, args.draw)
         print(args.draw)
@@ -97,7 +97,7 @@ def main():
 
 
 def check(args, shapes):
-    from tiny_imagenet.models import describe, soundness
+    from tiny_imagenet.inspect import describe, soundness
 
     findings = soundness.check(describe.find(args.source, PROTOTXT), shapes)
     if args.json:
@@ -117,7 +117,7 @@ def counted(number, what):
 
 
 def diff(args, a, b):
-    from tiny_imagenet.models import net_diff
+    from tiny_imagenet.inspect import net_diff
 
     for source in (a, b):
         if source.problem:
@@ -133,7 +133,8 @@ def diff(args, a, b):
 
 def export(args, source):
     from tiny_imagenet import files
-    from tiny_imagenet.models import nets, stock
+    from tiny_imagenet.export import stock
+    from tiny_imagenet.models import nets
 
     out = args.export_stock
     if os.path.lexists(out) and not (out.is_file() and out.read_text(errors="replace").startswith(EXPORTED)):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli, destination
-from tiny_imagenet.models import describe
+from tiny_imagenet.inspect import describe
 from tiny_imagenet.report import page
 
 

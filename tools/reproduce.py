@@ -6,10 +6,10 @@ from pathlib import Path
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli
-from tiny_imagenet.cluster import schedulers
 from tiny_imagenet.errors import TinyImageNetError
+from tiny_imagenet.experiment import schedulers
 from tiny_imagenet.models import zoo
-from tiny_imagenet.parallel import launch
+from tiny_imagenet.training import launch
 
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
@@ -74,7 +74,7 @@ def main():
     )
     elsewhere = None
     if args.scheduler:
-        from tiny_imagenet.cluster.graph import Elsewhere
+        from tiny_imagenet.experiment.dask_graph import Elsewhere
 
         files = reproduce.inputs(options, names)
         elsewhere = Elsewhere(args.scheduler, args.workers, args.out, files, len(gpus), args.quiet).run

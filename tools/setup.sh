@@ -154,12 +154,10 @@ version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/de
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' || die "$python is Python $version: 3.9 or newer is needed, set PYTHON to one"
 
 # --- Nothing new? ---------------------------------------------------------------------------------------------------
-# What the build is made from, by content; the Python package itself is used where it stands and needs no new build, but
-# what is installed of it knows its modules by name.
+# What the build is made from, by content; tiny_imagenet is used where it stands and needs no build.
 inputs() {
   find CMakeLists.txt pyproject.toml tools/requirements.txt tools/fetch_caffe.sh tests/cpp caffe_layers -type f -print0 |
     sort -z | xargs -0 sha256sum
-  find python/tiny_imagenet -name '*.py' | sort
   echo "$("$python" -c 'import sys; print(sys.base_prefix, sys.version)')" "${CAFFE_SOURCE_DIR-}" "$PWD"
   if $cluster; then sha256sum tools/requirements-cluster.txt; fi
   if [ "$device" = gpu ]; then
@@ -212,10 +210,11 @@ else
   run "see the lines above" cmake --build build -j "$jobs"
 fi
 
-step "Install the packages caffe and tiny_imagenet into .venv"
-run "see the lines above" env CMAKE_BUILD_PARALLEL_LEVEL="$jobs" .venv/bin/python -m pip install --disable-pip-version-check \
-  --no-build-isolation --no-deps --force-reinstall --editable . -Cbuild-dir=build \
-  -Ccmake.define.CAFFE_SOURCE_DIR="${CAFFE_SOURCE_DIR-}" -Ccmake.define.CPU_ONLY="${for_device[0]#*=}"
+step "Install caffe into .venv, and tiny_imagenet as it stands in python/"
+packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+run "see the lines above" .venv/bin/python -m pip uninstall --disable-pip-version-check -y tiny-imagenet-caffe
+run "see the lines above" cmake --install build --component python --prefix "$packages"
+echo "$PWD/python" >"$packages/tiny_imagenet.pth"
 .venv/bin/python -c 'import caffe, tiny_imagenet; assert "LReLU" in caffe.layer_type_list()' ||
   die "the installed packages do not import (see above): remove .venv and build and run this script again"
 

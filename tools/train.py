@@ -11,7 +11,7 @@ from pathlib import Path
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli
-from tiny_imagenet.parallel import launch
+from tiny_imagenet.training import launch
 
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 

@@ -13,7 +13,7 @@ import _venv  # noqa: F401
 from tiny_imagenet import cli, destination, files, runs
 from tiny_imagenet.data import dataset
 from tiny_imagenet.evaluation import origin, pedigree, predictions
-from tiny_imagenet.plots import confusion_figure, curves_figure, errors_figure, figures, screening_figure
+from tiny_imagenet.report import confusion_figure, curves_figure, errors_figure, figures, screening_figure
 
 _FILTERS = ([True, False, False], [False, True, True])  # run, --net, --weights
 
@@ -48,14 +48,14 @@ def errors(options: argparse.Namespace) -> figures.Figure:
 
 
 def tsne(options: argparse.Namespace) -> figures.Figure:
-    from tiny_imagenet.plots import tsne_figure
+    from tiny_imagenet.report import tsne_figure
 
     given = options.classes, options.images, options.layer, options.seed, options.split, options.checkpoint or "best"
     return tsne_figure.draw(runs.Run(options.run), options.data, *given, gpu=options.gpu)
 
 
 def filters(options: argparse.Namespace) -> figures.Figure:
-    from tiny_imagenet.plots import weights_figure
+    from tiny_imagenet.report import weights_figure
 
     if not options.run:
         return weights_figure.filters(options.net, options.weights)
@@ -65,7 +65,7 @@ def filters(options: argparse.Namespace) -> figures.Figure:
 
 
 def slopes(options: argparse.Namespace) -> figures.Figure:
-    from tiny_imagenet.plots import weights_figure
+    from tiny_imagenet.report import weights_figure
 
     return weights_figure.slopes(pedigree.by_name(options.runs), options.checkpoint or "best", options.width)
 

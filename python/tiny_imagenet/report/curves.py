@@ -9,8 +9,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tiny_imagenet.errors import TinyImageNetError
-from tiny_imagenet.plots import curves_figure, figures
-from tiny_imagenet.plots.curves_figure import Line
+from tiny_imagenet.report import curves_figure, figures
+from tiny_imagenet.report.curves_figure import Line
 from tiny_imagenet.report.values import inline
 
 

@@ -16,8 +16,8 @@ from markupsafe import Markup
 from tiny_imagenet.errors import DatasetError
 from tiny_imagenet.evaluation import origin
 from tiny_imagenet.evaluation.predictions import Predictions
-from tiny_imagenet.plots import errors_figure
-from tiny_imagenet.plots.errors_figure import Mistake
+from tiny_imagenet.report import errors_figure
+from tiny_imagenet.report.errors_figure import Mistake
 
 MOST = 60  # images of a run, where that is enough for every class
 MOST_IN_ALL = 480  # of all runs, where that leaves FEWEST to each

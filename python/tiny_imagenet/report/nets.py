@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tiny_imagenet.errors import TinyImageNetError
-from tiny_imagenet.models import describe, drawing, outline
+from tiny_imagenet.inspect import describe, drawing, outline
 from tiny_imagenet.report import values
 
 _TIMES = " \N{MULTIPLICATION SIGN} "

@@ -21,9 +21,9 @@ from tiny_imagenet.errors import RunError
 from tiny_imagenet.evaluation import pedigree
 from tiny_imagenet.files import write_text
 from tiny_imagenet.models import paper
-from tiny_imagenet.plots.curves_figure import Line
 from tiny_imagenet.report import curves, folders, nets, predictions, results, scores
 from tiny_imagenet.report import ensembles as report_ensembles
+from tiny_imagenet.report.curves_figure import Line
 from tiny_imagenet.report.folders import Run, read
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -10,8 +10,7 @@ from typing import Any
 
 from tiny_imagenet.evaluation import metrics, origin, pedigree, predictions
 from tiny_imagenet.evaluation.predictions import Predictions
-from tiny_imagenet.plots import confusion_figure
-from tiny_imagenet.report import curves, gallery
+from tiny_imagenet.report import confusion_figure, curves, gallery
 from tiny_imagenet.report.folders import Run
 from tiny_imagenet.report.results import Column
 from tiny_imagenet.report.scores import Row

@@ -16,8 +16,9 @@ from caffe.proto import caffe_pb2
 
 from tiny_imagenet.data import datum, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError
-from tiny_imagenet.models import agreement, nets, outline, prototxt, solver_soundness, solvers
-from tiny_imagenet.models.findings import NetFile
+from tiny_imagenet.inspect import agreement, outline, solver_soundness
+from tiny_imagenet.inspect.findings import NetFile
+from tiny_imagenet.models import nets, prototxt, solvers
 
 
 @dataclass

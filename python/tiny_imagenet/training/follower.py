@@ -14,8 +14,8 @@ from caffe.proto import caffe_pb2
 from tiny_imagenet import gpu
 from tiny_imagenet.errors import RunError
 from tiny_imagenet.evaluation.predict import Predictor
-from tiny_imagenet.parallel.ranks import Ranks
 from tiny_imagenet.training import snapshots, solving, validation
+from tiny_imagenet.training.ranks import Ranks
 
 DEPLOY, MEAN = "deploy.prototxt", "mean.binaryproto"
 

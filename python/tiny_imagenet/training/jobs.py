@@ -12,7 +12,8 @@ from tiny_imagenet import gpu
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, RunError
 from tiny_imagenet.evaluation import origin
-from tiny_imagenet.models import nets, outline, zoo
+from tiny_imagenet.inspect import outline
+from tiny_imagenet.models import nets, zoo
 from tiny_imagenet.models.zoo import SCHEDULE
 from tiny_imagenet.runs import Run
 from tiny_imagenet.training import fit, provenance

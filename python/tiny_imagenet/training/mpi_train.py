@@ -20,12 +20,12 @@ import caffe
 
 from tiny_imagenet import cli, gpu
 from tiny_imagenet.errors import ClusterError, GpuError, RankLostError, TinyImageNetError
-from tiny_imagenet.parallel.launch import Launch, let_rank_0_speak
-from tiny_imagenet.parallel.mpi_ranks import MpiRanks
-from tiny_imagenet.parallel.mpi_thread import Ended, MpiThread
 from tiny_imagenet.runs import Run
 from tiny_imagenet.training import accord, console, ending
 from tiny_imagenet.training.jobs import Options
+from tiny_imagenet.training.launch import Launch, let_rank_0_speak
+from tiny_imagenet.training.mpi_ranks import MpiRanks
+from tiny_imagenet.training.mpi_thread import Ended, MpiThread
 
 # A wish to stop. mpirun passes SIGUSR1 on; at its own Ctrl-C or SIGTERM it sends SIGCONT, a moment later SIGTERM, and
 # another moment later SIGKILL.

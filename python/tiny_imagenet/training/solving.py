@@ -12,8 +12,8 @@ import numpy as np
 from caffe.proto import caffe_pb2
 
 from tiny_imagenet.models import nets, solvers
-from tiny_imagenet.parallel.ranks import Ranks
 from tiny_imagenet.runs import Run
+from tiny_imagenet.training.ranks import Ranks
 
 
 def message(run: Run, count: int) -> caffe_pb2.SolverParameter:

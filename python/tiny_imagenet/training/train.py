@@ -16,13 +16,13 @@ from tiny_imagenet import files, gpu, runs
 from tiny_imagenet.errors import GpuError, NetError, RunError, from_caffe
 from tiny_imagenet.evaluation.predict import Predictor
 from tiny_imagenet.models import nets
-from tiny_imagenet.parallel.launch import Launch
-from tiny_imagenet.parallel.ranks import Alone, Ranks
 from tiny_imagenet.runs import Run
 from tiny_imagenet.stop import StopRequest
 from tiny_imagenet.training import fit, follower, mpi_train, snapshots, solving, supervisor
 from tiny_imagenet.training.console import Console
 from tiny_imagenet.training.jobs import Job, Options, jobs_of, new_jobs, solver_in
+from tiny_imagenet.training.launch import Launch
+from tiny_imagenet.training.ranks import Alone, Ranks
 from tiny_imagenet.training.trainer import Trainer
 
 
@@ -64,7 +64,7 @@ def train(
         options = settled(options)
         if len(options.gpus) > 1:
             names = [f"GPU {number}" for number in options.gpus]
-            return supervisor.train("tiny_imagenet.parallel.gpu_ranks:connect", names, source, options, argv, stop)
+            return supervisor.train("tiny_imagenet.training.gpu_ranks:connect", names, source, options, argv, stop)
         try:
             return take_part(Alone(), source, options, argv, stop)
         finally:

@@ -24,12 +24,12 @@ from tiny_imagenet.errors import RunError, Stopped, TinyImageNetError, from_caff
 from tiny_imagenet.evaluation import metrics
 from tiny_imagenet.evaluation.predict import Predictor
 from tiny_imagenet.evaluation.predictions import Predictions
-from tiny_imagenet.parallel.ranks import Alone, Ranks
 from tiny_imagenet.runs import Run
 from tiny_imagenet.stop import StopRequest
 from tiny_imagenet.training import fit, follower, snapshots, solving, validation
 from tiny_imagenet.training.console import Console, duration
 from tiny_imagenet.training.events import Events
+from tiny_imagenet.training.ranks import Alone, Ranks
 from tiny_imagenet.training.schedule import Plateau
 
 DISPLAY = 20  # iterations from one record of the training loss to the next

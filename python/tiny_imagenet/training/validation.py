@@ -14,7 +14,7 @@ from tiny_imagenet.errors import DatasetError
 from tiny_imagenet.evaluation.ahead import ahead
 from tiny_imagenet.evaluation.predict import Predictor, predict
 from tiny_imagenet.evaluation.predictions import Predictions
-from tiny_imagenet.parallel.ranks import Ranks
+from tiny_imagenet.training.ranks import Ranks
 
 
 class StoppedEarly(Exception):  # noqa: N818 (nothing is wrong)
