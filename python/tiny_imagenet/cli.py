@@ -1,4 +1,4 @@
-"""What every script of tools/ shares: argument parsing, one-line errors, exit statuses and progress.
+"""Argument parsing, one-line errors, exit statuses and progress for the scripts of tools/.
 
 Exit status 0 is success, 1 a failure, 2 bad use, 130 an interruption. Errors are one line on stderr.
 """
@@ -6,7 +6,9 @@ Exit status 0 is success, 1 a failure, 2 bad use, 130 an interruption. Errors ar
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -32,11 +34,23 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ").split("=")[0].split(" ")[0]
+        if unknown != message and unknown.startswith("-"):
+            message += f":{did_you_mean(unknown, self._option_string_actions)}".rstrip(":")
+        chosen = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if chosen:
+            message += did_you_mean(chosen[1], re.findall(r"[^', ]+", chosen[2]))
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" with the nearest of the `known` names, or "" if none is near."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
 class Command(Parser):
-    """A subcommand's parser: argparse passes it the name of the whole command."""
+    """Parser of a subcommand; argparse passes it the name of the whole command."""
 
     def __init__(self, *, prog: str, **options: str):
         super().__init__(**options)
@@ -59,7 +73,7 @@ def _whole(text: str, least: int, most: int = LARGEST) -> int:
     except ValueError:
         value = least - 1
     if not least <= value <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least} and at most {most}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, got {text!r}")
     return value
 
 
@@ -70,21 +84,19 @@ def positive_float(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return value
 
 
 def gpu(text: str) -> int | None:
-    """An argparse type: the number of one GPU; "none" is None."""
+    """An argparse type: the number of one GPU, or "none" for None."""
     if "," in text or text == "all":
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not the number of one GPU: several work together in training alone"
-        )
+        raise argparse.ArgumentTypeError(f"expected the number of one GPU, got {text!r}: only training uses several")
     return None if text == "none" else _gpu(text)
 
 
 def gpus(text: str) -> tuple[int, ...] | str:
-    """An argparse type: the numbers of GPUs; "all" stays as it is, "none" is no number."""
+    """An argparse type: the numbers of GPUs, "all", or "none" for no GPU."""
     if text == "all":
         return text
     numbers = () if text == "none" else tuple(map(_gpu, text.split(",")))
@@ -95,32 +107,37 @@ def gpus(text: str) -> tuple[int, ...] | str:
 
 
 def add_gpus(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add --gpu (`gpus`; `what` says what they do), --tf32 and --deterministic, each None where it is not given."""
+    """Add --gpu (described by `what`), --tf32 and --deterministic; each is None by default."""
     parser.add_argument("--gpu", type=gpus, dest="gpus", metavar="N[,N...]|all|none", help=what)
     switch = argparse.BooleanOptionalAction
-    parser.add_argument("--tf32", action=switch, help="GPU: round the factors of products to TF32; faster (not)")
-    parser.add_argument("--deterministic", action=switch, help="GPU: the same bits in every run; slower (not)")
+    parser.add_argument(
+        "--tf32", action=switch, help="GPU: round the factors of products to TF32, which is faster (default: no)"
+    )
+    parser.add_argument(
+        "--deterministic", action=switch, help="GPU: the same bits in every run, which is slower (default: no)"
+    )
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Add --checkpoint, None where it is not given: best, last or an iteration."""
-    parser.add_argument("--checkpoint", metavar="best|last|ITER", help="which weights of the run (default: best)")
+    """Add --checkpoint: best, last or an iteration; None by default."""
+    parser.add_argument("--checkpoint", metavar="best|last|ITER", help="weights of the run to use (default: best)")
 
 
 def add_predicting(parser: argparse.ArgumentParser) -> None:
-    """Add what says which weights predict, on what data, and how: --checkpoint, --ten-crop, --data and --gpu."""
+    """Add the flags of every prediction: --checkpoint, --ten-crop, --data and --gpu."""
     add_checkpoint(parser)
-    crops = "average the corners, the centre and their mirrors, not the centre alone"
+    crops = "average the four corners, the centre and their mirrors"
     parser.add_argument("--ten-crop", action="store_true", help=crops)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="what tools/convert.py wrote (the run's)")
-    parser.add_argument("--gpu", type=gpu, metavar="N", help="compute on the GPU of this number (on the CPU)")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder written by tools/convert.py (default: the run's)"
+    )
+    parser.add_argument("--gpu", type=gpu, metavar="N", help="compute on this GPU (default: the CPU)")
 
 
 def _gpu(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 5):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not the number of a GPU: they count from 0, as nvidia-smi -L lists them; several have commas "
-            "between them; none stands for the CPU"
+            f"expected GPU numbers as listed by nvidia-smi -L, separated by commas, or none for the CPU; got {text!r}"
         )
     return int(text)
 
@@ -131,7 +148,7 @@ def at_most(limit: int) -> Callable[[str], int]:
 
 
 def checked(*checks: Callable[[str], None]) -> Callable[[str], Path]:
-    """An argparse type: a path that all `checks` accept; they raise TinyImageNetError for one that they do not."""
+    """An argparse type: a path accepted by all `checks`, which raise TinyImageNetError otherwise."""
 
     def path(text: str) -> Path:
         try:
@@ -145,18 +162,18 @@ def checked(*checks: Callable[[str], None]) -> Callable[[str], Path]:
 
 
 def share(text: str) -> Fraction:
-    """An argparse type: a share from 0 to 1, as a fraction or a decimal."""
+    """An argparse type: a fraction from 0 to 1, written as 1/4 or 0.25."""
     try:
         value = Fraction(text) if len(text) <= 20 and "e" not in text.lower() else Fraction(-1)
     except (ValueError, ZeroDivisionError):
         value = Fraction(-1)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a share from 0 to 1, such as 1/4 or 0.25")
+        raise argparse.ArgumentTypeError(f"expected a fraction from 0 to 1 such as 1/4 or 0.25, got {text[:40]!r}")
     return value
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Call `main` and end the process with the contract's exit status."""
+    """Call `main` and exit with the status described above."""
     prog = os.path.basename(sys.argv[0])
     try:
         main()
@@ -164,7 +181,7 @@ def run(main: Callable[[], None]) -> NoReturn:
             sys.stdout.flush()
     except TinyImageNetError as error:
         sys.exit(_fail(prog, error, getattr(error, "status", 1)))
-    except BrokenPipeError:  # the reader of our output (head, say) has gone
+    except BrokenPipeError:  # the reader of our output (head, for example) was closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (OSError, UnicodeError) as error:  # a disk, a permission, a file that is not UTF-8
@@ -180,11 +197,11 @@ def _fail(prog: str, error: object, status: int) -> int:
 
 
 def say(*lines: str) -> None:
-    """Print what has been done; that nobody can read it, or a name in it, does not undo it."""
+    """Print results; a closed or full stdout is not an error."""
     try:
         sys.stdout.reconfigure(errors="backslashreplace")
         print(*lines, sep="\n", flush=True)
-    except (AttributeError, OSError, ValueError):  # it is closed, a pipe without a reader, or a full disk
+    except (AttributeError, OSError, ValueError):  # closed, a pipe without a reader, or a full disk
         null = open(os.devnull, "w")  # noqa: SIM115
         if sys.stdout is None:
             sys.stdout = null
@@ -193,12 +210,12 @@ def say(*lines: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line about what is going on (stderr, so that stdout stays the result's)."""
+    """Print a progress line on stderr; stdout is for results."""
     print(text, file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yield `items` and show how far it is: a bar on a terminal, at most a line every ten seconds elsewhere."""
+    """Yield `items` with a progress bar on a terminal, or a line every ten seconds elsewhere."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import track as rich_track
