@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+from tiny_imagenet.evaluation.pedigree import Pedigree
 
 from tiny_imagenet.errors import RunError
 from tiny_imagenet.evaluation import ensemble, pedigree, predictions
-from tiny_imagenet.evaluation.pedigree import Pedigree
 from tiny_imagenet.evaluation.predictions import Predictions
 
 TEN = "ten: four corners, centre, and their mirrors"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli, destination
-from tiny_imagenet.evaluation import origin
+from tiny_imagenet.evaluation import data_source
 
 
 def per_cent(share, digits=2):
@@ -61,7 +61,7 @@ def main():
     parser.add_argument("--weights", type=Path, metavar="FILE", help="its caffemodel")
     parser.add_argument("--mean", type=Path, metavar="FILE", help="its mean image (the data folder's)")
     cli.add_predicting(parser)
-    parser.add_argument("--split", default="val", choices=origin.SPLITS, help="which images (val)")
+    parser.add_argument("--split", default="val", choices=data_source.SPLITS, help="which images (val)")
     parser.add_argument("--out", type=file("npz"), metavar="FILE.npz", help="where the predictions go (the run folder)")
     parser.add_argument("--per-class", action="store_true", help="print each class too, the worst first")
     parser.add_argument("--confusion", type=file("csv"), metavar="FILE.csv", help="write the confusion matrix")

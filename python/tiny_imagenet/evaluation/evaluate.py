@@ -9,7 +9,7 @@ from typing import Any
 from tiny_imagenet import destination, files
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, PredictionsError, RunError
-from tiny_imagenet.evaluation import metrics, origin, pedigree, predictions
+from tiny_imagenet.evaluation import data_source, metrics, predictions
 from tiny_imagenet.evaluation.predict import CROPS, Predictor, predict
 from tiny_imagenet.evaluation.predictions import Predictions
 from tiny_imagenet.models import nets
@@ -66,7 +66,7 @@ def data_of(run: Run, data: str | os.PathLike[str] | None) -> str | os.PathLike[
         RunError: run.json does not say which that is, it is gone, or it has other classes than the run was trained on.
         DatasetError: it is no converted data set.
     """
-    data = data or origin.trained_on(run)
+    data = data or data_source.trained_on(run)
     wnids = [entry["wnid"] for entry in lmdb_reader.read_manifest(data)["classes"]]
     if run.info.get("wnids", wnids) != wnids:
         raise RunError(f"{data} has other classes, or in another order, than {run.path} was trained on")
@@ -216,7 +216,7 @@ def _seen_once(given: Predictions, entry: Any, lmdb: Path) -> None:
         raise DatasetError(
             f"{lmdb} has {len(given.keys)} records, the manifest says {entry.get('count')}: convert the data set again"
         )
-    if "sha256" in entry and pedigree.records(given) != entry["sha256"]:
+    if "sha256" in entry and given.records != entry["sha256"]:
         raise DatasetError(
             f"{lmdb}: the keys or labels are not those of the manifest (another sha256): convert the data set again"
         )

@@ -11,7 +11,7 @@ from typing import Any
 from tiny_imagenet import gpu
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, RunError
-from tiny_imagenet.evaluation import origin
+from tiny_imagenet.evaluation import data_source
 from tiny_imagenet.inspect import outline
 from tiny_imagenet.models import nets, zoo
 from tiny_imagenet.models.zoo import SCHEDULE
@@ -140,7 +140,7 @@ def jobs_of(run: Run, source: str | None, options: Options, argv: list[str] | No
         own = run.stage(number) if number else run
         info = own.info
         # Its own net, not that of the folder that this one was copied from, which the solver may name.
-        plan = fit.load(own.solver, options.data or origin.trained_on(own), own.train_val)
+        plan = fit.load(own.solver, options.data or data_source.trained_on(own), own.train_val)
         check_data(own, plan.data)
         fit.fit_data(plan)
         fit.fit_classes(plan, adapt=False)
