@@ -19,6 +19,7 @@ from tiny_imagenet.errors import NetError, UnknownModelError
 
 ACTIVATIONS = ("ReLU", "PReLU", "LReLU")
 DRAWS = ("UNIFORM", "TEN_CROP")
+LR_SCHEDULES = ("plateau", "cosine")
 IMAGE = 64  # side of a Tiny ImageNet image in pixels
 TRAIN_IMAGES = 100_000
 VAL_IMAGES = 10_000
@@ -77,6 +78,7 @@ class Model:
         classes, crop: outputs of the last layer, side of the input in pixels.
         input_scale: what pixels are multiplied by once the mean is subtracted (open point h).
         draw: how training draws its crops, UNIFORM or TEN_CROP (open point g).
+        lr_schedule: "plateau" (the paper's) or "cosine", which ends at 0 after `max_epochs`.
         lr_factor, patience, lr_drops, max_epochs: the rate is multiplied by `lr_factor` when validation top-1 has not
             improved for `patience` epochs; training stops after that has happened `lr_drops` times, or after
             `max_epochs` (open point l).
@@ -103,6 +105,7 @@ class Model:
     crop: int = 56
     input_scale: float = 1 / 64
     draw: str = "UNIFORM"
+    lr_schedule: str = "plateau"
     lr_factor: float = 0.1
     patience: int = 5
     lr_drops: int = 3
@@ -113,7 +116,7 @@ class Model:
     def __post_init__(self):
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name, re.ASCII):
             raise NetError(f"{self.name!r} is no name of a model: it names a folder, use letters, digits, _ . and -")
-        for name, allowed in (("activation", ACTIVATIONS), ("draw", DRAWS)):
+        for name, allowed in (("activation", ACTIVATIONS), ("draw", DRAWS), ("lr_schedule", LR_SCHEDULES)):
             if getattr(self, name) not in allowed:
                 raise NetError(f"{self.name}: {name} {getattr(self, name)!r} is none of {', '.join(allowed)}")
         for name in _RANGES:
@@ -292,7 +295,7 @@ _VARIANTS = (
     ("k", MODELS["model9"].replace(name="model9_unstaged", shallow=())),
 )
 # What the training loop is told beside the solver's prototxt, which has no fields for it.
-SCHEDULE = ("lr_factor", "patience", "lr_drops")
+SCHEDULE = ("lr_schedule", "lr_factor", "patience", "lr_drops")
 VARIANTS: dict[str, Model] = {model.name: model for _, model in _VARIANTS}
 
 
