@@ -15,7 +15,7 @@ from benchmarks import net_benchmark, net_cases, net_figure, net_programs, net_p
 from benchmarks.net_programs import How
 from conftest import ROOT
 from tiny_imagenet.errors import BenchmarkError
-from tiny_imagenet.models import nets, zoo
+from tiny_imagenet.models import nets, paper, zoo
 
 BUILD = ROOT / "build"
 TORCH = os.environ.get("TORCH_PYTHON")
@@ -26,14 +26,15 @@ needs_torch = pytest.mark.skipif(not TORCH, reason="TORCH_PYTHON names no Python
 
 @pytest.fixture(scope="module")
 def cases():
-    return {name: net_cases.case(ROOT / "prototxt" / name, 2) for name in zoo.MODELS}
+    return {name: net_cases.case(ROOT / "prototxt" / name, 2) for name in paper.PAPER}
 
 
 # --- The nets ---
 
 
 def test_a_case_is_the_net(cases):
-    for name, model in zoo.MODELS.items():
+    for name in paper.PAPER:
+        model = zoo.MODELS[name]
         case = cases[name]
         assert (case["model"], case["parameters"], case["side"], case["classes"]) == (name, model.parameters, 56, 200)
         assert (case["base_lr"], case["weight_decay"]) == (model.base_lr, model.weight_decay)

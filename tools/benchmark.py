@@ -66,7 +66,7 @@ def main() -> None:
         "hour on two cores; on a GPU, where stock Caffe is left out, some minutes.",
         "model1 model8 --batch 50 200 --torch-python DIR/bin/python --out nets.json --plot nets.svg",
     )
-    subject.add_argument("models", metavar="MODEL", type=_model, nargs="*", help="model1 ... model9 (all nine)")
+    subject.add_argument("models", metavar="MODEL", type=_model, nargs="*", help=f"{zoo.NAMES} (default: all)")
     subject.add_argument(
         "--batch",
         type=cli.positive_int,
@@ -96,7 +96,7 @@ def main() -> None:
         "what the machine can: of a large sgemm of the same BLAS, and of a copy. Some minutes on two cores.",
         "model8 --markdown",
     )
-    subject.add_argument("models", metavar="MODEL", type=_model, nargs=1, help="model1 ... model9")
+    subject.add_argument("models", metavar="MODEL", type=_model, nargs=1, help=zoo.NAMES)
     subject.add_argument("--batch", type=cli.positive_int, nargs=1, metavar="N", help="images in a batch (50)")
     _rounds(subject, 3)
     subject.add_argument("--iterations", type=cli.positive_int, metavar="N", help="that a time averages (3)")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli
+from tiny_imagenet.models import zoo
 from tiny_imagenet.training import launch
 
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
@@ -35,7 +36,7 @@ def main():
         "source",
         metavar="MODEL|SOLVER",
         nargs="?",
-        help="model1 ... model9, a solver prototxt or its folder; --resume needs none",
+        help=f"{zoo.NAMES}, a solver prototxt or its folder; --resume needs none",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="what tools/convert.py wrote; --resume needs none")
     parser.add_argument(

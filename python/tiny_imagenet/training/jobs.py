@@ -41,7 +41,7 @@ class Options:
         gpus: the numbers of those that train, "all", or () for the CPU; None for those of a run that goes on, else ().
         tf32: whether a GPU's products may round their factors to TF32; None for what a run was begun with, or Caffe's.
         deterministic: whether a GPU may only take what gives the same bits in every run; None as of `tf32`.
-        prototxt: the folder with model1 ... model9.
+        prototxt: the folder of the models.
         answer_within: seconds without a sign of life after which one of several machines is lost.
     """
 

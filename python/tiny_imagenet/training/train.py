@@ -36,7 +36,7 @@ def train(
     """Train a model of the zoo or a solver file, or go on with a run.
 
     Args:
-        source: model1 ... model9 (its files in `options.prototxt` are read as they stand), a solver prototxt or its
+        source: a model of the zoo (its files in `options.prototxt` are read as they stand), a solver prototxt or its
             folder; the solver of such a model means the model. None when a run goes on.
         options: where and how.
         argv: the command to keep in run.json.
