@@ -55,8 +55,8 @@ def main():
         cli.note(f"{result['run']}: {result['longer']}")
     already = "already finished, " if result["already"] else ""
     print(
-        f"{result['run']}: {already}best top-1 {100 * result['top1']:.2f} % at iteration {result['best']}, {result['iterations']} iterations ({result['epochs']:.2f} epochs), "
-        f"{result['seconds']:.0f} s"
+        f"{result['run']}: {already}best top-1 {100 * result['top1']:.2f} % at iteration {result['best']}, "
+        f"{result['iterations']} iterations ({result['epochs']:.2f} epochs), {result['seconds']:.0f} s"
     )
 
 

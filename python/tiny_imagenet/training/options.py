@@ -40,7 +40,7 @@ class Options:
     base_lr: float | None = _flag(
         "initial learning rate (default: the file's)", type=cli.positive_float, metavar="RATE"
     )
-    lr_schedule: str | None = _flag(f"learning rate schedule {_ROW}", choices=zoo.LR_SCHEDULES)
+    lr_schedule: str | None = _flag(f"learning rate schedule {_ROW}", choices=zoo.CHOICES["lr_schedule"])
     patience: int | None = _flag(
         f"plateau: epochs without a better top-1 before the rate drops, 0 for never {_ROW}", type=cli.count, metavar="N"
     )
