@@ -1,4 +1,4 @@
-// The exception that stands in for glog's abort.
+// The exception that replaces glog's abort.
 
 #ifndef CAFFE_LAYERS_COMPAT_ERROR_HPP_
 #define CAFFE_LAYERS_COMPAT_ERROR_HPP_
@@ -30,12 +30,11 @@ class __attribute__((visibility("default"))) AtLayer {
   const std::string former_;
 };
 
-/// Thrown where a CHECK fails or LOG(FATAL) is reached. what() is the check's own message, on one line where the
-/// check wrote one; pycaffe turns it into caffe.CaffeError.
+/// Thrown when a CHECK fails or LOG(FATAL) is reached. what() is the message; pycaffe converts it to caffe.CaffeError.
 class __attribute__((visibility("default"))) Error : public std::runtime_error {
  public:
   /// @param message the text of the failed check
-  /// @param file, line location of the check in the C++ source
+  /// @param file, line the source location of the check
   /// @param place location of the mistake in a prototxt, if known
   Error(const std::string& message, const char* file, int line, const TextPlace& place = TextPlace())
       : std::runtime_error(message), file_(file), line_(line), place_(place), layer_(AtLayer::Name()) {}

@@ -9,7 +9,7 @@ from typing import Any
 
 from caffe.proto import caffe_pb2
 
-from tiny_imagenet import destination, files
+from tiny_imagenet import cli, destination, files
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, PredictionsError, RunError
 from tiny_imagenet.evaluation import metrics, origin, pedigree, predictions
@@ -185,7 +185,9 @@ def _predict(
     evaluator = Evaluator(net, lmdb, mean, weights, ten_crop=chosen.ten_crop, gpu=chosen.gpu)
     if evaluator.classes != len(classes):
         raise NetError(f"{meta['net']} has {evaluator.classes} outputs, but {data} has {len(classes)} classes")
-    given = evaluator()
+    progress = cli.track(range(evaluator.batches), evaluator.batches, f"predict {lmdb.name}")
+    given = evaluator(between=lambda: next(progress, None))
+    next(progress, None)  # ends it
     _check_records(given, manifest["lmdbs"].get(chosen.split), lmdb)
     predictions.check(given, f"{meta['net']} with {weights}")
     about = {

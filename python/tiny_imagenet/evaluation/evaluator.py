@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import caffe
 import numpy as np
 from caffe.proto import caffe_pb2
 
-from tiny_imagenet import cli
 from tiny_imagenet.errors import DatasetError, NetError, from_caffe
 from tiny_imagenet.evaluation.predictions import Predictions
 from tiny_imagenet.gpu import choose, compute_on
@@ -59,7 +57,7 @@ class Evaluator:
         if gpu is not None:
             choose((gpu,))
             compute_on(gpu)
-        self.gpu, self.lmdb = gpu, Path(lmdb)
+        self.gpu = gpu
         try:
             self.records = caffe.LmdbRecords(lmdb)
         except caffe.CaffeError as error:
@@ -78,7 +76,7 @@ class Evaluator:
 
         Args:
             batches: a range of batch numbers with step 1.
-            between: called after each batch, instead of showing the progress; may raise to stop.
+            between: called after each batch; may raise to stop.
 
         Returns:
             Keys, labels and float32 probabilities (n, classes); not finite if the net has diverged.
@@ -92,8 +90,7 @@ class Evaluator:
         first, last = batches.start * self.batch, min(batches.stop * self.batch, len(self.records))
         self.net.seek_data(batches.start)
         labels, parts = [], []
-        shown = batches if between else cli.track(batches, len(batches), f"predict {self.lmdb.name}")
-        for number in shown:
+        for number in batches:
             count = min(self.batch, last - number * self.batch)  # CropData continues with the first record
             try:
                 self.net._forward(0, len(self.net.layers) - 1)
