@@ -358,9 +358,8 @@ def test_checkpoints_predict_the_given_data(run, tool, dataset, tmp_path):
 
 
 def test_provenance_is_written_and_printed(run, tool, tmp_path):
-    for split, ten_crop, checkpoint in (("val", False, "best"), ("val", False, "10"), ("val", True, "best")):
-        evaluate.evaluate_run(run, None, split, checkpoint, ten_crop=ten_crop)
-    evaluate.evaluate_run(run, None, "test")
+    for options in ({}, {"checkpoint": "10"}, {"ten_crop": True}, {"split": "test"}):
+        evaluate.evaluate_run(run, **options)
     best = int(run.weights("best").parent.name)
     files = [run.path / f"predictions{name}.npz" for name in ("", "_10", "_tencrop", "_test")]
     result = json.loads(tool("ensemble", *files[:2], "--json").stdout)

@@ -243,5 +243,5 @@ def test_a_page_of_many_runs(tmp_path):
     means = {cells[0]: float(cells[1]) for cells in page.rows if "mean of 3 seeds" in cells[0]}
     shown = [means[name] for name in worst(page)]
     assert len(shown) == 9 and shown == sorted(shown, reverse=True)
-    assert row(page, "Ensemble of all 9 models")[5] == "54†"
+    assert row(page, "Ensemble of all nine models")[5] == "54†"
     assert len(page.ids) == len(set(page.ids))

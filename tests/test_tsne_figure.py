@@ -12,6 +12,7 @@ from tiny_imagenet.data import datum, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, RunError
 from tiny_imagenet.evaluation import features
 from tiny_imagenet.evaluation.predict import Predictor
+from tiny_imagenet.models import nets
 from tiny_imagenet.report import figures, tsne_figure
 from tiny_imagenet.report.tsne_figure import Choice
 from tiny_imagenet.runs import Run
@@ -24,7 +25,7 @@ def run(trained):
 
 @pytest.fixture(scope="module")
 def predictor(run):
-    return Predictor(run.deploy, run.mean, run.weights())
+    return Predictor(nets.read(run.train_val), run.mean, run.weights())
 
 
 def clusters(classes, each, spread=0.5):
@@ -62,7 +63,7 @@ def test_the_seed_decides_unless_all_are_taken(data):
 
 def test_features_are_the_values_after_the_rectifier(run, predictor, data):
     chosen = features.select(data / "val.lmdb", 10, 10, 2500, 0)
-    blob = features.hidden(predictor, run.deploy)
+    blob = features.hidden(predictor)
     assert blob == "conv1_1"
     found = features.compute(predictor, chosen.images, blob)
     net = caffe.Net(str(run.deploy), caffe.TEST, weights=str(run.weights()))
@@ -76,10 +77,10 @@ def test_features_are_the_values_after_the_rectifier(run, predictor, data):
 
 
 def test_any_layer_can_be_named(run, predictor):
-    assert features.hidden(predictor, run.deploy, "lrelu1_1") == "conv1_1"
-    assert features.hidden(predictor, run.deploy, "pool0") == "pool0"
+    assert features.hidden(predictor, "lrelu1_1") == "conv1_1"
+    assert features.hidden(predictor, "pool0") == "pool0"
     with pytest.raises(NetError, match="'fc9'"):
-        features.hidden(predictor, run.deploy, "fc9")
+        features.hidden(predictor, "fc9")
 
 
 def test_too_many_values_are_rejected(predictor, monkeypatch):
@@ -89,7 +90,7 @@ def test_too_many_values_are_rejected(predictor, monkeypatch):
 
 
 def test_values_that_are_not_finite_are_rejected(run):
-    broken = Predictor(run.deploy, run.mean, run.weights())
+    broken = Predictor(nets.read(run.train_val), run.mean, run.weights())
     broken.net.params["conv1_1"][0].data[0, 0, 0, 0] = np.nan
     with pytest.raises(NetError, match="conv1_1"):
         features.compute(broken, np.zeros((2, 3, 64, 64), np.uint8), "conv1_1")

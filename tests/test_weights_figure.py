@@ -29,24 +29,28 @@ def save_run(path, net, model="model5"):
     return Run(path)
 
 
+def load(run):
+    return caffe.Net(str(run.deploy), caffe.TEST, weights=str(run.weights()))
+
+
 def set_weights(run, **values):
     """Write values (layer=array) into the first blobs of layers of the run's weights."""
-    net = weights_figure.load(run.deploy, run.weights())
+    net = load(run)
     for layer, value in values.items():
         net.params[layer][0].data[...] = value
     net.save(str(run.weights()))
 
 
 @pytest.fixture(scope="module")
-def trained():
+def drawn():
     generator = np.random.default_rng(0)
     return {layer: generator.normal(0.3, 0.1, count).astype(np.float32) for layer, count in LAYERS.items()}
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory, trained):
+def kept(tmp_path_factory, drawn):
     run = save_run(tmp_path_factory.mktemp("prelu") / "run", nets.build(ROW, deploy=True))
-    set_weights(run, **trained)
+    set_weights(run, **drawn)
     return run
 
 
@@ -89,7 +93,7 @@ def test_filters_have_the_colours_that_they_respond_to(run):
 
 
 def test_filters_are_the_weights_on_one_scale(run):
-    values = weights_figure.load(run.deploy, run.weights()).params["conv1_1"][0].data.copy()
+    values = load(run).params["conv1_1"][0].data.copy()
     for tile, own in zip(tiles(weights_figure.filters(run.deploy, run.weights())), values):
         expected = own[[2, 1, 0]].transpose(1, 2, 0) / np.abs(values).max()
         assert 2 * tile - 1 == pytest.approx(expected, abs=1e-6)
@@ -121,8 +125,8 @@ def test_nets_without_colour_filters_are_rejected(run, tmp_path):
 # --- slopes ---
 
 
-def test_slopes_are_drawn_as_trained(run, trained):
-    found = weights_figure.trained_slopes(weights_figure.load(run.deploy, run.weights()))
+def test_slopes_are_drawn_as_trained(run, drawn):
+    found = weights_figure.trained_slopes(load(run))
     assert list(found) == list(LAYERS)
     (axes,) = weights_figure.slopes({"model5": run}).axes
     assert [label.get_text() for label in axes.get_xticklabels()] == list(LAYERS)
@@ -131,10 +135,10 @@ def test_slopes_are_drawn_as_trained(run, trained):
     starts = [line for line in axes.lines if line.get_linestyle() == "--"]
     assert len(points) == len(medians) == len(starts) == 4
     for place, (layer, dots, median, start) in enumerate(zip(LAYERS, points, medians, starts)):
-        assert found[layer] == pytest.approx(trained[layer])
-        assert dots.get_ydata() == pytest.approx(trained[layer])
+        assert found[layer] == pytest.approx(drawn[layer])
+        assert dots.get_ydata() == pytest.approx(drawn[layer])
         assert abs(dots.get_xdata() - place).max() < 0.5
-        assert median.get_ydata() == pytest.approx([np.median(trained[layer])] * 2)
+        assert median.get_ydata() == pytest.approx([np.median(drawn[layer])] * 2)
         assert start.get_ydata() == pytest.approx([0.25, 0.25])
 
 
@@ -150,7 +154,7 @@ def test_the_initial_slope_is_the_filler_s(tmp_path):
     figure = weights_figure.slopes({"a": run})
     assert len([line for line in figure.axes[0].lines if line.get_linestyle() == "--"]) == 3
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "before training (0.1, 0.25)"]
-    found = weights_figure.trained_slopes(weights_figure.load(run.deploy, run.weights()))
+    found = weights_figure.trained_slopes(load(run))
     assert found["prelu1_1"] == pytest.approx([0.1] * 20) and found["prelu2_1"].tolist() == [0.25]
 
 

@@ -116,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     check(parser, options)
     wanted = options.split or "val", options.ten_crop, options.checkpoints, options.data, options.gpu
-    members = ensemble.load(options.members, ensemble.Wanted(*wanted))
+    members = ensemble.load(options.members, *wanted)
     refuse_twice(parser, [member.path for member in members])
     found = ensemble.search(members) if options.search else None
     weights = found.weights if found else options.weights

@@ -68,28 +68,24 @@ class HeldOut:
     note: str = HELD_OUT
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """The predictions to take from run folders.
+def load(
+    sources: Sequence[str | os.PathLike[str]],
+    split: str = "val",
+    ten_crop: bool = False,
+    checkpoints: bool = False,
+    data: str | os.PathLike[str] | None = None,
+    gpu: int | None = None,
+) -> list[Predictions]:
+    """Load predictions from .npz files and run folders, in order.
 
-    Attributes:
-        split: val, test, train or train_screened.
-        ten_crop: those with ten crops.
-        checkpoints: all checkpoints of a run, oldest first, instead of its best. Missing predictions are computed
+    Args:
+        sources: .npz files, and run folders with the predictions of their best checkpoint.
+        split: of the predictions in run folders.
+        ten_crop: take the predictions with ten crops from run folders.
+        checkpoints: use all checkpoints of a run, oldest first, not the best one. Missing predictions are computed
             and stored in the checkpoint's folder.
         data: with `checkpoints`, the converted data folder; None for the one the run was trained on.
         gpu: with `checkpoints`, the GPU that computes; None for Caffe's current mode.
-    """
-
-    split: str = "val"
-    ten_crop: bool = False
-    checkpoints: bool = False
-    data: str | os.PathLike[str] | None = None
-    gpu: int | None = None
-
-
-def load(sources: Sequence[str | os.PathLike[str]], wanted: Wanted = Wanted()) -> list[Predictions]:
-    """Load predictions from .npz files and run folders, in order.
 
     Raises:
         PredictionsError: a file cannot be read or is not valid.
@@ -101,44 +97,42 @@ def load(sources: Sequence[str | os.PathLike[str]], wanted: Wanted = Wanted()) -
     for source in sources:
         if not Path(source).is_dir():
             found.append(predictions.load(source))
-        elif wanted.checkpoints:
-            found += _of_checkpoints(Run(source), wanted)
+        elif checkpoints:
+            found += _of_checkpoints(Run(source), data, {"split": split, "ten_crop": ten_crop, "gpu": gpu})
         else:
-            found.append(_of_run(Run(source), wanted))
+            found.append(_of_run(Run(source), split, ten_crop))
     return found
 
 
-def _of_run(run: Run, wanted: Wanted) -> Predictions:
+def _of_run(run: Run, split: str, ten_crop: bool) -> Predictions:
     from tiny_imagenet.evaluation import evaluate  # imports Caffe, which predictions files do not need
 
     _ = run.info  # RunError unless it is a run folder
-    file = evaluate.predictions_file(run, wanted.split, wanted.ten_crop)
+    file = evaluate.predictions_file(run, split, ten_crop)
     if not file.is_file():
-        split = "" if wanted.split == "val" else f" --split {wanted.split}"
-        flags = split + (" --ten-crop" if wanted.ten_crop else "")
+        flags = ("" if split == "val" else f" --split {split}") + (" --ten-crop" if ten_crop else "")
         raise RunError(f"{run.path} has no {file.name}: make it with tools/evaluate.py {run.path}{flags}")
     return predictions.load(file)
 
 
-def _of_checkpoints(run: Run, wanted: Wanted) -> list[Predictions]:
+def _of_checkpoints(run: Run, data: str | os.PathLike[str] | None, options: dict[str, Any]) -> list[Predictions]:
     from tiny_imagenet.evaluation import evaluate
 
     iterations = run.iterations() if run.info else []
     if not iterations:
         raise RunError(f"{run.path} has no checkpoint yet: train it with tools/train.py")
-    if wanted.data is not None:
-        evaluate.data_of(run, wanted.data)  # RunError if its classes differ
-    data = Path(wanted.data or str(run.info.get("data")))
-    name = evaluate.predictions_file(run, wanted.split, wanted.ten_crop).name
+    if data is not None:
+        evaluate.data_of(run, data)  # RunError if its classes differ
+    folder = Path(data or str(run.info.get("data")))
     found = []
     for iteration in iterations:
         weights = run.weights(str(iteration))
-        file = weights.with_name(name)
-        given = _stored(file, weights, data, wanted.split)
+        file = weights.with_name(evaluate.predictions_file(run, options["split"], options["ten_crop"]).name)
+        given = _stored(file, weights, folder, options["split"])
         if given is None:
-            label = f"{run.info.get('model') or run.path.resolve().name}@{iteration}"
-            how = str(iteration), wanted.ten_crop, label, wanted.gpu
-            predictions.save(file, evaluate.predict_run(run, wanted.data, wanted.split, *how))
+            name = f"{run.info.get('model') or run.path.resolve().name}@{iteration}"
+            made = evaluate.predict_run(run, data, name=name, checkpoint=str(iteration), **options)
+            predictions.save(file, made)
             given = predictions.load(file)
         found.append(given)
     return found

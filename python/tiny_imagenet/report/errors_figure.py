@@ -118,15 +118,20 @@ def read(lmdb: str | os.PathLike[str], chosen: Sequence[Mistake]) -> list[np.nda
     Raises:
         DatasetError: the LMDB cannot be read, or does not contain a key with its label.
     """
-    records = lmdb_reader.Records(lmdb)
+    import caffe  # slow, and only needed here
+
     pictures = []
-    for mistake in chosen:
-        number = mistake.key.split("_")[0]
-        known = number.isdecimal() and int(number) < len(records)
-        key, label, image = records[int(number)] if known else ("", -1, np.empty(0))
-        if (key, label) != (mistake.key, mistake.label):
-            raise DatasetError(f"{lmdb} has no record {mistake.key!r} with label {mistake.label}: pass its own --data")
-        pictures.append(image[::-1].transpose(1, 2, 0))
+    try:
+        records = caffe.LmdbRecords(lmdb)
+        for mistake in chosen:
+            number = mistake.key.split("_")[0]
+            known = number.isdecimal() and int(number) < len(records)
+            if not known or (records.key(int(number)), records.label(int(number))) != mistake[:2]:
+                record = f"record {mistake.key!r} with label {mistake.label}"
+                raise DatasetError(f"{lmdb} has no {record}: pass its own --data")
+            pictures.append(records.image(int(number))[::-1].transpose(1, 2, 0))
+    except caffe.CaffeError as error:
+        raise DatasetError(f"cannot read {lmdb}: {error}") from error
     return pictures
 
 

@@ -112,7 +112,7 @@ class Row:
 
 def of_run(folder: Folder) -> Row:
     """The row of a run."""
-    known, evaluation, path = paper.MODELS.get(folder.model), folder.evaluation, folder.run.path
+    known, evaluation, path = paper.PAPER.get(folder.model), folder.evaluation, folder.run.path
     made_by = _evaluated(folder, evaluation, provenance.CENTRE)
     return Row(
         folder.name,
@@ -193,8 +193,8 @@ def _ensemble(path: Path) -> Ensemble:
         raise PredictionsError(f"{path} is missing or not from tools/ensemble.py --json: {_ADVICE}") from error
     labels = provenance.labels(made_by)
     known = paper.ensemble(one.name for one in made_by)
-    whole = known and len(known.members) == len(paper.MODELS)
-    name = f"all {len(known.members)} models" if whole else provenance.joined(labels)
+    whole = known and len(known.members) == len(paper.PAPER)
+    name = f"{known.name} models" if whole else provenance.joined(labels)
     uneven, searched, held = len(set(weights)) > 1, "search" in value, value.get("held_out")
     own = provenance.read({"name": name, "split": value.get("split"), "crops": value.get("crops")})
     stale = [f"{label} is {text}" for label, one in zip(labels, made_by) if (text := provenance.stale(one))]

@@ -22,6 +22,7 @@ from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError
 from tiny_imagenet.evaluation import evaluate, features, provenance
 from tiny_imagenet.evaluation.predict import Predictor
+from tiny_imagenet.models import nets
 from tiny_imagenet.report import figures
 from tiny_imagenet.runs import Run
 
@@ -91,9 +92,9 @@ def draw(
     if len(chosen.keys) < LEAST_IMAGES:
         needed = f"t-SNE needs at least {LEAST_IMAGES}; increase --images or --classes"
         raise DatasetError(f"only {len(chosen.keys)} {choice.split} images to draw: {needed}")
-    predictor = Predictor(run.deploy, run.mean, run.weights(checkpoint), gpu=gpu)
-    blob = features.hidden(predictor, run.deploy, choice.layer)
-    points = embed(features.compute(predictor, chosen.images, blob), choice.seed, f"layer {blob} of {run.deploy}")
+    predictor = Predictor(nets.read(run.train_val), run.mean, run.weights(checkpoint), gpu=gpu)
+    blob = features.hidden(predictor, choice.layer)
+    points = embed(features.compute(predictor, chosen.images, blob), choice.seed, f"layer {blob} of {run.train_val}")
     shown = sorted(set(chosen.labels.tolist()))
     names = {label: entries[label]["words"] or entries[label]["wnid"] for label in shown}
     (name,) = provenance.by_name([run.path])
