@@ -48,7 +48,6 @@ def test_scores_agree_with_scikit_learn(seed):
     exact = scores.astype(np.float64)
     exact /= exact.sum(axis=1, keepdims=True)
     assert summary["loss"] == pytest.approx(log_loss(truth, exact, labels=classes), rel=1e-5)
-    assert metrics.per_class(given_) == pytest.approx(matrix.diagonal() / np.bincount(truth, minlength=20))
 
 
 def test_a_tie_goes_to_the_lower_class():
@@ -159,7 +158,7 @@ def test_unknown_labels_are_left_out():
     assert metrics.summary(mixed) == {**metrics.summary(half), "unlabelled": 250}
     assert (metrics.confusion(mixed) == metrics.confusion(half)).all()
     unknown = Predictions(known.keys, np.full(500, -1), known.probabilities, {}, "test.npz")
-    for function in (metrics.summary, metrics.confusion, metrics.per_class, metrics.ranks):
+    for function in (metrics.summary, metrics.confusion, metrics.ranks):
         with pytest.raises(PredictionsError, match=r"test\.npz"):
             function(unknown)
     empty = metrics.summary_if_labelled(unknown)
@@ -175,7 +174,7 @@ def test_probabilities_that_are_not_finite_are_not_scored(value):
     given_.probabilities[1, 3] = value  # its label is unknown
     assert metrics.summary(given_) == expected
     given_.probabilities[4, given_.labels[4] - 1] = value
-    for score in (metrics.labelled, metrics.ranks, metrics.summary, metrics.confusion, metrics.per_class):
+    for score in (metrics.labelled, metrics.ranks, metrics.summary, metrics.confusion):
         with pytest.raises(PredictionsError, match=r"1 images, such as '00000004_val_4\.JPEG'"):
             score(given_)
     given_.probabilities[:] = np.nan  # every comparison with NaN is false: all would be first
@@ -188,7 +187,6 @@ def test_few_classes_have_no_top_5():
     assert summary["top5"] is summary["top5_interval"] is summary["top5_error"] is None
     assert summary["top5_error_interval"] is None
     assert summary["top1"] == 0.5 and np.isfinite(summary["loss"])
-    assert np.isnan(metrics.per_class(make([[1, 0]], [1]))).tolist() == [True, False]
 
 
 # --- the file ---

@@ -1,4 +1,4 @@
-"""The challenge's test file: a line an image, or no file at all."""
+"""The challenge's test file."""
 
 import json
 import shutil

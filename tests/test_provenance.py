@@ -39,9 +39,6 @@ def test_an_average_has_the_values_that_its_members_share():
     ]:
         found = provenance.of(ensemble.average(members))
         assert (found.split, found.crops) == expected
-    average = ensemble.average([centre, ten])
-    del average.meta["split"], average.meta["crops"]  # as written by earlier versions
-    assert (provenance.of(average).split, provenance.of(average).crops) == ("val", "mixed")
 
 
 def test_records_are_those_of_the_manifest(data):

@@ -1,4 +1,4 @@
-"""The report: rows of runs, their training, and what is missing."""
+"""The report: rows of runs, their training, and missing files."""
 
 import json
 import re
@@ -273,7 +273,7 @@ def test_several_sessions_are_listed(tmp_path):
     assert "sessions:" not in build(tmp_path, [make_run(tmp_path / "two", sessions=[first])])[0]
 
 
-# --- what is missing ---
+# --- missing files ---
 
 
 def test_a_run_without_evaluation_has_the_command_to_run(tmp_path):

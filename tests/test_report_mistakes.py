@@ -45,11 +45,11 @@ def test_each_class_gives_one_error_before_any_gives_two():
 
 def test_every_misclassified_class_is_shown_as_true_and_as_predicted():
     rng = np.random.default_rng(3)
-    pairs = [(label, said) for label, said in rng.integers(0, 200, (5000, 2)).tolist() if label != said]
-    every = [Mistake(f"{n:08d}_x", label, said, rng.random()) for n, (label, said) in enumerate(pairs)]
+    pairs = [(label, predicted) for label, predicted in rng.integers(0, 200, (5000, 2)).tolist() if label != predicted]
+    every = [Mistake(f"{n:08d}_x", label, predicted, rng.random()) for n, (label, predicted) in enumerate(pairs)]
     chosen = mistakes.choose(every, mistakes.MOST)
     assert {mistake.label for mistake in chosen} == {label for label, _ in pairs}
-    assert {mistake.predicted for mistake in chosen} == {said for _, said in pairs}
+    assert {mistake.predicted for mistake in chosen} == {predicted for _, predicted in pairs}
     assert 200 <= len(chosen) < 320 and len(set(chosen)) == len(chosen)
     surest = {}
     for mistake in every:
@@ -83,11 +83,16 @@ def test_the_gallery_has_the_images_of_the_data(evaluated, data):
     stored = {key.partition("_")[2]: (label, image) for key, label, image in lmdb_reader.records(data / "val.lmdb")}
     for tile in one["tiles"]:
         label, image = stored[tile["image"]]
-        assert tile["label"] == (label, names[label]) != tile["said"] == (tile["said"][0], names[tile["said"][0]])
+        assert (
+            tile["label"]
+            == (label, names[label])
+            != tile["predicted"]
+            == (tile["predicted"][0], names[tile["predicted"][0]])
+        )
         picture = found["pictures"][tile["picture"]]
         assert (picture["height"], picture["width"]) == image.shape[1:]
         assert np.abs(shown(picture["address"]).astype(int) - image.transpose(1, 2, 0)).mean() < 4
-    for which in ("labels", "said"):
+    for which in ("labels", "predicted"):
         assert sum(count for _, count in found[which]) == 2 * len(one["tiles"])
 
 
@@ -177,7 +182,7 @@ def test_the_worst_classes_are_the_same_from_either_file(evaluated, tmp_path):
         {key: [row[k] for k in keys] for key, row in folder.classes.items()} for folder in (written, computed)
     )
     assert one == other and len(one) == 10
-    shares = metrics.per_class(written.given)
+    shares = np.array([row["top1"] for row in metrics.class_scores(written.given)])
     _text, page = build(tmp_path, [run])
     start = next(n for n, cells in enumerate(page.rows) if cells[:2] == ["Class", "No."]) + 1
     order = np.argsort(shares, kind="stable").tolist()

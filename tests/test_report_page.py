@@ -14,7 +14,7 @@ from tiny_imagenet.runs import Run
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PLAIN = '<meta http-equiv="Content-Security-Policy"'
-TILE = re.compile(r'<li data-class="([^"]*)" data-said="([^"]*)"( hidden="")?>')
+TILE = re.compile(r'<li data-class="([^"]*)" data-predicted="([^"]*)"( hidden="")?>')
 
 
 class Browser:
@@ -33,11 +33,11 @@ class Browser:
             *("--dump-dom", Path(file).as_uri() + fragment),
         ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        said = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+        messages = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
         lines = log.read_text().splitlines() if log.exists() else []
         # The browser's own requests have "not an origin"
         asked = [line for line in lines if '"initiator":"' in line and '"initiator":"not an origin"' not in line]
-        return done.stdout, said, [re.search(r'"url":"([^"]*)', line)[1] for line in asked if '"url":"' in line]
+        return done.stdout, messages, [re.search(r'"url":"([^"]*)', line)[1] for line in asked if '"url":"' in line]
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,12 @@ def browser(tmp_path_factory):
         pytest.skip(f"Chromium is not installed ({', '.join(NAMES)})")
     folder = tmp_path_factory.mktemp("browser")
     page = folder / "try.html"
-    page.write_text('<img src="http://outside.test/"><script>console.error("said"); document.title = "ran"</script>')
+    page.write_text('<img src="http://outside.test/"><script>console.error("hello"); document.title = "ran"</script>')
     found = Browser(program, folder)
-    text, said, asked = found.open(page)
+    text, messages, asked = found.open(page)
     if "<title>ran</title>" not in text:
         pytest.skip(f"{program} does not start")
-    assert any('"said"' in line for line in said) and asked == ["http://outside.test/"]  # the checks work
+    assert any('"hello"' in line for line in messages) and asked == ["http://outside.test/"]  # the checks work
     return found
 
 
@@ -69,7 +69,7 @@ def page(trained, tmp_path_factory):
 
 def shown(text):
     """The true and the predicted class of the visible tiles."""
-    return [(label, said) for label, said, hidden in TILE.findall(text) if not hidden]
+    return [(label, predicted) for label, predicted, hidden in TILE.findall(text) if not hidden]
 
 
 def altered(page, script):
@@ -81,8 +81,8 @@ def altered(page, script):
 
 
 def test_the_page_has_no_messages_or_requests(browser, page):
-    text, said, asked = browser.open(page)
-    assert said == [] and asked == []
+    text, messages, asked = browser.open(page)
+    assert messages == [] and asked == []
     assert len(shown(text)) == len(TILE.findall(text)) > 10
     assert f">{len(shown(text))} errors</output>" in text and '<form class="filter" id="filter" aria-label' in text
     assert 'hidden="">' not in re.search(r"<form[^>]*>", text)[0]
@@ -90,18 +90,20 @@ def test_the_page_has_no_messages_or_requests(browser, page):
 
 def test_the_url_selects_class_and_run(browser, page):
     every = shown(page.read_text(encoding="utf-8"))
-    label, said = every[0]
+    label, predicted = every[0]
     query = urllib.parse.quote_plus
     text, log, _ = browser.open(page, f"#class={query(label)}")
     assert log == [] and shown(text) == [one for one in every if one[0] == label]
     assert len(TILE.findall(text)) == len(every)
-    assert shown(browser.open(page, f"#said={query(said)}")[0]) == [one for one in every if one[1] == said]
-    text, *_ = browser.open(page, f"#class={query(label)}&said={query(said)}")
-    both = [one for one in every if one == (label, said)]
+    assert shown(browser.open(page, f"#predicted={query(predicted)}")[0]) == [
+        one for one in every if one[1] == predicted
+    ]
+    text, *_ = browser.open(page, f"#class={query(label)}&predicted={query(predicted)}")
+    both = [one for one in every if one == (label, predicted)]
     assert shown(text) == both and f">{len(both)} errors</output>" in text
     text, *_ = browser.open(page, f"#class={query(label)}&run=1")
     assert re.findall(r'<details class="run" data-run="(\d)"[^>]* hidden=""', text) == ["0"]
-    for wrong in ("#class=nothing", "#class=&run=", "#said=no", "#results"):
+    for wrong in ("#class=nothing", "#class=&run=", "#predicted=no", "#results"):
         assert len(shown(browser.open(page, wrong)[0])) == len(every)
 
 
@@ -112,16 +114,16 @@ def test_a_choice_filters_and_is_stored_in_the_url(browser, page):
         'select.dispatchEvent(new Event("change", {bubbles: true}));'
         "document.title = location.hash + ' ' + document.activeElement.id;"
     )
-    text, said, _ = browser.open(altered(page, script))
-    assert said == [] and {one for one, _ in shown(text)} == {label}
+    text, messages, _ = browser.open(altered(page, script))
+    assert messages == [] and {one for one, _ in shown(text)} == {label}
     assert f"<title>#class={urllib.parse.quote_plus(label)} filter-class</title>" in text
 
 
 def test_without_its_script_everything_is_shown(browser, page):
     copy = page.with_name("scriptless.html")
     copy.write_text(re.sub("<script>.*?</script>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL))
-    text, said, _ = browser.open(copy, "#class=1")
-    assert said == [] and len(shown(text)) == len(TILE.findall(text)) > 10
+    text, messages, _ = browser.open(copy, "#class=1")
+    assert messages == [] and len(shown(text)) == len(TILE.findall(text)) > 10
     assert 'hidden=""' in re.search(r"<form[^>]*>", text)[0]
 
 

@@ -36,7 +36,7 @@ def worst(page):
     return next(cells for cells in page.rows if cells[:2] == ["Class", "No."])[4:]
 
 
-# --- what is scored ---
+# --- scores ---
 
 
 @pytest.mark.parametrize(

@@ -39,28 +39,19 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Fold:
-    """A fold of `hold_out`: weights chosen on the other folds, its images, and top-1 on it and on the others."""
-
-    weights: tuple[float, ...]
-    count: int
-    top1: float
-    chosen_on: float
-
-
-@dataclass(frozen=True)
 class HeldOut:
     """Scores of a greedy search on images that it did not use.
 
     Attributes:
-        folds: one per fold.
+        folds: of each fold its `count` of images, the `weights` chosen on the other folds, and the `top1` accuracy on
+            it and that on the others (`chosen_on`).
         seed: of the assignment of images to folds.
         top1: fraction of all labelled images that are correct when held out.
         top1_interval: its 95 % Wilson interval, ignoring that the folds share training images.
         chosen_on: mean top-1 on the images used for choosing; the difference from `top1` is the optimism.
     """
 
-    folds: tuple[Fold, ...]
+    folds: tuple[dict[str, Any], ...]
     seed: int
     top1: float
     top1_interval: tuple[float, float]
@@ -222,16 +213,16 @@ def hold_out(members: Sequence[Predictions], folds: int, seed: int = 0, rounds: 
     by_key = np.argsort(members[0].keys[members[0].labels >= 0])
     fold = np.empty(count, np.int64)
     fold[by_key[np.random.default_rng(seed).permutation(count)]] = np.arange(count) % folds
-    rows, total, chosen_on = [], 0, 0.0
+    rows, total = [], 0
     for number in range(folds):
         own = fold == number
         order, hits = _greedy([one[~own] for one in candidates], labels[~own], rounds or max(20, 2 * len(members)))
         weights = _counted(order, len(members))
         mean = sum(weight * one[own] for weight, one in zip(weights, candidates) if weight)
-        right = int((mean.argmax(axis=1) == labels[own]).sum())
-        rows.append(Fold(weights, int(own.sum()), right / int(own.sum()), hits / int((~own).sum())))
+        right, size = int((mean.argmax(axis=1) == labels[own]).sum()), int(own.sum())
         total += right
-        chosen_on += hits / int((~own).sum()) / folds
+        rows.append({"count": size, "weights": weights, "top1": right / size, "chosen_on": hits / (count - size)})
+    chosen_on = sum(row["chosen_on"] for row in rows) / folds
     return HeldOut(tuple(rows), seed, total / count, metrics.wilson(total, count), chosen_on)
 
 

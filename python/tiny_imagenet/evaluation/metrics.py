@@ -108,13 +108,6 @@ def confusion(predictions: Predictions) -> np.ndarray:
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def per_class(predictions: Predictions) -> np.ndarray:
-    """Return the top-1 accuracy of each class: (classes,) float64, NaN for a class without images."""
-    matrix = confusion(predictions)
-    totals = matrix.sum(axis=1)
-    return np.divide(matrix.diagonal(), totals, out=np.full(len(matrix), np.nan), where=totals > 0)
-
-
 def confused(predictions: Predictions, most: int = 10) -> list[dict[str, int]]:
     """Return the pairs of classes that are confused most often, at most `most`, the most frequent first.
 

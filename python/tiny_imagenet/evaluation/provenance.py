@@ -53,11 +53,8 @@ class Provenance:
 
 
 def of(given: Predictions) -> Provenance:
-    """The provenance recorded in `meta`; of an ensemble, the values that all its members share."""
+    """The provenance recorded in `meta`."""
     meta = {**given.meta, "name": _name(given.name, given.meta), "path": given.path}
-    for key in ("split", "crops"):
-        if key not in meta and _members(given.meta):
-            meta[key] = common(member.get("meta", {}).get(key) for member in _members(given.meta))
     if meta.get("run") and given.path and not Run(meta["run"]).started and Run(Path(given.path).parent).started:
         meta["run"] = os.fspath(Path(given.path).parent)  # the run folder was moved
     return read(meta)
@@ -69,11 +66,7 @@ def of_run(folder: Path, info: Mapping[str, Any]) -> Provenance:
 
 
 def by_name(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Run]:
-    """Runs by their `labels`.
-
-    Raises:
-        RunError: a folder is not a run folder.
-    """
+    """Runs by their `labels`; RunError if a folder is not a run folder."""
     runs = [Run(path) for path in paths]
     return dict(zip(labels([of_run(run.path, run.info) for run in runs]), runs))
 
@@ -124,7 +117,7 @@ def labels(several: Sequence[Provenance]) -> list[str]:
 
 
 def details(several: Sequence[Provenance]) -> list[str]:
-    """The end of each run folder, if it is not the name itself, and whatever else distinguishes equal names.
+    """The end of each run folder, if it is not the name itself, and what distinguishes equal names.
 
     As much of the folder's path is used as is needed, then the iteration, the crops and the end of the file's path.
     """

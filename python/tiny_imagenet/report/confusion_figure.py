@@ -45,8 +45,8 @@ def draw(given: Predictions, similar: bool = False, width: float = figures.WIDTH
     with rc_context(figures.STYLE):
         side = min(width, 2.0 + 0.3 * classes) if named else min(width, 5.6)
         lines = textwrap.wrap(_title(given) if title is None else title, int(14 * side))
-        beside = side > 4.5  # the colour bar fits on the right
-        height = side if named else (0.83 if beside else 1.15) * side
+        bar_right = side > 4.5
+        height = side if named else (0.83 if bar_right else 1.15) * side
         figure = Figure(figsize=(side, height + 0.18 * len(lines)), layout="constrained")
         if lines:
             figure.suptitle(figures.plain("\n".join(lines)), x=0.01, ha="left", fontsize=9)
@@ -66,7 +66,7 @@ def draw(given: Predictions, similar: bool = False, width: float = figures.WIDTH
         else:
             what = "place by similarity" if similar else "number"
             axes.set(xlabel=f"Predicted class ({what})", ylabel=f"True class ({what})")
-            place = {"location": "right" if beside else "bottom", "shrink": 0.75 if beside else 1, "aspect": 30}
+            place = {"location": "right" if bar_right else "bottom", "shrink": 0.75 if bar_right else 1, "aspect": 30}
             place["ticks"] = (0, 0.05, 0.2, 0.5, 1)
             bar = figure.colorbar(image, ax=axes, label="Share of the true class", **place)
             bar.outline.set_visible(False)

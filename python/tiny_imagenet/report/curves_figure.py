@@ -46,7 +46,7 @@ def draw(lines: Sequence[Line], panels: Sequence[str] = tuple(PANELS), width: fl
     More than `MOST_LINES` runs are drawn in small axes per model on a common scale, each with the best run in grey.
 
     Raises:
-        TinyImageNetError: there is no record to draw.
+        TinyImageNetError: nothing is recorded.
     """
     panels_drawn = [panel for panel in panels if _recorded(lines, panel)]
     if not panels_drawn:

@@ -32,29 +32,13 @@ SAME = (
     *("classes", "train_images", "nonlinearity", "screened", "parameters", "schedule"),
 )
 
-DETAILS = {
-    "data": "Data",
-    "classes": "Classes",
-    "train_images": "Training images",
-    "seed": "Seed",
-    "batch": "Batch",
-    "base_lr": "Learning rate",
-    "weight_decay": "Weight decay",
-    "max_iter": "Maximum iterations",
-    "stages": "Earlier stages",
-    "gpus": "GPUs",
-    "init": "Initial weights",
-    "changes": "Changes to the files",
-    "started": "Started",
-    "commit": "Commit",
-    "versions": "Versions",
-    "machine": "Machine",
-}
+# Keys of run.json that the page does not list: they are long or shown elsewhere.
+HIDDEN = ("model", "argv", "sessions", "wnids", "lmdbs", "schedule", "finished", "ranks", "gradients")
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The contents of a run folder; what is missing is empty.
+    """The contents of a run folder; missing files are empty.
 
     Attributes:
         run: the folder.
@@ -228,7 +212,11 @@ def about(folder: Folder) -> dict[str, Any]:
         "sessions": [(text(one.get("started")), text(one.get("commit")), command(one)) for one in sessions],
         "details": [
             ("Run folder", str(folder.run.path)),
-            *((label, text(folder.info.get(key))) for key, label in DETAILS.items()),
+            *(
+                (key.replace("_", " ").capitalize(), text(value))
+                for key, value in folder.info.items()
+                if key not in HIDDEN
+            ),
             ("Evaluated", evaluated if folder.evaluation else NONE),
         ],
     }

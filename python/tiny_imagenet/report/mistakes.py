@@ -39,7 +39,7 @@ def confusion(folder: Folder) -> dict[str, Any]:
         "name": folder.name,
         "figure": figures.inline(figures.svg(confusion_figure.draw(folder.given, title="")), "confusion", label),
         "pairs": [
-            {**pair, "true": (pair["true"], names[pair["true"]]), "said": (pair["predicted"], names[pair["predicted"]])}
+            {**pair, **{which: (pair[which], names[pair[which]]) for which in ("true", "predicted")}}
             for pair in metrics.confused(folder.given, PAIRS)
         ],
         "names": data_source.class_names(folder.given) or [],
@@ -74,57 +74,37 @@ def worst_classes(columns: Sequence[tuple[Row, Sequence[Folder]]]) -> dict[str, 
 
 
 def mean_scores(runs: Sequence[Classes]) -> Classes:
-    """The means of the scores of classes that all runs have."""
-    shared = [key for key in runs[0] if all(key in run for run in runs)]
-    return {
-        key: {**runs[0][key], **{name: statistics.fmean(run[key][name] for run in runs) for name in _AVERAGED}}
-        for key in shared
-    }
-
-
-_AVERAGED = ("top1", "predicted")
+    """The mean scores of classes that all runs have."""
+    found = {}
+    for key in runs[0]:
+        if all(key in run for run in runs):
+            means = {name: statistics.fmean(run[key][name] for run in runs) for name in ("top1", "predicted")}
+            found[key] = {**runs[0][key], **means}
+    return found
 
 
 # --- images ---
 
 
-class Pictures:
-    """The pictures of a page, each stored once.
-
-    Attributes:
-        shown: `width` and `height` in pixels and `address`, a data URL, of each.
-        keys: (LMDB, key) of each.
-    """
-
-    def __init__(self) -> None:
-        self.shown: list[dict[str, Any]] = []
-        self.keys: list[tuple[Path, str]] = []
-
-    def numbers(self, lmdb: Path, chosen: Sequence[Mistake]) -> list[int]:
-        """Positions of the mistakes' pictures in `shown`; new ones are read.
-
-        Raises:
-            DatasetError: as `errors_figure.read`.
-        """
-        new = [mistake for mistake in chosen if (lmdb, mistake.key) not in self.keys]
-        for mistake, picture in zip(new, errors_figure.read(lmdb, new)):
-            self.keys.append((lmdb, mistake.key))
-            height, width = picture.shape[:2]
-            self.shown.append({"width": width, "height": height, "address": address(picture)})
-        return [self.keys.index((lmdb, mistake.key)) for mistake in chosen]
+Pictures = dict[tuple[Path, str], dict[str, Any]]  # by LMDB and key: number, width, height, address (a data URL)
 
 
 def gallery(several: Sequence[Folder], data: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """The misclassified images of runs: `runs`, `pictures`, and the classes that tiles have as `labels` and `said`."""
-    pictures = Pictures()
+    """The misclassified images of runs: `runs`, `pictures`, and the classes of tiles as `labels` and `predicted`."""
+    pictures: Pictures = {}
     most = min(MOST, max(FEWEST, MOST_IN_ALL // max(len(several), 1)))
     runs = [errors(folder, folder.data(data), pictures, most) for folder in several]
     tiles = [tile for run in runs for tile in run["tiles"]]
     counts = {
         which: sorted(Counter(tile[which] for tile in tiles).items(), key=lambda item: (item[0][1], item[0][0]))
-        for which in ("label", "said")
+        for which in ("label", "predicted")
     }
-    return {"runs": runs, "pictures": pictures.shown, "labels": counts["label"], "said": counts["said"]}
+    return {
+        "runs": runs,
+        "pictures": list(pictures.values()),
+        "labels": counts["label"],
+        "predicted": counts["predicted"],
+    }
 
 
 def errors(folder: Folder, data: str | None, pictures: Pictures, most: int = MOST) -> dict[str, Any]:
@@ -133,12 +113,12 @@ def errors(folder: Folder, data: str | None, pictures: Pictures, most: int = MOS
     Args:
         folder: with predictions.
         data: the converted data folder that was predicted; None if unknown.
-        pictures: of the page; images that it already contains are preferred.
+        pictures: of the page, to which new ones are added; images that it contains are preferred.
         most: number of images, if that is enough for each class.
 
     Returns:
         `name`, `tiles`, `errors` and `images` (their numbers), and `problem`, why there are no tiles. A tile has
-        `label` and `said` (number and name of the true and the predicted class), `probability`, `image` and
+        `label` and `predicted` (number and name of the true and the predicted class), `probability`, `image` and
         `picture` (position in the pictures).
     """
     every, images = errors_figure.mistakes(folder.given)
@@ -148,21 +128,24 @@ def errors(folder: Folder, data: str | None, pictures: Pictures, most: int = MOS
     if data is None or not Path(data).is_dir():
         return {**found, "problem": f"the data {data or ''} is missing: pass --data DIR".replace("  ", " ")}
     lmdb = Path(data) / f"{data_source.split(folder.given)}.lmdb"
-    chosen = choose(every, most, {key for own, key in pictures.keys if own == lmdb})
+    chosen = choose(every, most, {key for own, key in pictures if own == lmdb})
+    new = [mistake for mistake in chosen if (lmdb, mistake.key) not in pictures]
     try:
-        numbers = pictures.numbers(lmdb, chosen)
+        for mistake, picture in zip(new, errors_figure.read(lmdb, new)):
+            size = {"width": picture.shape[1], "height": picture.shape[0]}
+            pictures[lmdb, mistake.key] = {"number": len(pictures), "address": address(picture), **size}
     except DatasetError as error:
         return {**found, "problem": str(error)}
     names = folders.class_names(folder.given)
     found["tiles"] = [
         {
             "label": (mistake.label, names[mistake.label]),
-            "said": (mistake.predicted, names[mistake.predicted]),
+            "predicted": (mistake.predicted, names[mistake.predicted]),
             "probability": figures.percent(mistake.probability),
             "image": mistake.key.partition("_")[2],
-            "picture": number,
+            "picture": pictures[lmdb, mistake.key]["number"],
         }
-        for mistake, number in zip(chosen, numbers)
+        for mistake in chosen
     ]
     return found
 
@@ -180,10 +163,10 @@ def choose(every: Sequence[Mistake], most: int, known: Collection[str] = ()) -> 
         ranked.append((turns[mistake.label], place, mistake))
         turns[mistake.label] += 1
     kept = [mistake for *_, mistake in sorted(ranked)[: max(most, len(turns))]]
-    said = {mistake.predicted for mistake in kept}
+    predicted = {mistake.predicted for mistake in kept}
     for mistake in ordered:
-        if mistake.predicted not in said:
-            said.add(mistake.predicted)
+        if mistake.predicted not in predicted:
+            predicted.add(mistake.predicted)
             kept.append(mistake)
     return errors_figure.select(kept, len(kept))
 

@@ -29,7 +29,7 @@ MOST_ROWS = 20
 _CELL, _GAP, _CAPTION, _TITLE, _LEGEND = figures.WIDTH / COLUMNS, 0.1, 0.3, 0.32, 0.26  # inches
 _BOX, _WINDOW = figures.PALETTE[4], figures.PALETTE[5]
 _DASHED = (0, (3, 1.5))
-_VEIL = 0.6  # opacity of the white over what the crop cuts off
+_VEIL = 0.6  # opacity of the white outside the crop
 
 
 class Example(NamedTuple):

@@ -36,7 +36,14 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MOST_CLASSES = len(figures.PALETTE) * len(MARKERS)
 _SQUARE, _TITLE, _LINE = 6.1, 0.42, 0.145  # inches
 _COLUMNS = 5  # of the legend
-_COVERED = 4  # pixels that a name may move to cover one of 2500 points less
+# Places for a name, nearest first: offsets from the class's home in heights of the name. The home itself stays visible.
+_RINGS = np.array(
+    [
+        (ring * math.cos(math.pi * step / 8), ring * math.sin(math.pi * step / 8))
+        for ring in (1, *np.arange(1.5, 20, 0.5))
+        for step in (4, 12, 0, 8, 2, 6, 10, 14, 1, 3, 5, 7, 9, 11, 13, 15)
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -184,46 +191,32 @@ def home(points: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _name_clusters(axes: Axes, points: np.ndarray, labels: np.ndarray, names: dict[int, str]) -> None:
-    """Write the names of classes at their homes, moved to cover few points and with a line to a distant home."""
+    """Write the names of classes at their homes or, to avoid overlaps, nearby with a line to the home."""
     renderer = FigureCanvasAgg(axes.figure).get_renderer()
     frame = axes.get_window_extent(renderer)
-    dots = axes.transData.transform(points)
-    taken = np.empty((0, 4))
     outline = [withStroke(linewidth=1.8, foreground="white")]
+    style = {"ha": "center", "va": "center", "fontsize": 7, "path_effects": outline, "zorder": 4}
+    taken = np.empty((0, 4))
     for label, name in names.items():
         place, share = home(points, labels == label)
         if share < AT_HOME:
             continue
-        style = {"ha": "center", "va": "center", "fontsize": 7, "path_effects": outline, "zorder": 4}
         text = axes.text(*place, figures.plain(figures.short(name)), **style)
         with figures.quiet_glyphs():
             box = text.get_window_extent(renderer)
         half = np.array([box.width / 2 + 3, box.height / 2 + 2])
         start = axes.transData.transform(place)
-        new = _free_place(start, half, taken, dots, (frame.min + half + 5, frame.max - half - 5))
+        new = next(
+            (
+                middle
+                for middle in np.clip(start + _RINGS * box.height, frame.min + half + 5, frame.max - half - 5)
+                if not ((middle - half < taken[:, 2:]) & (taken[:, :2] < middle + half)).all(axis=1).any()
+            ),
+            start,
+        )
         taken = np.vstack([taken, [*(new - half), *(new + half)]])
         text.set_position(axes.transData.inverted().transform(new))
         if np.linalg.norm(new - start) > 3 * box.height:
             near = np.clip(start, new - half, new + half)  # the line ends at the edge of the name
             ends = np.array([place, axes.transData.inverted().transform(near)])
             axes.plot(*ends.T, color=figures.INK, linewidth=0.5, alpha=0.6, zorder=3, scalex=False, scaley=False)
-
-
-def _free_place(
-    start: np.ndarray, half: np.ndarray, taken: np.ndarray, dots: np.ndarray, bounds: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray:
-    """The centre for a name's box that overlaps none of the boxes `taken` at the lowest cost; all in pixels.
-
-    Candidates lie on rings around `start`, clipped to `bounds` (lowest and highest x, y). The cost is the distance
-    plus a term for each of the `dots` that the box covers.
-    """
-    rings = [(4.0 * ring, math.pi * step / 8) for ring in range(40) for step in range(16 if ring else 1)]
-    radius, angle = np.array(rings).T
-    middles = start + (radius * np.array([np.cos(angle), np.sin(angle)])).T
-    middles = np.clip(middles, *bounds)
-    low, high = middles - half, middles + half
-    overlaps = ((low[:, None] < taken[:, 2:]) & (taken[:, :2] < high[:, None])).all(axis=2).any(axis=1)
-    covered = ((low[:, None] < dots) & (dots < high[:, None])).all(axis=2).sum(axis=1)
-    distances = np.linalg.norm(middles - start, axis=1)
-    cost = distances + _COVERED * max(1, 2500 / len(dots)) * covered + 1e6 * overlaps
-    return middles[cost.argmin()]
