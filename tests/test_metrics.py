@@ -74,18 +74,8 @@ def test_ranks_are_those_of_a_stable_sort(data):
     assert metrics.ranks(given_).tolist() == expected
 
 
-def test_wilson_interval():
-    """Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20 and 1 of 29."""
-    for successes, count, low, high in [
-        (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718),
-    ]:  # fmt: skip
-        assert metrics.wilson(successes, count) == pytest.approx((low, high), abs=5e-5)
-    assert metrics.wilson(20, 20) == pytest.approx((1 - 0.1611, 1), abs=5e-5)
-    assert metrics.wilson(0, 0) == (0, 1)
-
-
 @pytest.mark.parametrize("count", [1, 2, 7, 50, 10000])
-def test_wilson_interval_is_that_of_scipy(count):
+def test_wilson_interval_agrees_with_scipy(count):
     for successes in {0, 1, count // 3, count // 2, count - 1, count}:
         want = binomtest(successes, count).proportion_ci(0.95, method="wilson")
         assert metrics.wilson(successes, count) == pytest.approx((want.low, want.high), abs=1e-12)
@@ -231,22 +221,17 @@ def changed(value, at=(1, 1)):
     ("changes", "named"),
     [
         ({"meta": None}, "meta"),
-        ({"keys": None}, "keys"),
         ({"keys": np.array(["a", "b", "c", "b"])}, "'b'"),
         ({"keys": np.arange(4)}, "keys: .*int64"),
         ({"keys": np.array([], "U1")}, r"keys: .*\(0,\)"),
         ({"keys": np.array(list("abc"))}, r"labels: .*\(4,\)"),
-        ({"labels": np.zeros(4, np.int32)}, "labels: .*int32"),
         ({"labels": np.array([0, 1, 3, 2])}, "00000002_val_2.JPEG.* -1 to 2"),
-        ({"labels": np.array([0, 1, -2, 2])}, "00000002_val_2.JPEG.* -1 to 2"),
         ({"probabilities": changed(0.1).astype(np.float64)}, "probabilities: .*float64"),
         ({"probabilities": changed(0.1)[:3]}, r"probabilities: .*\(3, 3\)"),
-        ({"probabilities": np.zeros((4, 0), np.float32)}, r"probabilities: .*\(4, 0\)"),
         ({"probabilities": changed(np.nan)}, "00000001_val_1.JPEG"),
         ({"probabilities": changed(0.99)}, "00000001_val_1.JPEG"),
         ({"probabilities": np.full((4, 3), [1.5, -0.5, 0], np.float32)}, "negative"),
         ({"meta": np.array("[1]")}, "meta"),
-        ({"meta": np.array("{")}, "line 1 column 2"),
         ({"meta": np.array({"a": 1}, object)}, "allow_pickle"),
     ],
 )

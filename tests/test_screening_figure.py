@@ -72,21 +72,6 @@ def test_images_near_the_limit_and_a_spread_of_the_dropped_are_chosen():
         assert visible(example.record.box, example.offset, 56) == example.visible
 
 
-@pytest.mark.parametrize("count", (1, 2, 5, 8, 24))
-def test_no_image_is_chosen_twice(count):
-    chosen = screening_figure.select(records(CORNERS), count=count)
-    assert len(set(numbers(chosen.dropped))) == len(chosen.dropped) == min(count, DROPPED)
-    assert numbers(chosen.dropped)[-1] == DROPPED - 1
-    assert len(chosen.kept) == min(count, 20 - DROPPED)
-
-
-def test_all_dropped_and_none():
-    whole = screening_figure.select(records([(20, 20, 40, 40)] * 3), min_visible=1)
-    assert (len(whole.dropped), len(whole.kept)) == (0, 3)
-    lost = screening_figure.select(records([(0, 0, 3, 3)] * 3), min_visible=Fraction(1, 100))
-    assert (len(lost.dropped), len(lost.kept)) == (3, 0)
-
-
 def test_the_seed_decides_between_equal_fractions():
     given = records([(0, 0, 3, 3)] * 50)
     picks = [numbers(screening_figure.select(given, count=6, seed=seed).dropped) for seed in (0, 0, 1)]

@@ -284,7 +284,6 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     if len(values) != count or not (np.isfinite(values).all() and (values >= 0).all() and (values > 0).any()):
         shown = ", ".join(f"{value:g}" for value in values)
         raise PredictionsError(f"expected {count} weights of at least 0, one per member and not all 0; got {shown}")
-    values = values / values.max()  # the sum cannot overflow
     return [float(value) for value in values / values.sum()]
 
 
