@@ -150,6 +150,11 @@ def data_param(layer: caffe_pb2.LayerParameter):
     return layer.crop_data_param if layer.type == "CropData" else layer.data_param
 
 
+def is_training(layer: caffe_pb2.LayerParameter) -> bool:
+    """Whether a data layer is one for training: its rules do not restrict it to phase TEST."""
+    return not any(rule.phase == caffe_pb2.TEST for rule in layer.include)
+
+
 def classifier(net: caffe_pb2.NetParameter) -> caffe_pb2.LayerParameter:
     """The layer whose outputs are the classes: the one below the softmax.
 

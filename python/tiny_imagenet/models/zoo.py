@@ -43,7 +43,7 @@ _RANGES = {
     "max_epochs": (1, _MOST // TRAIN_IMAGES, ""),
 }
 # Fields of the learning rate schedule, which a solver's prototxt cannot hold: options of training.
-SCHEDULE = ("lr_factor", "patience", "lr_drops")
+SCHEDULE = ("lr_schedule", "lr_factor", "patience", "lr_drops")
 
 
 @dataclass(frozen=True)
