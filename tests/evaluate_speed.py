@@ -20,7 +20,7 @@ import numpy as np
 
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.evaluation import predict
-from tiny_imagenet.models import nets, zoo
+from tiny_imagenet.models import derive, nets, zoo
 
 
 def first_records(source, target, count):
@@ -56,7 +56,7 @@ def main():
         count = lmdb_reader.count(subset)
         for name in args.models:
             deploy = Path(folder) / f"{name}.prototxt"
-            param = nets.build(zoo.get(name).replace(classes=classes), deploy=True)
+            param = derive.deploy(nets.build(zoo.get(name).replace(classes=classes)))
             deploy.write_text(nets.to_text(param))
             filled = caffe.Net(param, caffe.TEST)
             predictor = predict.Predictor(deploy, args.data / "mean.binaryproto", filled, args.batch)

@@ -14,7 +14,7 @@ from conftest import ROOT
 from tiny_imagenet import errors
 from tiny_imagenet.errors import NetError
 from tiny_imagenet.inspect import describe, drawing, net_diff, outline
-from tiny_imagenet.models import nets, paper, solvers, zoo
+from tiny_imagenet.models import derive, nets, paper, solvers, zoo
 
 PROTOTXT = ROOT / "prototxt"
 GOLDEN = ROOT / "tests" / "data" / "nets.json"
@@ -30,7 +30,7 @@ def measure():
     """The figures of the nine nets and their training stages as Caffe shapes them, for one image."""
     figures = {}
     for name, model in STAGES.items():
-        net = outline.outline(nets.build(model, deploy=True), "TEST")
+        net = outline.outline(derive.deploy(nets.build(model)), "TEST")
         figures[name] = {
             "depth": describe.depth(net),
             "parameters": net.parameter_count,
@@ -58,8 +58,8 @@ def test_the_golden_figures_are_the_papers():
 @pytest.mark.parametrize("name", ["model1", "model5"])
 def test_an_outline_is_what_caffe_builds(name):
     model = zoo.MODELS[name]
-    built = caffe.Net(nets.build(model, deploy=True), caffe.TEST)
-    net = outline.outline(nets.build(model, deploy=True))
+    built = caffe.Net(derive.deploy(nets.build(model)), caffe.TEST)
+    net = outline.outline(derive.deploy(nets.build(model)))
     assert net.phase == "TEST"
     assert {la.name: la.parameters for la in net.layers if la.parameters} == {
         name: tuple(tuple(blob.shape) for blob in blobs) for name, blobs in built.params.items()

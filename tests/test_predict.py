@@ -17,7 +17,7 @@ from tiny_imagenet.errors import DatasetError, NetError
 from tiny_imagenet.evaluation import classify, evaluate, predict, predictions
 from tiny_imagenet.evaluation.ahead import ahead
 from tiny_imagenet.export import stock
-from tiny_imagenet.models import nets, zoo
+from tiny_imagenet.models import derive, nets, zoo
 from tiny_imagenet.runs import Run
 
 OFFSETS = {"top left": (0, 0), "top right": (0, 8), "bottom left": (8, 0), "bottom right": (8, 8), "centre": (4, 4)}
@@ -28,7 +28,7 @@ def stock_net(tmp_path_factory):
     """Deploy prototxt and caffemodel of a small net of upstream's types alone, with random weights."""
     folder = tmp_path_factory.mktemp("stock")
     model = zoo.get("model1").replace(convs="5-8 | 5-8 | 5-16 |", hidden=(32,), classes=10)
-    param = stock.export(nets.build(model, deploy=True))
+    param = stock.export(derive.deploy(nets.build(model)))
     (folder / "deploy.prototxt").write_text(nets.to_text(param))
     net = caffe.Net(str(folder / "deploy.prototxt"), caffe.TEST)
     rng = np.random.default_rng(4)

@@ -35,7 +35,7 @@ def main():
     what.add_argument("--draw", type=out, metavar="OUT", help="write a picture: .svg, .png or .pdf")
     what.add_argument("--check", action="store_true", help="list mistakes with their lines; fail on errors")
     what.add_argument(
-        "--export-stock", type=out, metavar="OUT", help="write the net in upstream Caffe's layer types, for other programs"
+        "--export-stock", type=out, metavar="OUT", help="write the net in upstream Caffe's own layer types"
     )
     parser.add_argument(
         "--phase", choices=("TRAIN", "TEST"), help="phase of the net (default: TRAIN, if it can be trained)"

@@ -73,9 +73,7 @@ class NetFile:
         CaffeError: the net cannot be converted to today's format.
     """
 
-    def __init__(
-        self, path: Path, net: caffe_pb2.NetParameter, positions: Mapping[str, Position], inside: str = ""
-    ):
+    def __init__(self, path: Path, net: caffe_pb2.NetParameter, positions: Mapping[str, Position], inside: str = ""):
         self.path = path
         prefix = f"{inside}." if inside else ""
         self._positions = {name[len(prefix) :]: at for name, at in positions.items() if name.startswith(prefix)}
@@ -89,7 +87,7 @@ class NetFile:
             self._paths = [names.get(layer.name, "") for layer in self.layers]
 
     def finding(self, number: int | None, text: str, field: str = "", severity: str = "error") -> Finding:
-        """Return a finding at a field of layer `number`, or at the layer if it lacks the field; None: the whole file."""
+        """Return a finding at a field of layer `number`, else at the layer; at the whole file if it is None."""
         if number is None:
             return Finding(str(self.path), 0, 0, severity, text)
         line, column = self._position(self._paths[number], field)

@@ -221,9 +221,7 @@ def _net(resolved: caffe_pb2.NetParameter, kept: _Numbered) -> caffe.Net:
     return _caffe._inspect.outline(net)
 
 
-def _rejected(
-    error: caffe.CaffeError, resolved: caffe_pb2.NetParameter, kept: _Numbered
-) -> tuple[int, Problem]:
+def _rejected(error: caffe.CaffeError, resolved: caffe_pb2.NetParameter, kept: _Numbered) -> tuple[int, Problem]:
     """The number among the kept layers of the one that Caffe rejects, and why.
 
     Raises:

@@ -86,11 +86,9 @@ def _learning(solver: _Solver) -> Iterator[_Problem]:
         yield "momentum", "error", f"{solver.type} has no momentum: remove it, or choose another type"
     if solver.weight_decay < 0:
         yield "weight_decay", "warning", f"weight_decay is {solver.weight_decay:g}: weights grow if it is negative"
-    if solver.regularization_type not in ("L1", "L2"):
-        yield "regularization_type", "error", f"regularization_type is {solver.regularization_type!r}, expected L1 or L2"
     if solver.type == "RMSProp" and not 0 <= solver.rms_decay < 1:
         yield "rms_decay", "error", f"rms_decay is {solver.rms_decay:g}, expected a number from 0 to below 1"
-    for field, known in (("type", solvers.TYPES), ("lr_policy", _NEEDS)):
+    for field, known in (("type", solvers.TYPES), ("lr_policy", _NEEDS), ("regularization_type", ("L1", "L2"))):
         value = getattr(solver, field)
         if value not in known:
             what = f"{field} is {value!r}" if value else f"{field} is missing"
