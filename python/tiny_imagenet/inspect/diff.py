@@ -23,9 +23,9 @@ class Change:
     """A difference.
 
     Attributes:
-        kind: "changed", "added" or "removed" (a layer), "order" (of the layers).
+        kind: "changed" (a field), "added", "removed" or "renamed" (a layer), "order" (of the layers).
         text: the difference in one line.
-        layer: name of the layer; "" for a field of the net or the solver.
+        layer: name of the layer, the new one if it was renamed; "" for a field of the net or the solver.
         field: path of the field in its message; "" for a whole layer.
         old, new: values of the field, as in a prototxt.
     """
@@ -56,6 +56,12 @@ def nets(
     a, b = _caffe._inspect.upgrade(a), _caffe._inspect.upgrade(b)
     found = [_change(*fields, where="net: ") for fields in _fields(a, b, skip={"layer"})]
     old, new = _by_name(a, b)
+    for key in [key for key in new if key not in old]:
+        same = (k for k, la in old.items() if k not in new and not _differ(form(la), form(new[key])))
+        former = next(same, None)
+        if former:
+            found.append(Change("renamed", f"layer {_said(former)} ({new[key].type}) renamed {key[0]}", key[0]))
+            old = {key if k == former else k: layer for k, layer in old.items()}
     for key, layer in old.items():
         if key not in new:
             found.append(Change("removed", f"layer {_said(key)} ({layer.type}) removed", layer.name))
@@ -96,6 +102,10 @@ def _by_name(*nets: caffe_pb2.NetParameter) -> list[dict[_Key, Layer]]:
         found.append(layers)
     several = {name for layers in found for name, count in Counter(n for n, _ in layers).items() if count > 1}
     return [{(n, phase if n in several else ""): la for (n, phase), la in layers.items()} for layers in found]
+
+
+def _differ(a: Layer, b: Layer) -> bool:
+    return any(_fields(a, b, skip={"name"}))
 
 
 def _said(key: _Key) -> str:

@@ -148,6 +148,7 @@ def _deploy(train_val: Path, deploy: Path) -> list[Finding]:
     for change in diff.nets(derived, given, normalize.computed):
         number = next((i for i, layer in enumerate(file.layers) if layer.name == change.layer), None)
         what = {
+            "renamed": f"layer {change.layer} has a different name in {train_val.name}",
             "added": f"layer {change.layer} is not in {train_val.name}",
             "removed": f"layer {change.layer} of {train_val.name} is missing",
             "order": f"the layers are in a different order in {train_val.name}",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from caffe.proto import caffe_pb2
 from google.protobuf.message import Message
 
+from tiny_imagenet.inspect import layer_fields
+
 LRELU_SLOPE = 0.01  # of an LReLU layer without a slope
 _AXES = {"kernel": "kernel_size", "stride": "stride", "pad": "pad"}
 _UNSET = {"stride": 1, "pad": 0, "dilation": 1}
@@ -56,6 +58,8 @@ def computed(given: caffe_pb2.LayerParameter) -> caffe_pb2.LayerParameter:
     result.type = {"LReLU": "ReLU"}.get(result.type, result.type)
     if result.type == "BatchNorm" and not result.batch_norm_param.HasField("use_global_stats"):
         result.batch_norm_param.use_global_stats = True
+    for name in [*layer_fields.unread(result), *(["dropout_param"] if result.type == "Dropout" else [])]:
+        result.ClearField(name)
     for shape in result.input_param.shape:
         shape.dim[:1] = [1] * len(shape.dim[:1])  # the batch
     _clear(result)

@@ -56,9 +56,6 @@ def fields(solver: _Solver, positions: Mapping[str, Position], path: Path) -> li
         if isinstance(value, float) and not math.isfinite(value):
             problems.append((field.name, "error", f"{field.name} is {value}, expected a finite number"))
     problems += [*_learning(solver), *_length(solver)]
-    for name in solver.test_net:
-        if not solvers.find(name, path):
-            problems.append(("test_net", "error", f"the test net {name} is missing"))
     if not any(severity == "error" for _, severity, _ in problems):
         text = _rejection(solver)
         named = (field.name for field, _ in solver.ListFields() if re.search(rf"\b{field.name}\b", text))
