@@ -190,7 +190,7 @@ def test_upstreams_own_files_have_no_errors():
     if not files:
         pytest.skip("Caffe's source is in the build folder, which is missing")
     assert {file.name for file in files if errors(lint.check(file))} == {"lenet_auto_solver.prototxt"}  # has no nets
-    assert not any(lint.check(file) for file in files if file.name == "deploy.prototxt")  # derived as upstream wrote them
+    assert not any(lint.check(file) for file in files if file.name == "deploy.prototxt")
 
 
 # --- states, and nets within solvers ---

@@ -228,7 +228,7 @@ def _rejected(error: caffe.CaffeError, resolved: caffe_pb2.NetParameter, kept: _
         NetError: the error is not in a layer.
     """
     for number, (_, layer) in enumerate(kept):
-        if getattr(error, "layer", None) == layer.name or str(error).startswith(f"layer {layer.name} ({layer.type}): "):
+        if str(error).startswith(f"layer {layer.name} ({layer.type}): "):
             earlier = _net(resolved, kept[:number]).blobs if number else {}
             bottoms = [tuple(earlier[bottom].shape) for bottom in layer.bottom]
             return number, shape_errors.explain(layer, bottoms, str(error))

@@ -62,8 +62,8 @@ class Options:
         "minutes between checkpoints within an epoch (default: 15)", 15, type=cli.positive_float, metavar="MINUTES"
     )
     timeout: float = _flag(
-        "several machines: seconds after which a rank that does not respond is lost (default: 60)",
-        60,
+        "mpirun and srun: seconds without progress after which the run is ended (default: 300)",
+        300,
         flags=("--timeout", "--answer-within"),
         type=cli.positive_float,
         metavar="SECONDS",

@@ -13,11 +13,29 @@ from caffe.proto import caffe_pb2
 
 import tiny_imagenet
 from tiny_imagenet.data import lmdb_reader
-from tiny_imagenet.errors import DatasetError
+from tiny_imagenet.errors import DatasetError, RunError
 from tiny_imagenet.training.options import Options, flag
+from tiny_imagenet.training.ranks import Ranks
 
 # Options that may differ between machines, or that only rank 0 uses.
 _LOCAL = ("data", "run", "gpus", "quiet", "prototxt", "keep", "save_every", "timeout")
+
+
+def check(ranks: Ranks, facts: dict[str, str]) -> None:
+    """Check that all ranks have the same facts; facts that a rank lacks are not compared.
+
+    Raises:
+        RunError: in rank 0, a fact differs; the message names it and the ranks that differ from rank 0.
+    """
+    gathered = ranks.gather(facts)
+    for name, value in facts.items() if gathered else ():
+        different = [rank for rank, own in enumerate(gathered) if own.get(name, value) != value]
+        if different:
+            who = ", ".join(ranks.names[rank] for rank in different[:3]) + (", ..." if len(different) > 3 else "")
+            raise RunError(
+                f"{name} of {who} is {gathered[different[0]][name]}, different from {value} of {ranks.names[0]}: "
+                "give all ranks the same files and the same command"
+            )
 
 
 def process_facts(source: str | None, options: Options) -> dict[str, str]:

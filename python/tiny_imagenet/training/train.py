@@ -20,7 +20,7 @@ from tiny_imagenet.evaluation.evaluator import Evaluator
 from tiny_imagenet.models import nets
 from tiny_imagenet.runs import Run
 from tiny_imagenet.stop import StopRequest
-from tiny_imagenet.training import jobs, loop, plan, solving
+from tiny_imagenet.training import jobs, loop, plan, rank_consistency, solving
 from tiny_imagenet.training.jobs import Job
 from tiny_imagenet.training.loop import Keeping, Loop, Task
 from tiny_imagenet.training.options import Options
@@ -60,6 +60,34 @@ def train(
         return spawn.run(names, train_rank, source, options, argv)
     try:
         return train_rank(Alone(), source, options, argv, stop)
+    finally:
+        caffe.set_mode_cpu()
+
+
+def train_launched(source: str | None, options: Options, argv: list[str]) -> dict[str, Any]:
+    """`train` as one of the processes that mpirun or srun started; the result is {} in all ranks but 0."""
+    from tiny_imagenet.training import mpi
+
+    return mpi.run(_train_launched, source, options, argv, timeout=options.timeout) or {}
+
+
+def _train_launched(ranks: Ranks, source: str | None, options: Options, argv: list[str]) -> dict[str, Any]:
+    """Check that all ranks have the same code, options and data, take over rank 0's settings, and train."""
+    rank_consistency.check(ranks, rank_consistency.process_facts(source, options))
+    first = None
+    if ranks.rank == 0:
+        run, given = Run(options.run), resolve_options(options)
+        data = options.data or (run.info["data"] if options.resume and run.started else None)
+        first = (given.gpus, given.tf32, given.deterministic, data)
+    gpus, tf32, deterministic, data = ranks.broadcast(first)
+    if data is not None:
+        rank_consistency.check(ranks, rank_consistency.data_facts(Path(options.data or data)))
+    gpus = gpu.choose(gpus if options.gpus is None else options.gpus)
+    if gpus and not caffe.has_nccl():
+        raise GpuError("this build of Caffe has no NCCL: install it (libnccl-dev) and run tools/setup.sh --gpu")
+    options = dataclasses.replace(options, gpus=gpus, tf32=tf32, deterministic=deterministic)
+    try:
+        return train_rank(ranks, source, options, argv)
     finally:
         caffe.set_mode_cpu()
 
