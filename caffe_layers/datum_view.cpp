@@ -13,7 +13,7 @@ using google::protobuf::internal::WireFormatLite;
 
 uint32_t Tag(int field, WireFormatLite::WireType type) { return WireFormatLite::MakeTag(field, type); }
 
-/// False where there is more in the message than integers and data; protobuf itself must then read it.
+/// Return false if the message contains more than integers and data; protobuf must then parse it.
 bool ReadPlain(const void* bytes, size_t size, DatumView* view) {
   google::protobuf::io::CodedInputStream input(static_cast<const uint8_t*>(bytes), static_cast<int>(size));
   while (const uint32_t tag = input.ReadTag()) {

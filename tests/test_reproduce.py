@@ -44,7 +44,7 @@ def made(prototxt, data, tmp_path_factory):
 
 def test_every_model_is_trained_with_each_seed(made):
     out, rows = made
-    assert [row.name for row in rows] == [*zoo.MODELS, *map(table2._ensemble_name, paper.ENSEMBLES)]
+    assert [row.name for row in rows] == [*zoo.MODELS, *(known.name for known in paper.ENSEMBLES)]
     for row in rows[: len(zoo.MODELS)]:
         runs = [Run(out / row.name / f"seed{seed}") for seed in (1, 2)]
         assert row.values("top1") == [100 * run.scores["top1"] for run in runs]
@@ -60,7 +60,7 @@ def test_ensembles_average_the_predictions_of_their_members(made):
         for seed, top1 in zip((1, 2), row.values("top1")):
             loaded = [predictions.load(out / name / f"seed{seed}" / "predictions.npz") for name in known.members]
             assert top1 == 100 * metrics.summary(ensemble.average(loaded))["top1"]
-            name = "all" if len(known.members) == len(paper.MODELS) else "-".join(known.members)
+            name = "all" if len(known.members) == len(paper.PAPER) else "-".join(known.members)
             described = json.loads((out / "ensembles" / f"seed{seed}" / f"{name}.json").read_text())
             assert 100 * described["ensemble"]["top1"] == top1
             assert [member["model"] for member in described["members"]] == list(known.members)
@@ -83,8 +83,8 @@ def test_tables_contain_mean_and_deviation(made):
 
 def test_results_on_the_papers_classes_are_compared_with_the_paper(tmp_path):
     rows = table2.Table(tmp_path, tuple(zoo.MODELS), comparable=True).write()
-    assert {row.name: row.paper for row in rows if row.name in paper.MODELS} == {
-        name: known.validation_accuracy for name, known in paper.MODELS.items()
+    assert {row.name: row.paper for row in rows if row.name in paper.PAPER} == {
+        name: known.validation_accuracy for name, known in paper.PAPER.items()
     }
     rows[0].scores[1] = {"top1": rows[0].paper + 1, "top5": 60.0, "classes": 200, "epochs": 2 / 3}
     line = table2.markdown(rows).splitlines()[2]

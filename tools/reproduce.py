@@ -17,7 +17,7 @@ PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
 def main():
     parser = cli.Parser(__doc__, "tools/reproduce.py --data data --out runs/paper --seeds 3")
-    parser.add_argument("models", metavar="MODEL", nargs="*", help="models of the zoo (default: all)")
+    parser.add_argument("models", metavar="MODEL", nargs="*", help=f"{zoo.NAMES} (default: all)")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder written by tools/convert.py")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of runs and table; finished steps are skipped"
@@ -37,7 +37,6 @@ def main():
     args = parser.parse_args()
     started = launch.launched()
     if started:
-        launch.let_rank_0_speak(started)
         parser.error(
             f"{started.launcher} started {started.size} processes, but an experiment is one: run it without "
             f"{started.launcher}; --scheduler trains several models at once"

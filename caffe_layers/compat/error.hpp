@@ -1,4 +1,4 @@
-// The exception that stands in for glog's abort.
+// The exception that replaces glog's abort.
 
 #ifndef CAFFE_LAYERS_COMPAT_ERROR_HPP_
 #define CAFFE_LAYERS_COMPAT_ERROR_HPP_
@@ -8,12 +8,11 @@
 
 namespace caffe {
 
-/// Thrown where a CHECK fails or LOG(FATAL) is reached. what() is the check's own message, on one line where the
-/// check wrote one; pycaffe turns it into caffe.CaffeError.
+/// Thrown when a CHECK fails or LOG(FATAL) is reached. what() is the message; pycaffe converts it to caffe.CaffeError.
 class __attribute__((visibility("default"))) Error : public std::runtime_error {
  public:
   /// @param message the text of the failed check
-  /// @param file, line where the check stands in the source
+  /// @param file, line the source location of the check
   Error(const std::string& message, const char* file, int line)
       : std::runtime_error(message), file_(file), line_(line) {}
 

@@ -6,7 +6,7 @@
 namespace caffe {
 namespace {
 
-/// Keeps the first error (later ones tend to follow from it) and warns of the rest as they come.
+/// Keeps the first error, which often causes the later ones, and logs warnings.
 class FirstError : public google::protobuf::io::ErrorCollector {
  public:
   explicit FirstError(const std::string& filename) : filename_(filename) {}

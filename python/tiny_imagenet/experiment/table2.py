@@ -77,20 +77,20 @@ class Table:
             rows[name].failed[seed] = error
         made = [row for row in rows.values() if row.scores or row.failed or row.name in self.models]
         for known in paper.ENSEMBLES:
-            row = Row(_ensemble_name(known), known.validation_accuracy if self.comparable else None)
+            row = Row(known.name, known.validation_accuracy if self.comparable else None)
             seeds = [set(rows[name].scores) for name in known.members]
             row.scores = {seed: _percent(self._average(known, seed)) for seed in sorted(set.intersection(*seeds))}
             made += [row] if row.scores else []
         return made
 
     def _row(self, name: str) -> Row:
-        known = paper.MODELS.get(name.split("_")[0]) if self.comparable else None
+        known = paper.PAPER.get(zoo.base(name)) if self.comparable else None
         return Row(name, known.validation_accuracy if known else None)
 
     def _average(self, known: paper.Ensemble, seed: int) -> dict[str, float | None]:
         """Scores of an ensemble; it is averaged unless its file is newer than those of its members."""
         members = [self.out / name / f"seed{seed}" / "predictions.npz" for name in known.members]
-        name = "all" if len(members) == len(paper.MODELS) else "-".join(known.members)
+        name = "all" if len(members) == len(paper.PAPER) else "-".join(known.members)
         file = self.out / "ensembles" / f"seed{seed}" / f"{name}.npz"
         if file.is_file() and all(file.stat().st_mtime_ns > member.stat().st_mtime_ns for member in members):
             return metrics.summary(predictions.load(file))
@@ -99,10 +99,6 @@ class Table:
         files.write_json(file.with_suffix(".json"), ensemble.describe(loaded, combined))
         predictions.save(file, combined)
         return metrics.summary(combined)
-
-
-def _ensemble_name(known: paper.Ensemble) -> str:
-    return "all nine" if len(known.members) == len(paper.MODELS) else " + ".join(known.members)
 
 
 def is_evaluated(run: Run) -> bool:
