@@ -196,6 +196,7 @@ def _start_slurm(workers: int, resources: dict[str, int] | None) -> Any:
 
     more = list(dask.config.get("jobqueue.slurm.worker-extra-args", None) or [])
     more += ["--resources", _listed(resources)] if resources else []
+    cluster = None
     try:
         cluster = SLURMCluster(worker_extra_args=more, job_cls=Job)
         cluster.scale(jobs=workers)
@@ -207,6 +208,9 @@ def _start_slurm(workers: int, resources: dict[str, int] | None) -> Any:
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         refused.append(str(error))
     if refused:
+        if cluster:
+            _close(cluster)
+            cluster.shutdown_on_close = False  # or Dask would try again when Python exits
         raise ClusterError(
             f"cannot start workers with Slurm ({' '.join(refused[0].split())}): set cores, memory, queue and so on "
             "under jobqueue: slurm: in ~/.config/dask/jobqueue.yaml"
