@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from tiny_imagenet import cli, files
-from tiny_imagenet.data.dataset import SIZE, SPLITS
+from tiny_imagenet.data.images import SIZE
+from tiny_imagenet.data.splits import FOLDERS
 from tiny_imagenet.errors import DatasetError
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -48,7 +49,7 @@ def write(out: str | os.PathLike[str], train: int = 4000, val: int = 500, test: 
     with files.atomic_folder(out) as folder:
         (folder / "wnids.txt").write_text("".join(f"{wnid}\n" for wnid in WNIDS))
         (folder / "words.txt").write_text("".join(f"{wnid}\t{words}\n" for wnid, words in zip(WNIDS, WORDS)))
-        for number, split in enumerate(SPLITS):
+        for number, split in enumerate(FOLDERS):
             rng = np.random.default_rng([seed, number])
             _write_split(folder / split, split, counts[split], sources[split], rng)
 
@@ -59,11 +60,11 @@ def _sources(seed: int) -> dict[str, list[list[np.ndarray]]]:
 
     digits = load_digits()
     rng = np.random.default_rng(seed)
-    sources: dict[str, list[list[np.ndarray]]] = {split: [] for split in SPLITS}
+    sources: dict[str, list[list[np.ndarray]]] = {split: [] for split in FOLDERS}
     for label in range(CLASSES):
         members = rng.permutation(np.flatnonzero(digits.target == label))
         first = 0
-        for split in SPLITS:
+        for split in FOLDERS:
             last = first + int(_SHARES[split] * len(members))
             sources[split].append([_cut(digits.images[index]) for index in members[first:last]])
             first = last
