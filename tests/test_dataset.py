@@ -15,9 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tiny_imagenet.data.catalogue import Catalogue
 
 from tiny_imagenet.data import dataset, image_files
-from tiny_imagenet.data.catalogue import Catalogue
 from tiny_imagenet.errors import DatasetError
 
 WNIDS = ("n02", "n01")  # the file's order counts, not the alphabet's

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import wait_for
-from tiny_imagenet.data import dataset, datum, lmdb_reader
+from tiny_imagenet.data import datum, images, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError
 from tiny_imagenet.evaluation import classify, evaluate, predict, predictions
 from tiny_imagenet.evaluation.ahead import ahead
@@ -208,7 +208,7 @@ def test_images_are_classified_as_their_arrays_are(trained, pictures):
         if outcome.error:
             assert outcome.guesses == [] and outcome.path in outcome.error and "unpack" not in outcome.error
             continue
-        image = dataset.read_image(outcome.path, resize=True)
+        image = images.read_image(outcome.path, resize=True)
         row = predictor(image.transpose(2, 0, 1)[None])[0]
         order = sorted(range(10), key=lambda index: -row[index])[:3]
         assert [guess.index for guess in outcome.guesses] == order

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import os
 import signal
 import sys
 import time
 from fractions import Fraction
-from pathlib import Path
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli
 from tiny_imagenet.experiment import schedulers
+
+OPTIONS = ("seed", "encoded", "resize", "skip_unreadable", "crop", "min_visible")
 
 
 def identity(path: str) -> tuple[int, int] | None:
@@ -22,11 +23,11 @@ def identity(path: str) -> tuple[int, int] | None:
 
 def main() -> None:
     parser = cli.Parser(__doc__, "tools/convert.py tiny-imagenet-200 data")
-    parser.add_argument(
-        "dataset", metavar="DATASET", nargs="?", help="folder with wnids.txt, train/, val/ and test/"
-    )
+    parser.add_argument("dataset", metavar="DATASET", nargs="?", help="folder with wnids.txt, train/, val/ and test/")
     parser.add_argument("out", metavar="OUT", nargs="?", help="folder to create; it must not exist or be empty")
-    parser.add_argument("--verify", metavar="OUT", help="check every record of a converted data set against its manifest")
+    parser.add_argument(
+        "--verify", metavar="OUT", help="check every record of a converted data set against its manifest"
+    )
     parser.add_argument("--replace", action="store_true", help="replace a converted data set in OUT")
     parser.add_argument("--workers", type=cli.positive_int, metavar="N", help="processes (default: one per core)")
     parser.add_argument("--seed", type=cli.count, default=0, metavar="S", help="seed of the shuffle (default: 0)")
@@ -39,7 +40,9 @@ def main() -> None:
         action="store_true",
         help="leave out unreadable images, validation images without a class and annotations without an image",
     )
-    parser.add_argument("--crop", type=cli.at_most(64), default=56, metavar="N", help="screening: side of a crop in pixels (56)")
+    parser.add_argument(
+        "--crop", type=cli.at_most(64), default=56, metavar="N", help="screening: side of a crop in pixels (56)"
+    )
     parser.add_argument(
         "--min-visible",
         type=cli.share,
@@ -64,30 +67,21 @@ def main() -> None:
     if not args.out:
         parser.error("DATASET and OUT are needed, or --verify OUT")
 
-    from tiny_imagenet.data import convert  # after the arguments: it takes a moment to load
-
-    pool_of = None
-    if args.scheduler:
-        from tiny_imagenet.experiment.pool import ClusterPool
-
-        pool_of = functools.partial(ClusterPool, args.scheduler, args.workers, Path(args.dataset))
+    from tiny_imagenet.data import convert  # slow to import
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: cleans up
     start, before = time.monotonic(), identity(args.out)
+    options = {name: getattr(args, name) for name in OPTIONS}
     try:
-        manifest = convert.convert(
-            args.dataset,
-            args.out,
-            workers=args.workers,
-            seed=args.seed,
-            encoded=args.encoded,
-            skip_unreadable=args.skip_unreadable,
-            resize=args.resize,
-            crop=args.crop,
-            min_visible=args.min_visible,
-            replace=args.replace,
-            pool_of=pool_of,
-        )
+        with contextlib.ExitStack() as stack:
+            executor = None
+            if args.scheduler:
+                from tiny_imagenet.experiment import cluster
+
+                executor = stack.enter_context(cluster.executor(args.scheduler, args.workers, args.dataset))
+            manifest = convert.convert(
+                args.dataset, args.out, workers=args.workers, replace=args.replace, executor=executor, **options
+            )
     except KeyboardInterrupt:
         state = "unchanged" if identity(args.out) == before else "complete"
         print(f"{parser.prog}: error: interrupted: {args.out} is {state}", file=sys.stderr)

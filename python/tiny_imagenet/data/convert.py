@@ -27,6 +27,8 @@ from tiny_imagenet.errors import DatasetError, TinyImageNetError
 
 MEAN = "mean.binaryproto"
 
+_AHEAD = 64  # batches in progress, of 1.6 MB each, with an executor of unknown size
+
 
 def convert(
     root: str | os.PathLike[str],
@@ -49,7 +51,7 @@ def convert(
     Args:
         root: folder of the data set (for its layout, see `dataset`).
         out: folder to create; it must not exist or be empty.
-        workers: number of processes (default: one per core); of batches in progress, with an `executor`.
+        workers: number of processes (default: one per core).
         replace: whether a converted data set in `out` is replaced.
         executor: runs the decoding instead of processes of this machine. Its processes must see `root`.
         options: fields of `loading.Options`: seed, encoded, resize, skip_unreadable, crop, min_visible.
@@ -79,13 +81,14 @@ def convert(
         )
     with files.atomic_folder(out, check_replaceable if replace else None) as folder, contextlib.ExitStack() as stack:
         stack.enter_context(_write_errors(out, folder))
-        if executor is None and workers > 1:
+        own = executor is None
+        if own and workers > 1:
             executor = stack.enter_context(pool.processes(workers))
         data = scan(root, lenient=wanted.skip_unreadable)
         data.splits["train"] = shuffled(data.splits["train"], wanted.seed)
         _check_space(data, folder, out, wanted.encoded)
         batches = [(split, batch) for split in FOLDERS for batch in _batches(data.splits[split])]
-        loaded = _load(batches, wanted, executor, 2 * workers)
+        loaded = _load(batches, wanted, executor, 2 * workers if own else _AHEAD)
         manifest = _write(data, folder, wanted, cli.track(loaded, len(batches), "converting (batches)"))
         files.write_json(folder / MANIFEST, manifest)
     return manifest
@@ -207,12 +210,12 @@ def _write(
 
 
 def _check_space(data: Dataset, folder: Path, out: str | os.PathLike[str], encoded: bool) -> None:
-    """Raise TinyImageNetError if the disk has not room for about the size of the output."""
+    """Raise TinyImageNetError if the disk lacks the space that the output takes, approximately."""
     size = 3 * SIZE * SIZE
     if encoded:
         some = [os.stat(r.path).st_size for r in data.splits["train"][:100] if os.path.exists(r.path)] or [0]
         size = sum(some) // len(some)
-    if size > 2000:  # larger values take whole pages of their own
+    if size > 2000:  # larger values take whole pages
         size = -(-(size + 50) // 4096) * 4096
     needed = (size + 100) * (sum(map(len, data.splits.values())) + len(data.splits["train"]))
     free = shutil.disk_usage(folder).free

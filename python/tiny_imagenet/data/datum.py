@@ -1,6 +1,6 @@
 """Caffe's Datum and BlobProto messages, without Caffe.
 
-The messages are declared here, in a descriptor pool of their own, with Caffe's field numbers and types: the bytes are
+The messages are declared here, in a separate descriptor pool, with Caffe's field numbers and types: the bytes are
 the same as Caffe's, and pycaffe can be imported in the same process.
 """
 

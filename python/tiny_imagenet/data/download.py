@@ -1,6 +1,6 @@
 """Fetches the public archive of Tiny ImageNet and unpacks it.
 
-An interrupted download is resumed: until the folder OUT is complete, the archive is kept beside it as .OUT.zip.part.
+An interrupted download is resumed: the partial archive is kept as .OUT.zip.part until the folder OUT is complete.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _download_once(url: str, part: Path, timeout: float) -> None:
                     size += len(chunk)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and size:  # nothing after our bytes: the checksum tells whether they are the archive
+        if error.code == 416 and size:  # complete, if the checksum matches
             return
         if error.code < 500 and error.code not in _TEMPORARY:
             raise DatasetError(f"cannot fetch {url}: {error.code} {error.reason}: {_INSTEAD}") from error
@@ -188,7 +188,9 @@ def _extract(zipped: zipfile.ZipFile, name: object, folder: Path) -> None:
             raise _ArchiveError(f"{name} contains {info.filename!r}, a link or a path that leads out of the archive")
     needed, free = sum(info.file_size for info in infos), shutil.disk_usage(folder).free
     if needed > free:
-        raise DatasetError(f"{folder.parent} needs {needed / 1e6:,.1f} MB, but has {free / 1e6:,.1f} MB: free some space")
+        raise DatasetError(
+            f"{folder.parent} needs {needed / 1e6:,.1f} MB, but has {free / 1e6:,.1f} MB: free some space"
+        )
     for info in cli.track(infos, len(infos), "unpacking (files)"):
         with _disk_errors(folder / info.filename):
             zipped.extract(info, folder)

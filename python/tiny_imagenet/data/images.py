@@ -81,7 +81,7 @@ def fit(image: np.ndarray, path: str | os.PathLike[str], resize: bool) -> np.nda
 def _is_cut_off(data: bytes) -> bool:
     """Whether a JPEG file lacks its end marker; decoders fill the rest of such an image with grey.
 
-    The marker is searched after the last scan starts, because an embedded thumbnail has one of its own.
+    The marker is searched after the last scan starts, because an embedded thumbnail has one too.
     """
     end = b"\xff\xd9"
     return data[:2] == JPEG and not data.endswith(end) and data.find(end, data.rfind(b"\xff\xda")) < 0

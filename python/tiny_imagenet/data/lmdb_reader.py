@@ -146,7 +146,7 @@ def check(path: str | os.PathLike[str], shape: tuple[int, int, int], classes: in
     """
     program = "import sys; sys.path[:] = sys.argv[4:]; from tiny_imagenet.data import lmdb_reader as r; r._check()"
     command = [sys.executable, "-c", program, path, ",".join(map(str, shape)), str(classes), *sys.path]
-    # In a session of its own the child does not receive Ctrl-C; `run` ends it.
+    # In a new session the child does not receive Ctrl-C; `run` ends it.
     done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
     if done.returncode < 0:
         raise _damaged(path)

@@ -23,7 +23,7 @@ _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 9]
 
 @dataclass(frozen=True)
 class Options:
-    """What a conversion writes.
+    """Options of a conversion.
 
     Attributes:
         seed: seed of the shuffle.

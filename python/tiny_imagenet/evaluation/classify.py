@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tiny_imagenet import cli
-from tiny_imagenet.data import annotations, dataset, lmdb_reader
+from tiny_imagenet.data import dataset, images, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, RunError
-from tiny_imagenet.evaluation import origin, photos
+from tiny_imagenet.evaluation import origin
 from tiny_imagenet.evaluation.ahead import ahead
 from tiny_imagenet.evaluation.predict import Predictor, batches
 from tiny_imagenet.runs import Run
@@ -92,8 +92,7 @@ def classify(
 ) -> Iterator[Outcome]:
     """Yield the outcome of each image that `sources` name (`image_files`), in order.
 
-    An image of another size is made 64x64 as tools/convert.py --resize does it, and so is one that is too large for
-    that (`photos.read`). Images are read while the net computes.
+    Images of another size are resized to 64x64 as by tools/convert.py --resize. Images are read while the net computes.
 
     Args:
         predictor: the net.
@@ -125,9 +124,9 @@ def _read(sources: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, np.n
             yield path, problem
             continue
         try:
-            yield path, photos.read(path).transpose(2, 0, 1)
+            yield path, images.read_image(path, resize=True).transpose(2, 0, 1)
         except DatasetError as error:
-            yield path, str(error).replace(annotations.ADVICE, "").rstrip(" :;")  # that is for data sets
+            yield path, str(error)
 
 
 def _guesses(row: np.ndarray, names: Sequence[tuple[str, str]], top: int) -> list[Guess]:
