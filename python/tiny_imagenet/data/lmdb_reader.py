@@ -131,51 +131,62 @@ class Records(Sequence[tuple[str, int, np.ndarray]]):
 
 
 def check(path: str | os.PathLike[str], shape: tuple[int, int, int], classes: int) -> int:
-    """Read every record and return their number.
+    """Read every record of an LMDB and return their number; see `check_all`."""
+    return check_all([(path, classes)], shape)[0]
 
-    This runs in a child process, because LMDB maps the file into memory: damaged pages end the process that reads them.
+
+def check_all(lmdbs: Sequence[tuple[str | os.PathLike[str], int]], shape: tuple[int, int, int]) -> list[int]:
+    """Read every record of several LMDBs and return their numbers of records.
+
+    This runs in a child process, because LMDB maps files into memory: damaged pages end the process that reads them.
 
     Args:
-        path: LMDB folder.
+        lmdbs: path and number of classes of each LMDB. Labels must be from 0 to classes - 1, or -1 for 0 classes.
         shape: required channels, height and width of each image.
-        classes: labels must be from 0 to `classes` - 1; if 0, they must be -1 (unknown).
 
     Raises:
-        DatasetError: `path` is not an LMDB folder, is damaged or cut short, or has a record with another shape or
+        DatasetError: a path is not an LMDB folder, is damaged or cut short, or has a record with another shape or
             label; the message names the record.
     """
-    program = "import sys; sys.path[:] = sys.argv[4:]; from tiny_imagenet.data import lmdb_reader as r; r._check()"
-    command = [sys.executable, "-c", program, path, ",".join(map(str, shape)), str(classes), *sys.path]
+    program = "import sys; from tiny_imagenet.data import lmdb_reader; lmdb_reader._print_checks(sys.argv[1:])"
+    program = f"import sys; sys.path[:] = {sys.path!r}; {program}"
+    flat = [text for path, classes in lmdbs for text in (os.fspath(path), str(classes))]
+    command = [sys.executable, "-c", program, *map(str, shape), *flat]
     # In a new session the child does not receive Ctrl-C; `run` ends it.
     done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    if results and isinstance(results[-1], str):
+        raise DatasetError(results[-1])
     if done.returncode < 0:
-        raise _damaged(path)
+        raise _damaged(lmdbs[len(results)][0])
     if done.returncode:
-        raise DatasetError(f"cannot check {path}: {' '.join(done.stderr.split()[-30:])}")
-    result = json.loads(done.stdout)
-    if isinstance(result, str):
-        raise DatasetError(result)
-    return result
+        raise DatasetError(f"cannot check {lmdbs[len(results)][0]}: {' '.join(done.stderr.split()[-30:])}")
+    return results
 
 
-def _check() -> None:
-    """Print the result of `check` as JSON: the number of records or, as a string, an error."""
-    path, shape, labels = sys.argv[1], tuple(map(int, sys.argv[2].split(","))), range(int(sys.argv[3])) or (-1,)
-    result: int | str = 0
+def _print_checks(arguments: Sequence[str]) -> None:
+    """Print the results of `check_all`, each as a line of JSON: the number of records or, as a string, an error."""
+    shape = tuple(map(int, arguments[:3]))
     try:
-        for key, value in raw_records(path):
-            image, label = _named(path, key, datum.decode, value)
-            problem = ""
-            if image.shape != shape:
-                problem = f"expected channels, height and width {shape}, got {image.shape}"
-            elif label not in labels:
-                problem = f"expected a label from {labels[0]} to {labels[-1]}, got {label}"
-            if problem:
-                raise DatasetError(f"{path}, record {printable(key)}: {problem}: convert the data set again")
-            result += 1
+        for path, classes in zip(arguments[3::2], arguments[4::2]):
+            print(_check(path, shape, range(int(classes)) or range(-1, 0)), flush=True)
     except DatasetError as error:
-        result = str(error)
-    print(json.dumps(result))
+        print(json.dumps(str(error)))
+
+
+def _check(path: str, shape: tuple[int, ...], labels: range) -> int:
+    found = 0
+    for key, value in raw_records(path):
+        image, label = _named(path, key, datum.decode, value)
+        problem = ""
+        if image.shape != shape:
+            problem = f"expected channels, height and width {shape}, got {image.shape}"
+        elif label not in labels:
+            problem = f"expected a label from {labels[0]} to {labels[-1]}, got {label}"
+        if problem:
+            raise DatasetError(f"{path}, record {printable(key)}: {problem}: convert the data set again")
+        found += 1
+    return found
 
 
 def printable(name: str) -> str:

@@ -41,9 +41,10 @@ def verify(folder: str | os.PathLike[str]) -> list[str]:
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{path}: a field is missing or invalid ({error!r}): {_AGAIN}") from error
     lines, changed = [], []
-    for name, entry in wanted.items():
-        lmdb = folder / f"{name}.lmdb"
-        found = lmdb_reader.check(lmdb, shape, 0 if name == "test" else len(manifest["classes"]))
+    classes = len(manifest["classes"])
+    checks = [(folder / f"{name}.lmdb", 0 if name == "test" else classes) for name in SPLITS]
+    counts = lmdb_reader.check_all(checks, shape)
+    for (name, entry), (lmdb, _), found in zip(wanted.items(), checks, counts):
         if found != entry["count"]:
             raise DatasetError(f"{lmdb}: expected {entry['count']} records, got {found}: {_AGAIN}")
         sha256, values_sha256, total = _digests(lmdb, found, shape, encoded)
