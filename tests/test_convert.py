@@ -202,7 +202,9 @@ def test_lmdb_grows_and_its_bytes_depend_only_on_the_records(tmp_path, monkeypat
     digests = [hashlib.sha256(value).digest() for value in values]
     records = [(b"%d.JPEG" % i, i % 5 - 1, *pair) for i, pair in enumerate(zip(values, digests))]
     writer = written(tmp_path / "x.lmdb", records)
-    assert raw(tmp_path / "x.lmdb") == [(b"%08d_%b" % (i, name), value) for i, (name, _, value, _) in enumerate(records)]
+    assert raw(tmp_path / "x.lmdb") == [
+        (b"%08d_%b" % (i, name), value) for i, (name, _, value, _) in enumerate(records)
+    ]
     lines = b"".join(b"%08d_%b %d\n" % (i, name, label) for i, (name, label, _, _) in enumerate(records))
     assert (writer.count, writer.sha256) == (len(records), hashlib.sha256(lines).hexdigest())
     assert writer.values_sha256 == hashlib.sha256(b"".join(digests)).hexdigest()

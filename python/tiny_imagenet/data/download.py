@@ -150,17 +150,7 @@ def _download_once(url: str, part: Path, timeout: float) -> None:
 
 def _unpack(archive: Path, name: object, md5: str | None, folder: Path) -> None:
     """Check the archive and unpack it into the empty `folder`; `name` is its name in errors."""
-    with open(archive, "rb", opener=files.plain) as file:
-        if file.read(2) != b"PK":
-            raise _ArchiveError(f"{name} is not a zip archive: {_INSTEAD}")
-        file.seek(0)
-        digest = hashlib.new("md5", usedforsecurity=False)
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    if md5 is not None and digest.hexdigest() != md5.lower():
-        raise _ArchiveError(
-            f"{name}: expected md5 {md5}, got {digest.hexdigest()}: fetch it again, or give --md5 if this is right"
-        )
+    _check(archive, name, md5)
     try:
         with zipfile.ZipFile(archive) as zipped:
             _extract(zipped, name, folder)
@@ -170,13 +160,31 @@ def _unpack(archive: Path, name: object, md5: str | None, folder: Path) -> None:
         raise _ArchiveError(f"{name} is damaged ({error}): fetch it again or name another archive") from error
     tops = list(folder.iterdir())
     if len(tops) == 1 and tops[0].is_dir():
-        top = tops[0].rename(folder / ".top")  # an entry of the same name may be in it
+        top = tops[0].rename(folder / ".top")  # it may contain an entry of the same name
         for path in top.iterdir():
             path.rename(folder / path.name)
         top.rmdir()
     missing = [path for path in _NEEDED if not (folder / path).exists()]
     if missing:
         raise _ArchiveError(f"{name} is not in Tiny ImageNet's layout: {', '.join(missing)} missing")
+
+
+def _check(archive: Path, name: object, md5: str | None) -> None:
+    digest = hashlib.new("md5", usedforsecurity=False)
+    try:
+        with open(archive, "rb", opener=files.plain) as file:
+            start = file.read(2)
+            file.seek(0)
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise DatasetError(f"cannot read {archive}: {error.strerror or error}") from error
+    if start != b"PK":
+        raise _ArchiveError(f"{name} is not a zip archive: {_INSTEAD}")
+    if md5 is not None and digest.hexdigest() != md5.lower():
+        raise _ArchiveError(
+            f"{name}: expected md5 {md5}, got {digest.hexdigest()}: fetch it again, or give --md5 if this is right"
+        )
 
 
 def _extract(zipped: zipfile.ZipFile, name: object, folder: Path) -> None:
