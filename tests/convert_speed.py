@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times tools/convert.py and Caffe's convert_imageset and compute_image_mean, alternately on this machine.
 
-Run by hand: `tests/convert_speed.py [--images 20000] [--rounds 5] [--workers 2]`. It creates a data set of 64x64 JPEGs in
+Run by hand: `tests/convert_speed.py [--images 20000] [--rounds 5] [--workers 2]`. Creates a data set of 64x64 JPEGs in
 a temporary folder (TMPDIR).
 """
 
