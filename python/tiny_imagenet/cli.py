@@ -88,6 +88,14 @@ def positive_float(text: str) -> float:
     return value
 
 
+def factor(text: str) -> float:
+    """An argparse type: a number above 0 and below 1."""
+    value = positive_float(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and below 1, got {text!r}")
+    return value
+
+
 def gpu(text: str) -> int | None:
     """An argparse type: the number of one GPU, or "none" for None."""
     if "," in text or text == "all":
