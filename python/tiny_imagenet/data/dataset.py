@@ -32,7 +32,6 @@ SUFFIXES = (".jpeg", ".jpg", ".png")
 _ADVICE = "unpack the archive again or name another folder"
 _SKIP = "; --skip-unreadable leaves such images out"
 _POINT = re.compile(r"(?<=\d)\.0*$")  # 12.0 is read as 12
-_FAR = 2**31  # larger coordinates are clipped to this
 _TOLERATED = 10  # invalid lines; more are an error if they are the majority
 
 
@@ -270,14 +269,9 @@ def _no_class(record: Record, folder: _Folder) -> NoReturn:
 
 def _box(fields: list[str]) -> Box | None:
     try:
-        x0, y0, x1, y1 = map(int, fields)
+        x0, y0, x1, y1 = (int(field) if field.isdigit() else int(_POINT.sub("", field)) for field in fields)
     except ValueError:
-        try:
-            x0, y0, x1, y1 = (int(_POINT.sub("", field)) for field in fields)
-        except ValueError:
-            return None
-    if min(x0, y0, x1, y1) < -_FAR or max(x0, y0, x1, y1) > _FAR:
-        x0, y0, x1, y1 = (max(-_FAR, min(corner, _FAR)) for corner in (x0, y0, x1, y1))
+        return None
     return x0, y0, x1, y1
 
 
