@@ -1,5 +1,4 @@
-// Stands in the place of upstream's header of the same name; the interface is that of
-// include/caffe/layers/conv_layer.hpp.
+// Replaces upstream's header of the same name and has the interface of include/caffe/layers/conv_layer.hpp.
 #ifndef CAFFE_LAYERS_CONV_LAYER_HPP_
 #define CAFFE_LAYERS_CONV_LAYER_HPP_
 
@@ -13,18 +12,19 @@
 
 namespace caffe {
 
-/// Convolution, with convolution_param as upstream has it: num_output, kernel_size (kernel_h, kernel_w), stride, pad,
-/// dilation, group, bias_term.
+/// Convolution with upstream's convolution_param: num_output, kernel_size (kernel_h, kernel_w), stride, pad, dilation,
+/// group, bias_term.
 ///
-/// bottom: N x C x H x W (or any number of spatial axes), top: N x num_output x H' x W'; several bottoms give as many
-/// tops, with the same weights; a top that is a bottom is refused. blobs: weights (num_output x C / group x kernel_h x
+/// bottom: N x C x H x W (or any number of spatial axes), top: N x num_output x H' x W'. Several bottoms give as many
+/// tops, with the same weights. A top must not be a bottom. blobs: weights (num_output x C / group x kernel_h x
 /// kernel_w) and, with bias_term, bias (num_output). Gradients are added to those of the blobs.
 ///
-/// On the CPU `engine` chooses how it is computed:
-///   DEFAULT  float32 in two spatial axes: by Winograd's minimal filtering where that is faster (winograd.hpp), else an
-///            image a thread (image_convolution.hpp); anything else as with CAFFE. caffe_layers/SPEED.md has figures.
-///   CAFFE    upstream's way: one image after the other, a matrix product each
-/// The two agree to rounding. An infinite value or NaN may reach neighbours with DEFAULT that it does not with CAFFE.
+/// On the CPU, `engine` selects the algorithm:
+///   DEFAULT  float32 with two spatial axes: Winograd's minimal filtering (winograd.hpp) if it is faster, else one
+///            image per thread (image_convolution.hpp). Otherwise the same as CAFFE. caffe_layers/SPEED.md compares
+///            them.
+///   CAFFE    upstream's algorithm: one matrix product per image
+/// Results agree up to rounding. With DEFAULT, infinities and NaN may spread to more neighbours than with CAFFE.
 template <typename Dtype>
 class ConvolutionLayer : public BaseConvolutionLayer<Dtype> {
  public:
@@ -43,11 +43,11 @@ class ConvolutionLayer : public BaseConvolutionLayer<Dtype> {
   bool reverse_dimensions() override { return false; }
   void compute_output_shape() override;
 
-  /// What is computed, where there are two spatial axes.
+  /// The sizes of the convolution, if it has two spatial axes.
   ConvolutionShape shape();
 
  private:
-  /// @return what is computed on the CPU; with 0 images where upstream's way is to be taken
+  /// @return the sizes of the convolution on the CPU; with 0 images if upstream's algorithm is used
   ConvolutionShape cpu_shape();
 };
 

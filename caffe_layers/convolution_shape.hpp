@@ -1,12 +1,13 @@
-// The sizes of a convolution in two spatial axes: what its ways to be computed share.
-#pragma once
+// The sizes of a 2-D convolution, for all algorithms.
+#ifndef CAFFE_CONVOLUTION_SHAPE_HPP_
+#define CAFFE_CONVOLUTION_SHAPE_HPP_
 
 #include <array>
 #include <cstddef>
 
 namespace caffe {
 
-/// A batch of images and the kernels that go over it (not mirrored). Arrays are as Caffe's blobs have them:
+/// A batch of images and a cross-correlation kernel (not mirrored). Arrays have the layout of Caffe's blobs:
 ///
 ///   x        images x channels x height x width
 ///   weights  outputs x channels / groups x kernel_h x kernel_w
@@ -16,16 +17,16 @@ struct ConvolutionShape {
   size_t channels, height, width;
   size_t outputs, out_height, out_width;
   size_t kernel_h, kernel_w, pad_h, pad_w, stride_h, stride_w, dilation_h, dilation_w;
-  size_t groups;  // channels and outputs are cut into so many; output group g sees input group g alone
+  size_t groups;  // of channels and of outputs; output group g reads only input group g
 
-  /// All of them, to be compared.
+  /// All sizes, for comparisons.
   std::array<size_t, 16> All() const {
     return {{images, channels, height, width, outputs, out_height, out_width, kernel_h, kernel_w, pad_h, pad_w,
              stride_h, stride_w, dilation_h, dilation_w, groups}};
   }
 };
 
-/// The shape of a layer's convolution. in, out: channels, height and width; the others: of each spatial axis.
+/// The shape of a layer's convolution. in, out: channels, height and width; the others: a value per spatial axis.
 inline ConvolutionShape ShapeOf(int images, const int* in, const int* out, const int* kernel, const int* pad,
                                 const int* stride, const int* dilation, int groups) {
   const auto size = [](int value) { return static_cast<size_t>(value); };
@@ -35,3 +36,5 @@ inline ConvolutionShape ShapeOf(int images, const int* in, const int* out, const
 }
 
 }  // namespace caffe
+
+#endif  // CAFFE_CONVOLUTION_SHAPE_HPP_

@@ -1,4 +1,4 @@
-// Compiled once for each kind of vector unit by Highway, as rectifier.cpp.
+// Highway compiles this file once per instruction set, like rectifier.cpp.
 
 #include "crop_copy.hpp"
 
@@ -9,7 +9,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "crop_copy.cpp"
 #include <hwy/foreach_target.h>
-// after foreach_target.h
+// must follow foreach_target.h
 #include <hwy/highway.h>
 
 #ifndef CAFFE_CROP_COPY_ROWS_
@@ -17,7 +17,7 @@
 namespace caffe {
 namespace {
 
-/// The first of the crop's values in its row h.
+/// The first value of row h of the crop.
 template <typename Source>
 const Source* RowOf(const Picture<Source>& picture, const Crop& crop, int c, int h) {
   return picture.values + static_cast<int64_t>(c) * picture.channel_step +
@@ -35,7 +35,7 @@ namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// One row of raw bytes, the usual case.
+/// Convert one row of raw bytes, the common case.
 void ConvertRow(const uint8_t* from, const float* mean_row, float mean, float scale, bool mirror, float* to,
                 int count) {
   const hn::ScalableTag<float> d;
@@ -59,7 +59,7 @@ void ConvertRow(const uint8_t* from, const float* mean_row, float mean, float sc
   }
 }
 
-/// A copy that leaves the cache alone.
+/// Copy with non-temporal stores, which bypass the cache.
 void StreamCopy(const float* from, float* to, int count) {
   const hn::ScalableTag<float> d;
   const int lanes = static_cast<int>(hn::Lanes(d));
@@ -69,7 +69,7 @@ void StreamCopy(const float* from, float* to, int count) {
   for (; i < count; ++i) to[i] = from[i];
 }
 
-/// CopyCrop of planes of bytes to float. Rows are made in the cache, some at once, and then written out.
+/// CopyCrop from contiguous bytes to float. Rows are converted in blocks that fit the cache, then written out.
 void CopyBytes(const Picture<uint8_t>& picture, const Crop& crop, int height, int width,
                const Normalisation<float>& normalisation, float* block, int rows, float* to) {
   for (int c = 0; c < picture.channels; ++c) {
@@ -99,7 +99,7 @@ namespace {
 
 HWY_EXPORT(CopyBytes);
 
-const int kBlock = 4096;  // values that are made in the cache at once
+const int kBlock = 4096;  // values per block
 
 }  // namespace
 

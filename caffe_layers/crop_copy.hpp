@@ -7,19 +7,19 @@
 
 namespace caffe {
 
-/// Where a picture's values lie, and its size.
+/// The memory layout and size of a picture.
 template <typename Source>
 struct Picture {
   const Source* values;
   int channels, height, width;
-  int channel_step, row_step, column_step;  // from one value to the next, in values
+  int channel_step, row_step, column_step;  // distance between two values, in values
 };
 
-/// What is done to each value: (value - mean) * scale.
+/// The transform of each value: (value - mean) * scale.
 template <typename Dtype>
 struct Normalisation {
   const Dtype* mean_image;   // of the picture's shape, or null
-  const Dtype* mean_values;  // one a channel, or null
+  const Dtype* mean_values;  // one per channel, or null
   Dtype scale;
 
   Dtype value(int channel) const { return mean_values == nullptr ? Dtype(0) : mean_values[channel]; }
@@ -31,9 +31,9 @@ struct Normalisation {
   }
 };
 
-/// Writes a crop, normalised, as (channels x height x width) values to `to`. Bytes that become floats go around the
-/// cache: a batch made ahead is read much later. Source is uint8_t or float, Dtype float or double; the same bits with
-/// every kind of vector unit.
+/// Write a crop, normalised, as (channels x height x width) values to `to`. Bytes converted to float bypass the cache,
+/// because a prefetched batch is read much later. Source is uint8_t or float, Dtype float or double. All instruction
+/// sets give the same bits.
 template <typename Source, typename Dtype>
 void CopyCrop(const Picture<Source>& picture, const Crop& crop, int height, int width,
               const Normalisation<Dtype>& normalisation, Dtype* to);

@@ -10,12 +10,12 @@
 namespace caffe {
 
 #ifdef USE_CUDNN
-/// ConvolutionLayer, with its maths, shapes and parameters, by cuDNN on the GPU: the layer that type: "Convolution"
-/// makes in a build with cuDNN unless it says engine: CAFFE. Groups and dilation are cuDNN's too.
+/// ConvolutionLayer by cuDNN on the GPU, with the same maths, shapes and parameters, including groups and dilation. In
+/// a build with cuDNN it is created for type: "Convolution" unless the layer sets engine: CAFFE.
 ///
-/// In CPU mode it is ConvolutionLayer. So it is, on either, where the bottom has other than two spatial axes; engine:
-/// CUDNN is then refused. Where cuDNN has no algorithm within the workspace limit, or no deterministic one where
-/// gpu_settings asks for those, Caffe's own engine computes that pass, and a warning says so.
+/// In CPU mode, and if the bottom does not have two spatial axes, it computes as ConvolutionLayer; engine: CUDNN is an
+/// error in the second case. If cuDNN has no algorithm within the workspace limit, or no deterministic one when
+/// gpu_settings require it, Caffe's own engine computes that pass and a warning is logged.
 template <typename Dtype>
 class CuDNNConvolutionLayer : public ConvolutionLayer<Dtype> {
  public:
@@ -28,10 +28,10 @@ class CuDNNConvolutionLayer : public ConvolutionLayer<Dtype> {
                     const vector<Blob<Dtype>*>& bottom) override;
 
  private:
-  /// Tells cuDNN the blobs' sizes. Only the GPU's passes do: one that computes on the CPU does not load cuDNN.
+  /// Describe the blobs' sizes to cuDNN. Only called in GPU passes, so that a CPU process does not load cuDNN.
   void Describe();
 
-  std::unique_ptr<cudnn::Convolution<Dtype>> convolution_;  // null where the base class computes
+  std::unique_ptr<cudnn::Convolution<Dtype>> convolution_;  // null if the base class computes
   cudnn::ChannelBias<Dtype> bias_;
 };
 #endif  // USE_CUDNN

@@ -17,36 +17,36 @@ namespace {
 enum Pass { kForward, kBackwardData, kBackwardFilter };
 const char* const kPassNames[] = {"output", "gradient to its bottom", "gradient to its weights"};
 
-/// One that cuDNN names for a pass.
+/// A cuDNN algorithm for a pass.
 struct Algorithm {
   int number;
   cudnnMathType_t math;
   size_t workspace;
 };
 
-/// What is known of one pass at one size.
+/// The algorithms found for one pass at one size.
 struct Choice {
   bool asked = false;
-  std::vector<Algorithm> algorithms;  // those that the settings allow, best first
-  size_t next = 0;                    // those before it have failed
-  std::string problem;                // why none is left
+  std::vector<Algorithm> algorithms;  // allowed by the settings, best first
+  size_t next = 0;                    // index of the first that has not failed
+  std::string problem;                // why no algorithm is left
   bool said = false;
 };
 
-/// What determines a choice beside the settings: sizes, device, pass and whether in float64.
+/// The key of a choice: sizes, device, pass and whether it is float64.
 typedef std::tuple<std::array<size_t, 16>, int, int, bool> Key;
 
-/// The choices of a thread. They hold nothing of the device's, and so may be forgotten and outlive it.
+/// The choices of a thread. They own no device memory, so they may outlive the device or be dropped.
 struct Choices {
   unsigned generation = 0;
   std::map<Key, Choice> of;
 };
-const size_t kMostChoices = 4096;  // nets for pictures of every size would fill the memory
+const size_t kMostChoices = 4096;  // bounds the memory of nets whose input size varies
 
 thread_local Choices choices;
 thread_local int64_t queries = 0;
 
-/// The choice for `key` under the settings in force.
+/// The choice for `key` under the current settings.
 Choice* Find(const Key& key) {
   const unsigned generation = gpu_settings::Generation();
   if (choices.generation != generation || choices.of.size() > kMostChoices) choices.of.clear();
@@ -54,8 +54,8 @@ Choice* Find(const Key& key) {
   return &choices.of[key];
 }
 
-/// Fills `choice` from cuDNN's list.
-/// @param most how long the list can be
+/// Fill `choice` from cuDNN's list.
+/// @param most the maximum length of the list
 /// @param query one of cudnnGetConvolution...Algorithm_v7, without its handle and descriptors
 template <typename Dtype, typename Performance, typename Query>
 void Ask(int most, const Query& query, Choice* choice) {
@@ -73,7 +73,7 @@ void Ask(int most, const Query& query, Choice* choice) {
     if (gpu_settings::Deterministic() && candidate.determinism != CUDNN_DETERMINISTIC) continue;
     least = std::min(least, candidate.memory);
     if (candidate.memory > limit) continue;
-    // The same number may stand in the list twice, with tensor cores and without.
+    // The list may contain the same number twice, with and without tensor cores.
     choice->algorithms.push_back(
         {candidate.algo, keep_float32 ? CUDNN_FMA_MATH : candidate.mathType, candidate.memory});
   }
@@ -102,7 +102,7 @@ Convolution<Dtype>::~Convolution() {
 template <typename Dtype>
 void Convolution<Dtype>::SetShape(const ConvolutionShape& s) {
   if (s.All() == shape_.All()) return;
-  shape_ = ConvolutionShape();  // until all is described: a failure leaves no sizes
+  shape_ = ConvolutionShape();  // if an error follows, the shape stays empty
   if (s.images > 0) {
     if (!x_) CUDNN_CHECK(cudnnCreateTensorDescriptor(&x_));
     if (!y_) CUDNN_CHECK(cudnnCreateTensorDescriptor(&y_));
@@ -129,7 +129,7 @@ bool Convolution<Dtype>::Run(int pass, const Call& call) {
   const bool is_double = std::is_same<Dtype, double>::value;
   Choice* const choice = Find(Key(shape_.All(), device, pass, is_double));
   if (!choice->asked) {
-    // The list depends on the math that is allowed.
+    // The list depends on the math mode.
     const bool keep_float32 = !is_double && !gpu_settings::Tf32();
     CUDNN_CHECK(cudnnSetConvolutionMathType(convolution_, keep_float32 ? CUDNN_FMA_MATH : CUDNN_DEFAULT_MATH));
     int most = 0;
@@ -162,14 +162,14 @@ bool Convolution<Dtype>::Run(int pass, const Call& call) {
   for (; choice->next < choice->algorithms.size(); ++choice->next) {
     const Algorithm& algorithm = choice->algorithms[choice->next];
     void* const workspace = Caffe::gpu().Workspace(algorithm.workspace);
-    if (algorithm.workspace > 0 && workspace == NULL) {
+    if (algorithm.workspace > 0 && workspace == nullptr) {
       choice->problem = "the GPU has no memory left for " + std::to_string(algorithm.workspace) + " bytes of workspace";
       continue;
     }
     CUDNN_CHECK(cudnnSetConvolutionMathType(convolution_, algorithm.math));
     const cudnnStatus_t status = call(handle, algorithm, workspace);
     if (status == CUDNN_STATUS_SUCCESS) return true;
-    cudaGetLastError();  // else the next check of a kernel would find it
+    cudaGetLastError();  // clear the error, which the next kernel check would report
     choice->problem = Problem(status, "last algorithm");
   }
   LOG_IF(WARNING, !choice->said) << what_ << ": its " << kPassNames[pass]

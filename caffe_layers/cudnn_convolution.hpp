@@ -1,4 +1,4 @@
-// A 2-D convolution and its gradients on the GPU, by cuDNN 8 or 9: what the Convolution and Deconvolution layers share.
+// A 2-D convolution and its gradients by cuDNN 8 or 9, for the Convolution and Deconvolution layers.
 
 #ifndef CAFFE_CUDNN_CONVOLUTION_HPP_
 #define CAFFE_CUDNN_CONVOLUTION_HPP_
@@ -16,34 +16,33 @@
 namespace caffe {
 namespace cudnn {
 
-/// One convolution. It belongs to no device and keeps no handle: each call computes on the current device of its
-/// thread, with the handle and the workspace that all layers of the thread share there (GpuHandles), in the default
-/// stream.
+/// A convolution. It is not bound to a device and owns no handle: each call computes on the thread's current device, in
+/// the default stream, with the handle and workspace that the layers of the thread share (GpuHandles).
 ///
-/// The algorithm of each of the three is the first of those that cuDNN names for these sizes, best first, that
-/// gpu_settings allow and that then succeeds; cuDNN is asked once for each combination of sizes, device and settings in
-/// a thread. In float32, products are those of float32 numbers unless gpu_settings::Tf32.
+/// For each pass, the algorithm is the first in cuDNN's ranking that gpu_settings allow and that succeeds. cuDNN is
+/// queried once per thread for each combination of sizes, device and settings. In float32, factors of products are not
+/// rounded to TF32 unless gpu_settings::Tf32 is set.
 template <typename Dtype>
 class Convolution {
  public:
-  /// @param what begins the warnings, "layer NAME (TYPE)"
+  /// @param what the start of warnings, "layer NAME (TYPE)"
   explicit Convolution(const std::string& what);
   ~Convolution();
   Convolution(const Convolution&) = delete;
   Convolution& operator=(const Convolution&) = delete;
 
-  /// To be called before the others. Describes the sizes to cuDNN, which takes no device; no query, and nothing at all
-  /// where they are those of before.
+  /// Describe the sizes to cuDNN. Must be called before the passes; needs no device and does nothing if the sizes have
+  /// not changed.
   void SetShape(const ConvolutionShape& shape);
 
-  /// y = x * w. All pointers here are to memory of the device.
-  /// @return false where no algorithm does it: it is said in the log, and y is the caller's to compute
+  /// y = x * w. All pointers are to device memory.
+  /// @return false if no algorithm succeeds; this is logged, and the caller must compute y
   bool Forward(const Dtype* x, const Dtype* w, Dtype* y);
 
-  /// dx = the gradient to x. Returns as Forward.
+  /// dx = the gradient with respect to x. Returns as Forward.
   bool BackwardData(const Dtype* w, const Dtype* dy, Dtype* dx);
 
-  /// dw += the gradient to w. Returns as Forward.
+  /// dw += the gradient with respect to w. Returns as Forward.
   bool BackwardFilter(const Dtype* x, const Dtype* dy, Dtype* dw);
 
  private:
@@ -52,17 +51,17 @@ class Convolution {
 
   const std::string what_;
   ConvolutionShape shape_;
-  cudnnTensorDescriptor_t x_ = NULL, y_ = NULL;
-  cudnnFilterDescriptor_t w_ = NULL;
-  cudnnConvolutionDescriptor_t convolution_ = NULL;
+  cudnnTensorDescriptor_t x_ = nullptr, y_ = nullptr;
+  cudnnFilterDescriptor_t w_ = nullptr;
+  cudnnConvolutionDescriptor_t convolution_ = nullptr;
 };
 
-/// The convolution of a layer (Convolution or Deconvolution) whose bottom has so many spatial axes: null where they are
-/// not two, so that Caffe's own engine computes it; with engine: CUDNN that is an error.
+/// The convolution of a Convolution or Deconvolution layer whose bottom has `axes` spatial axes. Null if that is not 2,
+/// in which case Caffe's own engine computes it; with engine: CUDNN this is an error.
 template <typename Dtype>
 std::unique_ptr<Convolution<Dtype>> ConvolutionFor(const LayerParameter& param, int axes);
 
-/// A bias for each channel of a tensor of num x channels x height x width.
+/// A bias per channel of a tensor of num x channels x height x width.
 template <typename Dtype>
 class ChannelBias {
  public:
@@ -71,10 +70,10 @@ class ChannelBias {
   ChannelBias(const ChannelBias&) = delete;
   ChannelBias& operator=(const ChannelBias&) = delete;
 
-  /// To be called before the others.
+  /// Must be called before Add and Backward.
   void SetSizes(int num, int channels, int height, int width);
 
-  /// Adds the bias (of `channels` values) to y.
+  /// Add the bias (`channels` values) to y.
   void Add(const Dtype* bias, Dtype* y);
 
   /// dbias += the sums of dy.
@@ -82,10 +81,10 @@ class ChannelBias {
 
  private:
   bool empty_ = true;
-  cudnnTensorDescriptor_t bias_ = NULL, y_ = NULL;
+  cudnnTensorDescriptor_t bias_ = nullptr, y_ = nullptr;
 };
 
-/// How often this thread has asked cuDNN for the algorithms of a convolution: the tests want to know.
+/// The number of algorithm queries by this thread, for tests.
 int64_t AlgorithmQueries();
 
 }  // namespace cudnn

@@ -12,7 +12,7 @@ void CuDNNDeconvolutionLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bott
 
 template <typename Dtype>
 void CuDNNDeconvolutionLayer<Dtype>::Describe() {
-  // The top is what the convolution would take (conv_input_shape_), the bottom what it would give.
+  // The top is the input of the corresponding convolution (conv_input_shape_), the bottom its output.
   const int out[] = {this->channels_, this->input_shape(1), this->input_shape(2)};
   convolution_->SetShape(ShapeOf(this->num_, this->conv_input_shape_.cpu_data(), out, this->kernel_shape_.cpu_data(),
                                  this->pad_.cpu_data(), this->stride_.cpu_data(), this->dilation_.cpu_data(),

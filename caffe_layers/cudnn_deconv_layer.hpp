@@ -10,9 +10,8 @@
 namespace caffe {
 
 #ifdef USE_CUDNN
-/// DeconvolutionLayer, with its maths, shapes and parameters, by cuDNN on the GPU: to the convolution that it is the
-/// gradient of, its bottom is the output and its top the input. When it is made, and when the base class computes, is
-/// as with CuDNNConvolutionLayer.
+/// DeconvolutionLayer by cuDNN on the GPU, with the same maths, shapes and parameters. It computes the gradient of a
+/// convolution: bottom is that convolution's output, top its input. The conditions of CuDNNConvolutionLayer apply.
 template <typename Dtype>
 class CuDNNDeconvolutionLayer : public DeconvolutionLayer<Dtype> {
  public:
@@ -25,10 +24,10 @@ class CuDNNDeconvolutionLayer : public DeconvolutionLayer<Dtype> {
                     const vector<Blob<Dtype>*>& bottom) override;
 
  private:
-  /// Tells cuDNN the blobs' sizes. Only the GPU's passes do: one that computes on the CPU does not load cuDNN.
+  /// Describe the blobs' sizes to cuDNN. Only called in GPU passes, so that a CPU process does not load cuDNN.
   void Describe();
 
-  std::unique_ptr<cudnn::Convolution<Dtype>> convolution_;  // null where the base class computes
+  std::unique_ptr<cudnn::Convolution<Dtype>> convolution_;  // null if the base class computes
   cudnn::ChannelBias<Dtype> bias_;
 };
 #endif  // USE_CUDNN

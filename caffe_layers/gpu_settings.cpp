@@ -21,12 +21,12 @@ void CheckBytes(int64_t bytes) {
 namespace {
 
 const size_t kMiB = size_t{1} << 20;
-const size_t kMostMiB = size_t{1} << 24;  // 16 TiB: a number beyond is a slip
+const size_t kMostMiB = size_t{1} << 24;  // 16 TiB: a larger number is a mistake
 
-/// The whole number in the environment variable, `otherwise` where it is not set or empty.
+/// The whole number in an environment variable; `otherwise` if it is unset or empty.
 size_t FromEnvironment(const char* name, size_t most, size_t otherwise) {
   const char* const set = std::getenv(name);
-  const std::string text = set == NULL ? "" : set;
+  const std::string text = set == nullptr ? "" : set;
   if (text.empty()) return otherwise;
   const bool digits = text.find_first_not_of("0123456789") == std::string::npos && text.size() < 19;
   LOG_IF(FATAL, !digits || std::stoull(text) > most)
@@ -43,7 +43,7 @@ struct Settings {
 };
 
 Settings& Get() {
-  static Settings settings;  // where it throws, the next call reads the environment again
+  static Settings settings;  // if this throws, the next call reads the environment again
   return settings;
 }
 

@@ -12,11 +12,11 @@
 namespace caffe {
 namespace {
 
-const size_t kColumnFloats = size_t(1) << 16;      // of a thread's columns: what the second cache holds beside the rest
-const size_t kMostWeightFloats = size_t(1) << 20;  // of all parts' sums of gradients together
-const size_t kParts = 8;                           // of the images, each with sums of its own
+const size_t kColumnFloats = size_t(1) << 16;      // of a thread's columns: they fit the second-level cache
+const size_t kMostWeightFloats = size_t(1) << 20;  // of the gradient sums of all parts
+const size_t kParts = 8;                           // of the images; each has its own sums
 
-/// Sizes of one group, and how many rows of the output are computed at a time.
+/// The sizes of one group, and the number of output rows computed at a time.
 struct Piece {
   size_t channels, outputs, depth, rows;
 
@@ -32,8 +32,8 @@ bool IsPlain(const ConvolutionShape& s) {  // the input itself is the matrix
   return s.kernel_h * s.kernel_w == 1 && s.stride_h * s.stride_w == 1 && s.pad_h + s.pad_w == 0;
 }
 
-/// Calls run(x, y, count, from, to) for each run of neighbours: output positions from `to` on see input ones from
-/// `from` on, `stride_w` apart, as kernel row ky and column kx of output row y do; zero(from, count) for the others.
+/// Call run(from, to, count) for the output positions of row y whose input for kernel row ky and column kx lies inside
+/// the image, and zero(to, count) for the others. Inputs are `stride_w` apart.
 template <class Run, class Zero>
 void Neighbours(const ConvolutionShape& s, size_t y, size_t ky, size_t kx, const Run& run, const Zero& zero) {
   const ptrdiff_t row = static_cast<ptrdiff_t>(y * s.stride_h + ky * s.dilation_h) - static_cast<ptrdiff_t>(s.pad_h);
@@ -48,7 +48,7 @@ void Neighbours(const ConvolutionShape& s, size_t y, size_t ky, size_t kx, const
   zero(end, s.out_width - end);
 }
 
-/// The columns of output rows top to bottom of one group: depth x (rows x out_width).
+/// The columns of output rows `top` to `bottom` of one group: depth x (rows x out_width).
 void ToColumns(const ConvolutionShape& s, const Piece& piece, const float* x, size_t top, size_t bottom, float* to) {
   for (size_t c = 0; c < piece.channels; ++c) {
     const float* plane = x + c * s.height * s.width;
@@ -72,7 +72,7 @@ void ToColumns(const ConvolutionShape& s, const Piece& piece, const float* x, si
   }
 }
 
-/// The other way: columns are added to where they came from.
+/// The inverse of ToColumns: add columns to the positions they were read from.
 void AddColumns(const ConvolutionShape& s, const Piece& piece, const float* from, size_t top, size_t bottom, float* x) {
   for (size_t c = 0; c < piece.channels; ++c) {
     float* plane = x + c * s.height * s.width;
@@ -92,10 +92,11 @@ void AddColumns(const ConvolutionShape& s, const Piece& piece, const float* from
   }
 }
 
-/// Parts of the images: as many with any number of threads up to kParts, so that sums over them are the same bits.
+/// The number of parts of the images. It is the same for up to kParts threads, so that sums over parts are too.
 size_t Parts(const ConvolutionShape& s) { return std::min(s.images, std::max<size_t>(kParts, omp_get_max_threads())); }
 
-/// Calls run(part, image, group, top, bottom, columns) for each piece; a part is one thread's. columns: `own` floats.
+/// Call run(part, image, group, top, bottom, columns) for each piece; one thread computes a part. columns: `own`
+/// floats.
 template <class Run>
 void ForPieces(const ConvolutionShape& s, const Piece& piece, float* memory, size_t own, const Run& run) {
   const size_t parts = Parts(s);
@@ -115,7 +116,7 @@ void ForPieces(const ConvolutionShape& s, const Piece& piece, float* memory, siz
 }  // namespace
 
 bool ImageConvolutionFits(const ConvolutionShape& s) {
-  // With fewer images than threads some have nothing to do; upstream's way has one that makes all columns.
+  // With fewer images than threads, some threads would be idle; upstream's algorithm uses all of them.
   const size_t wanted = std::min<size_t>(omp_get_max_threads(), kParts);
   const Piece piece(s);
   return s.images >= wanted && s.out_height * s.out_width >= 16 &&

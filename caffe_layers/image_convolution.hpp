@@ -1,6 +1,7 @@
-// Convolutions on the CPU as matrix products, an image a thread and some rows of it at a time. Arrays are float32, as
-// ConvolutionShape has them.
-#pragma once
+// Convolutions on the CPU as matrix products, with one image per thread and some of its rows at a time. Arrays are
+// float32, in the layout of ConvolutionShape.
+#ifndef CAFFE_IMAGE_CONVOLUTION_HPP_
+#define CAFFE_IMAGE_CONVOLUTION_HPP_
 
 #include <cstddef>
 
@@ -8,10 +9,9 @@
 
 namespace caffe {
 
-/// Whether the functions below are likely to be faster than a matrix product that all threads share: there are images
-/// for all threads, or for eight of more, and the weights are not so many that a copy for each thread is too much. They
-/// compute any shape that has channels and outputs, and throw std::bad_alloc, before they write, where there is no
-/// memory.
+/// Whether the functions below are likely to be faster than one matrix product by all threads: there are images for all
+/// threads (or for eight), and the weights are few enough for a copy per thread. The functions compute any shape that
+/// has channels and outputs. If memory is insufficient, they throw std::bad_alloc before writing.
 bool ImageConvolutionFits(const ConvolutionShape& shape);
 
 /// y = x * weights + bias.
@@ -20,13 +20,17 @@ bool ImageConvolutionFits(const ConvolutionShape& shape);
 void ImageConvolutionForward(const ConvolutionShape& shape, const float* x, const float* weights, const float* bias,
                              float* y);
 
-/// dx, the gradient to x, is written, from dy, the one to y.
+/// Write dx, the gradient with respect to x, given dy.
 void ImageConvolutionBackwardData(const ConvolutionShape& shape, const float* dy, const float* weights, float* dx);
 
-/// Adds the gradient to the weights to dw. Up to eight threads give the same bits; so does the same number of more.
+/// Add the gradient with respect to the weights to dw. The bits do not depend on the number of threads up to eight;
+/// above, they are reproducible for the same number.
 void ImageConvolutionBackwardWeights(const ConvolutionShape& shape, const float* x, const float* dy, float* dw);
 
-/// Adds the gradient to the bias to db (outputs): the sums of dy (images x outputs x plane) over images and positions.
+/// Add the gradient with respect to the bias to db (outputs): the sums of dy (images x outputs x plane) over images and
+/// positions.
 void BiasGradient(size_t images, size_t outputs, size_t plane, const float* dy, float* db);
 
 }  // namespace caffe
+
+#endif  // CAFFE_IMAGE_CONVOLUTION_HPP_

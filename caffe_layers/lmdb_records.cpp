@@ -43,7 +43,7 @@ LmdbRecords::~LmdbRecords() {
   mdb_env_close(env_);
 }
 
-// One transaction stays open: keys and values lie where it saw them for as long.
+// One transaction stays open: keys and values stay valid for as long.
 void LmdbRecords::Walk() {
   int result = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn_);
   LOG_IF(FATAL, result != MDB_SUCCESS) << "the LMDB " << path_ << " cannot be read: " << mdb_strerror(result);
@@ -78,7 +78,7 @@ std::pair<const void*, size_t> LmdbRecords::value(uint32_t record) const {
 
 void LmdbRecords::Prefetch(uint32_t record) const {
   const char* value = static_cast<const char*>(records_[record].value);
-  const uint32_t size = std::min(records_[record].value_size, 16384u);  // the rest would drive out the first
+  const uint32_t size = std::min(records_[record].value_size, 16384u);  // more would evict the first lines
   for (uint32_t i = 0; i < size; i += 64) __builtin_prefetch(value + i);
 }
 

@@ -10,15 +10,15 @@
 
 namespace caffe {
 
-/// All records of an LMDB by their place in the order of the keys, for reading from any number of threads.
+/// The records of an LMDB in the order of their keys, for reading from any number of threads.
 ///
-/// The database is opened without a lock, so that it may lie on a read-only disk: nobody may write to it meanwhile
-/// (tools/convert.py writes under another name and renames).
+/// The database is opened without a lock, so that it may be on a read-only disk. Nothing may write to it meanwhile
+/// (tools/convert.py writes to a temporary name and renames).
 class LmdbRecords {
  public:
-  /// Opens the database and notes where its records lie (24 bytes each; the values themselves are not read).
+  /// Open the database and store the addresses of its records (24 bytes each); values are not read.
   /// @param path a folder with data.mdb, or a file written with MDB_NOSUBDIR
-  /// Throws caffe::Error where it cannot be opened, is cut short, or has no records.
+  /// Throws caffe::Error if it cannot be opened, is truncated, or has no records.
   explicit LmdbRecords(const std::string& path);
   ~LmdbRecords();
   LmdbRecords(const LmdbRecords&) = delete;
@@ -27,12 +27,12 @@ class LmdbRecords {
   uint32_t size() const { return static_cast<uint32_t>(records_.size()); }
   const std::string& path() const { return path_; }
   std::string key(uint32_t record) const;
-  /// The value's bytes, in the file's own memory.
+  /// The value's bytes, in the mapped file.
   std::pair<const void*, size_t> value(uint32_t record) const;
-  /// Asks the processor to have the value at hand soon.
+  /// Prefetch the value into the processor's cache.
   void Prefetch(uint32_t record) const;
 
-  /// Throws caffe::Error where the file has become shorter than its records need: to read them then ends the process.
+  /// Throws caffe::Error if the file has been truncated; reading past its end would terminate the process.
   void CheckWhole() const;
 
  private:
@@ -47,7 +47,7 @@ class LmdbRecords {
   std::string path_;
   MDB_env* env_;
   MDB_txn* txn_;
-  uint64_t needed_;  // bytes of the file
+  uint64_t needed_;  // size of the file in bytes
   std::vector<Record> records_;
 };
 

@@ -30,9 +30,9 @@ template <typename Dtype>
 void LReLULayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                      const vector<Blob<Dtype>*>& bottom) {
   if (!propagate_down[0] || bottom[0]->count() == 0) return;
-  // In place, bottom holds y, which has x's sign.
+  // In place, bottom contains y, which has the sign of x.
   RectifierBackward<Dtype>(1, 1, bottom[0]->count(), slope_.cpu_data(), bottom[0]->cpu_data(), top[0]->cpu_diff(),
-                           bottom[0]->mutable_cpu_diff(), NULL);
+                           bottom[0]->mutable_cpu_diff(), nullptr);
 }
 
 #ifdef CPU_ONLY

@@ -12,16 +12,16 @@ namespace caffe {
 
 /// Leaky rectifier (section 4.3.2 of the paper):
 ///
-///     y = x          where x > 0
-///     y = slope x    elsewhere
+///     y = x          if x > 0
+///     y = slope x    otherwise
 ///
 /// Bottom and top have any shape and may be the same blob. There are no parameter blobs.
 ///
 /// relu_param:
-///   negative_slope  the slope (default: 0.01, the paper's, section 5.3.2; a stock ReLU's is 0)
+///   negative_slope  the slope (default: 0.01 as in section 5.3.2 of the paper; 0 in a stock ReLU)
 ///
-/// Gradient: dx = dy where x > 0, else slope dy. In place, the sign of x is read off y, which holds for slopes of 0
-/// and above; a negative slope in place is refused, since both signs of x then give a positive y.
+/// Gradient: dx = dy if x > 0, else slope dy. In place, the sign of x is read from y, which is valid for slopes of at
+/// least 0. A negative slope in place is an error, because y would be positive for both signs of x.
 template <typename Dtype>
 class LReLULayer : public NeuronLayer<Dtype> {
  public:
@@ -38,7 +38,7 @@ class LReLULayer : public NeuronLayer<Dtype> {
   void Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                     const vector<Blob<Dtype>*>& bottom) override;
 
-  Blob<Dtype> slope_;  // one value, in the memory of whoever computes
+  Blob<Dtype> slope_;  // one value, in the memory of the device that computes
 };
 
 }  // namespace caffe

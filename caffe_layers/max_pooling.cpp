@@ -1,4 +1,4 @@
-// Compiled once for each kind of vector unit by Highway, as rectifier.cpp.
+// Highway compiles this file once per instruction set, like rectifier.cpp.
 
 #include "max_pooling.hpp"
 
@@ -8,7 +8,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "max_pooling.cpp"
 #include <hwy/foreach_target.h>
-// after foreach_target.h
+// must follow foreach_target.h
 #include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
@@ -22,7 +22,7 @@ using Bytes = hn::Rebind<uint8_t, D>;
 template <class D>
 using Integers = hn::RebindToSigned<D>;
 
-/// Windows 2x2 side by side of two rows of x, as many as a vector has lanes.
+/// As many 2x2 windows as a vector has lanes, side by side in two rows of x.
 template <class D>
 HWY_INLINE void Forward(D d, const float* x, size_t width, float* y, uint8_t* winners) {
   const Integers<D> integers;
@@ -32,7 +32,7 @@ HWY_INLINE void Forward(D d, const float* x, size_t width, float* y, uint8_t* wi
   auto best = hn::Set(d, -FLT_MAX);
   auto winner = hn::Set(integers, kNoWinner);
   for (int k = 0; k < 4; ++k) {
-    // Not Ne: Highway 1.0's is false for NaN on some of the vector units.
+    // Not Ne: in Highway 1.0 it is false for NaN on some instruction sets.
     const auto wins = hn::Or(hn::Gt(value[k], best), hn::Not(hn::Eq(value[k], value[k])));
     best = hn::IfThenElse(wins, value[k], best);
     winner = hn::IfThenElse(hn::RebindMask(integers, wins), hn::Set(integers, k), winner);
@@ -54,8 +54,8 @@ HWY_INLINE void Backward(D d, const uint8_t* winners, const float* dy, size_t wi
   hn::StoreInterleaved2(value[2], value[3], d, dx + width);
 }
 
-/// Calls run(d, i) for `lanes` windows from i on, so that all of `count` are seen, some of them twice: with the widest
-/// vectors that are no longer than a row. @return how many were seen: all, or none of a row that is too short.
+/// Call run(d, i) for windows i to i + lanes so that all of `count` windows are covered, some of them twice, with the
+/// widest vectors that fit a row. @return the number of windows covered: `count`, or 0 if the row is too short.
 template <class D, class Run>
 HWY_INLINE size_t ForWindows(D d, size_t count, const Run& run) {
   const size_t lanes = hn::Lanes(d);
@@ -93,9 +93,9 @@ namespace {
 HWY_EXPORT(Forward2x2);
 HWY_EXPORT(Backward2x2);
 
-const size_t kParallelCount = 1 << 15;  // values of x up to which a second thread costs more than it saves
+const size_t kParallelCount = 1 << 15;  // values of x up to which a second thread does not pay
 
-/// Whether windows are 2x2 and do not overlap; the last may be cut off at the edges.
+/// Whether windows are 2x2 without overlap; the last may be cut off at the edges.
 bool Is2x2(const PoolingShape& s) {
   return s.kernel_h == 2 && s.kernel_w == 2 && s.stride_h == 2 && s.stride_w == 2 && s.pad_h + s.pad_w == 0;
 }
@@ -159,7 +159,7 @@ void MaxPoolingBackward(const PoolingShape& s, const uint8_t* winners, const Dty
 #pragma omp parallel for schedule(static) if (s.planes * s.height * s.width > kParallelCount)
   for (size_t p = 0; p < s.planes; ++p) {
     Dtype* plane = dx + p * s.height * s.width;
-    const size_t written = fast ? std::min(2 * s.out_height, s.height) : 0;  // rows, whole, by the loop below
+    const size_t written = fast ? std::min(2 * s.out_height, s.height) : 0;  // whole rows written by the loop below
     std::fill(plane + written * s.width, plane + s.height * s.width, Dtype(0));
     for (size_t row = 0; row < s.out_height; ++row) {
       const size_t at = (p * s.out_height + row) * s.out_width;

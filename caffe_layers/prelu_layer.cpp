@@ -47,7 +47,7 @@ void PReLULayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const ve
   if (bottom[0]->count() == 0) return;  // an empty blob has no memory
   Dtype* y = top[0]->mutable_cpu_data();
   RectifierForward<Dtype>(outer_, channels_, inner_, this->blobs_[0]->cpu_data(), bottom[0]->cpu_data(), y,
-                          bottom[0] == top[0] ? input_.mutable_cpu_data() : NULL);
+                          bottom[0] == top[0] ? input_.mutable_cpu_data() : nullptr);
 }
 
 template <typename Dtype>
@@ -56,8 +56,8 @@ void PReLULayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vect
   if (bottom[0]->count() == 0) return;
   const Blob<Dtype>& input = bottom[0] == top[0] ? input_ : *bottom[0];
   RectifierBackward<Dtype>(outer_, channels_, inner_, this->blobs_[0]->cpu_data(), input.cpu_data(), top[0]->cpu_diff(),
-                           propagate_down[0] ? bottom[0]->mutable_cpu_diff() : NULL,
-                           this->param_propagate_down_[0] ? this->blobs_[0]->mutable_cpu_diff() : NULL);
+                           propagate_down[0] ? bottom[0]->mutable_cpu_diff() : nullptr,
+                           this->param_propagate_down_[0] ? this->blobs_[0]->mutable_cpu_diff() : nullptr);
 }
 
 #ifdef CPU_ONLY

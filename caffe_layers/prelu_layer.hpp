@@ -13,19 +13,19 @@ namespace caffe {
 
 /// Parametric rectifier with a learned slope for negative inputs (section 4.3.2 of the paper):
 ///
-///     y = x          where x > 0
-///     y = a_c x      elsewhere, c being the channel of x
+///     y = x          if x > 0
+///     y = a_c x      otherwise, where c is the channel of x
 ///
-/// Bottom and top are (N x C x ...), any number of axes from 2, and may be the same blob.
-/// The one parameter blob is the slopes a: (C), or a single value when they are shared.
+/// Bottom and top are (N x C x ...), with two or more axes, and may be the same blob.
+/// The parameter blob contains the slopes a: (C), or a single value if they are shared.
 ///
 /// prelu_param:
-///   filler          how the slopes start (default: constant 0.25)
+///   filler          initial slopes (default: constant 0.25)
 ///   channel_shared  one slope for all channels (default: false)
 ///
-/// Gradients: dx = dy where x > 0, else a_c dy; da_c = the sum of x dy over the x of channel c that are not above 0.
-/// At x = 0 the negative side's is taken. Slopes with lr_mult 0 cost nothing in backward. An empty batch gives an empty
-/// top and adds nothing to the gradients.
+/// Gradients: dx = dy if x > 0, else a_c dy; da_c = the sum of x dy over the values x <= 0 of channel c. At x = 0 the
+/// gradient is that of the negative side. Slopes with lr_mult 0 cost nothing in the backward pass. An empty batch gives
+/// an empty top and adds nothing to the gradients.
 ///
 /// Replaces upstream's layer of the same class, type name and header (include/caffe/layers/prelu_layer.hpp).
 template <typename Dtype>
@@ -46,9 +46,9 @@ class PReLULayer : public NeuronLayer<Dtype> {
                     const vector<Blob<Dtype>*>& bottom) override;
 
   bool channel_shared_;
-  int outer_, channels_, inner_;        // as the kernels take them: with a shared slope all values are one channel's
-  Blob<Dtype> input_;                   // the bottom's values, kept when top overwrites them
-  shared_ptr<SyncedMemory> workspace_;  // of the device's kernels
+  int outer_, channels_, inner_;        // arguments of the kernels; a shared slope means a single channel
+  Blob<Dtype> input_;                   // copy of the bottom if the top overwrites it
+  shared_ptr<SyncedMemory> workspace_;  // of the GPU kernels
 };
 
 }  // namespace caffe

@@ -1,12 +1,12 @@
-// The rectifiers' kernels on the CPU. Highway compiles the part between HWY_BEFORE_NAMESPACE and HWY_AFTER_NAMESPACE
-// once for each kind of vector unit and chooses when the program runs; OpenMP shares the pieces out.
+// The rectifier kernels on the CPU. Highway compiles the code between HWY_BEFORE_NAMESPACE and HWY_AFTER_NAMESPACE once
+// per instruction set and selects one at run time; OpenMP distributes the pieces.
 
 #include "rectifier.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "rectifier.cpp"
 #include <hwy/foreach_target.h>
-// after foreach_target.h
+// must follow foreach_target.h
 #include <hwy/highway.h>
 
 #ifndef CAFFE_RECTIFIER_KERNELS_
@@ -14,7 +14,7 @@
 namespace caffe {
 namespace {
 
-/// The kernels of one kind of vector unit, each for one piece of the arrays.
+/// The kernels of one instruction set, each for one piece of the arrays.
 template <typename T>
 struct Kernels {
   void (*forward)(bool stream, bool one_slope, const T* slopes, const T* x, T* y, T* kept, size_t count);
@@ -35,7 +35,7 @@ namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// The slope of each value of a run: one for all of it, or an array of them.
+/// The slope of each value of a run: one for all, or an array.
 template <typename T>
 struct OneSlope {
   T value;
@@ -55,7 +55,7 @@ struct ManySlopes {
   }
 };
 
-/// Values before the first that Stream() may write.
+/// The number of values before the first address that Stream() may write to.
 template <class D, typename T>
 size_t Unaligned(D d, const T* to, size_t count) {
   const size_t bytes = hn::Lanes(d) * sizeof(T);
@@ -72,7 +72,7 @@ void Put(hn::Vec<D> values, D d, T* to) {
   }
 }
 
-/// A run of y; kStream writes around the cache, to y or, where x is kept (kKeep), to the copy.
+/// A run of y. With kStream, non-temporal stores write y or, with kKeep, the copy of x.
 template <bool kStream, bool kKeep, class Slopes, typename T>
 void ForwardRun(const Slopes& slopes, const T* x, T* y, T* kept, size_t count) {
   const hn::ScalableTag<T> d;
@@ -105,8 +105,8 @@ void Forward(bool one_slope, const T* slopes, const T* x, T* y, T* kept, size_t 
   }
 }
 
-/// A run of dx, of one slope; the sum of x dy over its values that are not above 0 is returned. It is made of 4 x lanes
-/// sums, value i going to sum i modulo their number wherever dx lies: the bits must not depend on that.
+/// A run of dx with one slope; returns the sum of x dy over the values x <= 0. Value i is added to partial sum i modulo
+/// 4 x lanes, whatever the alignment of dx, so that the bits do not depend on it.
 template <bool kStream, bool kToBottom, bool kToSlopes, typename T>
 double BackwardOne(T slope, const T* x, const T* dy, T* dx, size_t count) {
   const hn::ScalableTag<T> d;
@@ -114,7 +114,7 @@ double BackwardOne(T slope, const T* x, const T* dy, T* dx, size_t count) {
   const auto zero = hn::Zero(d);
   const auto slopes = hn::Set(d, slope);
   const size_t head = kStream ? Unaligned(d, dx, count) : 0;
-  T parts[4 * hn::MaxLanes(d)] = {};  // sum i at (i + sums - head) modulo sums: vectors begin at value `head`
+  T parts[4 * hn::MaxLanes(d)] = {};  // sum i at (i + sums - head) modulo sums: vectors start at value `head`
   const auto part = [&](size_t i) -> T& { return parts[(i + sums - head) % sums]; };
   const auto single = [&](size_t i) {
     const T value = x[i], gradient = dy[i];
@@ -132,7 +132,7 @@ double BackwardOne(T slope, const T* x, const T* dy, T* dx, size_t count) {
   for (; i < head; ++i) single(i);
   auto sum0 = hn::LoadU(d, parts), sum1 = hn::LoadU(d, parts + lanes);
   auto sum2 = hn::LoadU(d, parts + 2 * lanes), sum3 = hn::LoadU(d, parts + 3 * lanes);
-  for (; i + sums <= count; i += sums) {  // four side by side hide the time of an addition
+  for (; i + sums <= count; i += sums) {  // four independent sums hide the latency of additions
     vector(i, sum0);
     vector(i + lanes, sum1);
     vector(i + 2 * lanes, sum2);
@@ -151,8 +151,8 @@ double BackwardOne(T slope, const T* x, const T* dy, T* dx, size_t count) {
   return total;
 }
 
-/// kRows runs of dx, `period` values apart, that have a slope a value and share them; the terms x dy are added to sums,
-/// an array beside the slopes, row by row.
+/// kRows runs of dx, `period` values apart, with the same array of slopes. The terms x dy are added to `sums`, an array
+/// like `slopes`, row by row.
 template <bool kStream, bool kToBottom, bool kToSlopes, int kRows, typename T>
 void BackwardRows(const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count, size_t period) {
   const hn::ScalableTag<T> d;
@@ -190,7 +190,7 @@ template <bool kStream, bool kToBottom, bool kToSlopes, typename T>
 void BackwardMany(const T* slopes, const T* x, const T* dy, T* dx, T* sums, size_t count, size_t rows, size_t period) {
   size_t r = 0;
   const auto at = [&](auto* values) { return values == nullptr ? nullptr : values + r * period; };
-  if (!kStream) {  // what goes around the cache must be written one line after the other
+  if (!kStream) {  // non-temporal stores must fill one line after the other
     for (; r + 2 <= rows; r += 2) {
       BackwardRows<false, kToBottom, kToSlopes, 2>(slopes, at(x), at(dy), at(dx), sums, count, period);
     }
@@ -275,29 +275,29 @@ Kernels<double> BestKernels() {
   return HWY_DYNAMIC_DISPATCH(Kernels64)();
 }
 
-const size_t kPiece = 4096;             // values that one thread takes at once
-const size_t kParallelCount = 1 << 17;  // up to this many a second thread costs more than it saves
-const size_t kShortPlane = 512;         // planes of fewer values are not taken one by one
-const size_t kGroups = 16;              // sums that are made side by side, at least
+const size_t kPiece = 4096;             // values per thread and step
+const size_t kParallelCount = 1 << 17;  // up to this many values a second thread does not pay
+const size_t kShortPlane = 512;         // shorter planes are not processed one by one
+const size_t kGroups = 16;              // minimum number of independent sums
 
-/// Bytes of the last cache. Virtual machines tell of more than they have: more than this is not believed.
+/// The size of the last-level cache. Virtual machines may report too much, hence the limit.
 size_t CacheBytes() {
   const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
   const size_t most = size_t(32) << 20;
   return size > 0 ? std::min(static_cast<size_t>(size), most) : most;
 }
 
-/// How the values are cut into pieces of one slope (long planes), or of a slope a value (short ones: there a piece is
-/// of whole images, or of a part of an image that has too many values).
+/// The division of the values into pieces with one slope (long planes) or an array of slopes (short planes; a piece is
+/// one or more images, or a part of an image that has too many values).
 template <typename T>
 struct Pieces {
-  size_t count;    // values in all
-  bool one_slope;  // in a piece
-  size_t period;   // values after which the slopes start again: a plane, or whole images
-  size_t parts;    // pieces in a period
-  size_t periods;  // the last may be cut short
+  size_t count;    // total values
+  bool one_slope;  // per piece
+  size_t period;   // distance after which the slopes repeat: a plane, or whole images
+  size_t parts;    // pieces per period
+  size_t periods;  // the last may be incomplete
   size_t channels;
-  std::vector<T> expanded;  // slopes of a period, where they are many and not the caller's
+  std::vector<T> expanded;  // slopes of a period, if they differ from the caller's array
   const T* slopes;
 
   Pieces(size_t outer, size_t channel_count, size_t inner, const T* values)
@@ -344,7 +344,7 @@ void RectifierForward(size_t outer, size_t channels, size_t inner, const Dtype* 
   if (outer * channels * inner == 0) return;
   const Kernels<Dtype> kernels = BestKernels<Dtype>();
   const Pieces<Dtype> pieces(outer, channels, inner, slopes);
-  // Only what is not read in the same pass can go around the cache.
+  // Only arrays that are not read in the same pass can bypass the cache.
   const bool stream = (kept != nullptr || y != x) && 2 * pieces.count * sizeof(Dtype) > RectifierCacheBytes();
 #pragma omp parallel if (pieces.count > kParallelCount)
   {
@@ -396,8 +396,8 @@ void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype*
     return;
   }
 
-  // A sum for each value of a period; the periods are cut into groups, so that there is work for many threads and no
-  // sum has more than 128 terms.
+  // One sum per value of a period. Periods are divided into groups, which gives work to many threads and limits a sum
+  // to 128 terms.
   const size_t groups =
       std::max(DivideUp(pieces.periods, 128), std::min(pieces.periods, DivideUp(kGroups, pieces.parts)));
   const size_t in_group = DivideUp(pieces.periods, groups);
@@ -408,7 +408,7 @@ void RectifierBackward(size_t outer, size_t channels, size_t inner, const Dtype*
     for (size_t group = 0; group < groups; ++group) {
       for (size_t part = 0; part < pieces.parts; ++part) {
         Dtype* to = dslopes == nullptr ? nullptr : sums.data() + group * pieces.period + part * kPiece;
-        // The last row may be cut short, and is then one of its own.
+        // The last row may be incomplete and is then processed separately.
         const size_t first = group * in_group, end = std::min(pieces.periods, first + in_group);
         for (size_t p = first; p < end;) {
           const size_t size = pieces.size(p, part);

@@ -1,7 +1,7 @@
-// The rectifiers' kernels on the device. Two ways through the arrays, both free of divisions a value:
-//   planes   long ones: a warp takes a piece of one, all of one slope
-//   columns  short planes: the arrays are rows of whole images; a thread takes the values of a column, or of the few
-//            side by side that make 16 bytes, down some rows: their slopes stay in its registers, and so do their sums
+// The rectifier kernels on the GPU. Neither of the two traversals divides per value:
+//   planes   long planes: a warp processes a piece of one plane, which has one slope
+//   columns  short planes: the arrays are rows of whole images. A thread processes a column, or the adjacent columns of
+//            16 bytes, over some rows, and keeps their slopes and sums in registers
 
 #include "rectifier_gpu.hpp"
 
@@ -16,28 +16,28 @@ namespace {
 
 typedef int64_t Index;
 
-const int kThreads = 256;      // a block
-const int kSumThreads = 1024;  // a block of AddSumsKernel
-const int kMaxBlocks = 4096;   // some waves on every device; those many blocks go on with the next pieces
+const int kThreads = 256;      // per block
+const int kSumThreads = 1024;  // per block of AddSumsKernel
+const int kMaxBlocks = 4096;   // several waves on every device; blocks then loop over the remaining pieces
 const int kWarp = 32;
-const int kBatch = 4;  // loads of each array on their way at once in a thread
+const int kBatch = 4;  // concurrent loads per array and thread
 const int kVectorBytes = 16;
-const Index kShortPlane = 512;        // planes of fewer values are gone through by columns
-const Index kPieceVectors = 512;      // of a plane, for one warp
-const Index kOnePlanePieces = 32768;  // at most where there is but one plane: one block adds up their sums
-const Index kRowValues = 4096;        // a row has at least these, where there are as many
-const Index kMaxRows = 16;            // of a column, for one thread
-const Index kManyThreads = 131072;    // with columns enough for these, threads take more rows
+const Index kShortPlane = 512;        // shorter planes are processed by columns
+const Index kPieceVectors = 512;      // of a plane, per warp
+const Index kOnePlanePieces = 32768;  // limit for a single plane, whose sums one block adds
+const Index kRowValues = 4096;        // minimum length of a row, if there are as many values
+const Index kMaxRows = 16;            // of a column, per thread
+const Index kManyThreads = 131072;    // if there are enough columns for these, threads process more rows
 
 Index DivideUp(Index a, Index b) { return (a + b - 1) / b; }
 Index RoundUp(Index a, Index b) { return DivideUp(a, b) * b; }
 
-/// How the values are cut up: of the sizes alone, so that the sums are too.
+/// The division of the values. It depends only on the sizes, and so do the sums.
 struct Partition {
   Index count, channels, inner;
   bool by_planes;
-  Index parts, part;             // planes: pieces of one, values of a piece
-  Index period, rows, groups;    // columns: values of a row, rows of a group, groups
+  Index parts, part;             // planes: pieces per plane, values per piece
+  Index period, rows, groups;    // columns: values per row, rows per group, groups
   Index sums_outer, sums_inner;  // the sums are sums_outer x channels x sums_inner
 
   Partition(Index outer, Index channel_count, Index inner_count, int vector)
@@ -57,11 +57,11 @@ struct Partition {
       sums_inner = parts;
     } else {
       const Index image = channels * inner;
-      Index whole = 1;  // images that make whole vectors
+      Index whole = 1;  // images that fill whole vectors
       while (whole * image % vector != 0) whole *= 2;
       const Index images = RoundUp(std::min(DivideUp(kRowValues, image), outer), whole);
       period = images * image;
-      const Index all_rows = DivideUp(count + vector - 1, period);  // the first vector may begin before the first value
+      const Index all_rows = DivideUp(count + vector - 1, period);  // the first vector may start before the first value
       rows = std::min(std::max<Index>(all_rows * period / vector / kManyThreads, 1), kMaxRows);
       rows = RoundUp(rows, kBatch);
       groups = DivideUp(all_rows, rows);
@@ -89,8 +89,8 @@ __device__ void StorePack(const Pack<T, kLanes>& pack, T* to) {
   *reinterpret_cast<Pack<T, kLanes>*>(to) = pack;
 }
 
-/// What is done with kLanes values side by side. Loading is apart from the rest: a batch is loaded before any of it is
-/// written, and outputs may be inputs.
+/// The operation on kLanes adjacent values. Loading is separate, because a batch is loaded before any of it is written
+/// and outputs may be inputs.
 template <typename T>
 struct Forward {
   typedef T Value;
@@ -146,7 +146,7 @@ struct Backward {
   }
 };
 
-/// kBatch packs, `step` values apart from i on; of each the values in [begin, end).
+/// kBatch packs from i, `step` values apart, restricted to the values in [begin, end).
 template <int kLanes, class Op, typename T>
 __device__ void Batch(const Op& op, Index i, Index step, Index begin, Index end, const T (&slopes)[kLanes],
                       T (&sums)[kLanes]) {
@@ -172,8 +172,8 @@ __device__ void Batch(const Op& op, Index i, Index step, Index begin, Index end,
   }
 }
 
-/// @param shift  values that the arrays begin after a multiple of kVectorBytes
-/// @param sums   one a piece; null where they are not wanted
+/// @param shift  offset of the arrays from a multiple of kVectorBytes, in values
+/// @param sums   one per piece; may be null
 template <int kLanes, class Op, typename T>
 __global__ void __launch_bounds__(kThreads)
     PlanesKernel(const Op op, const Partition p, const int shift, const T* slopes, T* sums) {
@@ -205,8 +205,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// @param shift  values that the arrays begin after a multiple of kVectorBytes: the first row begins as many before
-/// @param sums   one for each value of a row, for each group of rows; null where they are not wanted
+/// @param shift  offset of the arrays from a multiple of kVectorBytes, in values: the first row starts as many before
+/// @param sums   one per value of a row and group of rows; may be null
 template <int kLanes, class Op, typename T>
 __global__ void __launch_bounds__(kThreads)
     ColumnsKernel(const Op op, const Partition p, const int shift, const T* slopes, T* sums) {
@@ -242,13 +242,13 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// Adds the sums (outer x channels x inner) to dslopes: a block takes `together` channels, a power of two.
+/// Add the sums (outer x channels x inner) to dslopes. A block processes `together` channels, a power of two.
 template <typename T>
 __global__ void __launch_bounds__(kSumThreads, 1)
     AddSumsKernel(const Index outer, const Index channels, const Index inner, const int together, const T* sums,
                   T* dslopes) {
   __shared__ double partial[kSumThreads];
-  const int threads = kSumThreads / together;  // of a channel
+  const int threads = kSumThreads / together;  // per channel
   const int thread = threadIdx.x / together;
   const Index outer_step = threads / inner, inner_step = threads % inner;
   for (Index first = static_cast<Index>(blockIdx.x) * together; first < channels;
@@ -290,7 +290,7 @@ void LaunchPacks(const Op& op, const Partition& p, int shift, const T* slopes, T
   }
 }
 
-/// @param arrays  all that are gone through; null where one is not wanted
+/// @param arrays  all arrays that are read or written; may contain null
 template <class Op, typename T>
 void Launch(const Op& op, const Partition& p, std::initializer_list<const T*> arrays, const T* slopes, T* sums,
             cudaStream_t stream) {

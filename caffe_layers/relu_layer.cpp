@@ -1,4 +1,4 @@
-// Upstream's ReLU (include/caffe/layers/relu_layer.hpp) by the kernels of LReLU: with threads and whole vectors.
+// Upstream's ReLU (include/caffe/layers/relu_layer.hpp) with the vectorised, multi-threaded kernels of LReLU.
 
 #include "caffe/layers/relu_layer.hpp"
 
@@ -21,7 +21,7 @@ void ReLULayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vecto
                                     const vector<Blob<Dtype>*>& bottom) {
   if (!propagate_down[0] || bottom[0]->count() == 0) return;
   const Dtype slope = this->layer_param_.relu_param().negative_slope();
-  // In place, bottom holds y, which has x's sign where the slope is not negative.
+  // In place, bottom contains y, which has the sign of x if the slope is not negative.
   RectifierBackward<Dtype>(1, 1, bottom[0]->count(), &slope, bottom[0]->cpu_data(), top[0]->cpu_diff(),
                            bottom[0]->mutable_cpu_diff(), nullptr);
 }

@@ -3,7 +3,7 @@
 namespace caffe {
 namespace {
 
-const size_t kParallelCount = 1 << 15;  // up to this many values a second thread costs more than it saves
+const size_t kParallelCount = 1 << 15;  // up to this many values a second thread does not pay
 
 template <typename Dtype>
 Dtype Sign(Dtype value) {
@@ -12,7 +12,7 @@ Dtype Sign(Dtype value) {
 
 }  // namespace
 
-// The memory is what limits it, so that any vector unit will do.
+// Memory bandwidth is the limit, so the compiler's own vectorisation is sufficient.
 template <typename Dtype>
 void SGDUpdate(size_t count, Dtype scale, Dtype decay, bool l1, Dtype rate, Dtype momentum, Dtype* gradient,
                Dtype* history, Dtype* weight) {

@@ -1,15 +1,16 @@
 // The update step of stochastic gradient descent on the CPU.
-#pragma once
+#ifndef CAFFE_SGD_UPDATE_HPP_
+#define CAFFE_SGD_UPDATE_HPP_
 
 #include <cstddef>
 
 namespace caffe {
 
-/// In one pass over a parameter, with g = scale * gradient + decay * weight (l1: decay * the weight's sign):
+/// In one pass over a parameter, with g = scale * gradient + decay * weight (with l1: decay * sign(weight)):
 ///
 ///     history  = rate * g + momentum * history
 ///     weight   = weight - history
-///     gradient = history, as upstream leaves it
+///     gradient = history, as in upstream
 ///
 /// All three arrays have `count` values.
 template <typename Dtype>
@@ -17,3 +18,5 @@ void SGDUpdate(size_t count, Dtype scale, Dtype decay, bool l1, Dtype rate, Dtyp
                Dtype* history, Dtype* weight);
 
 }  // namespace caffe
+
+#endif  // CAFFE_SGD_UPDATE_HPP_

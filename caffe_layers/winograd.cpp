@@ -18,18 +18,19 @@ using winograd::kPositions;
 using winograd::kTile;
 using winograd::Tiles;
 
-const size_t kForwardFloats = size_t(1) << 18;   // of a thread's transformed tiles: what the second cache holds
-const size_t kGradientFloats = size_t(3) << 20;  // of all threads' together: what the third cache holds
-const size_t kOwnFloats = size_t(1) << 19;       // of sums that each part of the images may have for itself
-const size_t kPartFloats = size_t(5) << 20;      // of transformed weights, or of sums, that are in memory at once
+const size_t kForwardFloats = size_t(1) << 18;   // of a thread's transformed tiles: they fit the second-level cache
+const size_t kGradientFloats = size_t(3) << 20;  // of all threads' transformed tiles: they fit the last-level cache
+const size_t kOwnFloats = size_t(1) << 19;       // of the sums that each part of the images may own
+const size_t kPartFloats = size_t(5) << 20;      // of transformed weights, or sums, in memory at a time
 const size_t kParts = 8;                         // of the images
-const size_t kStripFloats = size_t(1) << 24;  // of a strip's transformed tiles, at most: each thread has some in memory
-const size_t kFewestTiles = 16;               // below, transforming the weights costs more than it saves
+const size_t kStripFloats = size_t(1) << 24;  // maximum for a strip's transformed tiles; each thread has some in memory
+const size_t kFewestTiles = 16;               // with fewer, transforming the weights costs more than it saves
 
-/// A row of channels: whole pairs of vectors, and rows of neighbours in different sets of the cache.
+/// The length of a row of channels: whole pairs of vectors, padded so that adjacent rows use different sets of the
+/// cache.
 size_t Row(const Kernels& kernels, size_t channels) { return RoundUp(channels, 2 * kernels.lanes) + 16; }
 
-/// How a batch's output is cut: a strip is one row of tiles of one image, a block some strips.
+/// The division of a batch's output: a strip is one row of tiles of one image, a block is several strips.
 struct Cut {
   size_t m, across, down, strips;
 
@@ -42,18 +43,19 @@ struct Cut {
   size_t top(size_t strip) const { return strip % down * m; }
 };
 
-/// Strip s, group g of the input x, transformed.
+/// Transform strip s, group g of the input x.
 void InputStrip(const Kernels& kernels, const ConvolutionShape& shape, const Cut& cut, const float* x, size_t s,
                 size_t g, float* scratch, Tiles<float> to) {
   const size_t first = g * kernels.lanes, plane = shape.height * shape.width;
-  // A group may be beyond the last channel, which makes it 0.
+  // A group may be past the last channel; it is then 0.
   const size_t channels = shape.channels > first ? std::min(kernels.lanes, shape.channels - first) : 0;
   const float* image = x + (cut.image(s) * shape.channels + (channels > 0 ? first : 0)) * plane;
   kernels.input(cut.m, {image, channels, shape.height, shape.width},
                 static_cast<ptrdiff_t>(cut.top(s)) - static_cast<ptrdiff_t>(shape.pad_h), shape.pad_w, scratch, to);
 }
 
-/// Some outputs of `Convolve`, shape.outputs of them; y begins with the first one's plane, of the y_planes of an image.
+/// Compute shape.outputs of the outputs of `Convolve`. y starts at the first one's plane; an image of y has y_planes
+/// planes.
 void ConvolvePart(const ConvolutionShape& shape, const float* x, const float* weights, size_t output_step,
                   size_t channel_step, bool flip, const float* bias, size_t y_planes, float* y) {
   const Kernels kernels = BestKernels();
@@ -65,7 +67,7 @@ void ConvolvePart(const ConvolutionShape& shape, const float* x, const float* we
   most = std::max<size_t>(1, most / cut.across);
   const size_t blocks = RoundUp(DivideUp(cut.strips, most), std::min(threads, cut.strips));
   const size_t strips = DivideUp(cut.strips, blocks), tiles = strips * cut.across;
-  // the transformed weights: panels x 36 x channels x 2 lanes
+  // transformed weights: panels x 36 x channels x 2 lanes
   const size_t matrix = shape.channels * panel, weight_floats = panels * kPositions * matrix;
   const size_t bias_floats = panels * panel;
   const size_t scratch_floats = kTile * (cut.across * cut.m + kTile) * lanes;
@@ -75,7 +77,7 @@ void ConvolvePart(const ConvolutionShape& shape, const float* x, const float* we
   std::fill(biases, biases + bias_floats, 0.f);
   if (bias != nullptr) std::copy(bias, bias + shape.outputs, biases);
   const size_t out_plane = shape.out_height * shape.out_width;
-  const size_t some = 16;  // channels whose weights are transformed in one go
+  const size_t some = 16;  // channels whose weights are transformed together
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for collapse(2) schedule(static)
@@ -126,8 +128,8 @@ void ConvolvePart(const ConvolutionShape& shape, const float* x, const float* we
   }
 }
 
-/// Calls run(part, first) for some of the outputs after each other, where all at once would need `floats`, too many, in
-/// memory: `part` has those from `first` on alone. They are whole panels of any vector unit.
+/// Call run(part, first) for consecutive parts of the outputs if all together would need too much memory (`floats`):
+/// `part` contains the outputs from `first`. Parts are whole panels for every instruction set.
 template <class Run>
 void InParts(const ConvolutionShape& shape, size_t floats, const Run& run) {
   const size_t some = RoundUp(DivideUp(shape.outputs, DivideUp(floats, kPartFloats)), 64);
@@ -138,7 +140,7 @@ void InParts(const ConvolutionShape& shape, size_t floats, const Run& run) {
   }
 }
 
-/// y = x * weights, each weight w(output, channel) being at output * output_step + channel * channel_step.
+/// y = x * weights, with weight w(output, channel) at output * output_step + channel * channel_step.
 void Convolve(const ConvolutionShape& shape, const float* x, const float* weights, size_t output_step,
               size_t channel_step, bool flip, const float* bias, float* y) {
   InParts(shape, kPositions * shape.channels * shape.outputs, [&](const ConvolutionShape& part, size_t first) {
@@ -148,10 +150,11 @@ void Convolve(const ConvolutionShape& shape, const float* x, const float* weight
   });
 }
 
-/// The gradient to the weights: for each of the 36 positions the products outputs x channels, summed over all tiles.
+/// The gradient with respect to the weights: for each of the 36 positions, the products outputs x channels summed over
+/// all tiles.
 class Gradient {
  public:
-  /// dy begins with the first one's plane of shape.outputs outputs, of the dy_planes of an image.
+  /// dy starts at the plane of the first of shape.outputs outputs; an image of dy has dy_planes planes.
   Gradient(const ConvolutionShape& shape, const float* x, const float* dy, size_t dy_planes)
       : shape_(shape),
         x_(x),
@@ -168,11 +171,11 @@ class Gradient {
         pieces_(DivideUp(shape.outputs, kernels_.rows)),
         scratch_floats_(kTile * (cut_.across * cut_.m + kTile) * lanes_) {}
 
-  /// Of the products of all positions.
+  /// The size of the sums of all positions.
   size_t sums_floats() const { return kPositions * matrix_; }
 
-  /// The strips in parts, each with its own sums: for few channels. There are as many parts with any number of threads
-  /// up to kParts, so that the bits are the same.
+  /// Few channels: parts of the strips with sums of their own. The number of parts is the same for up to kParts
+  /// threads, so that the bits are too.
   void Apart(float* dw) const {
     const size_t threads = omp_get_max_threads(), parts = std::min(std::max(threads, kParts), cut_.strips);
     const size_t strips = StripsIn(kForwardFloats, DivideUp(cut_.strips, parts));
@@ -213,7 +216,7 @@ class Gradient {
     }
   }
 
-  /// All threads work on one block after the other and share the sums: for many channels, whose sums take much memory.
+  /// Many channels, whose sums take much memory: all threads work on the same block and share the sums.
   void Together(float* dw) const {
     const size_t threads = omp_get_max_threads();
     const size_t strips = StripsIn(kGradientFloats, cut_.strips);
@@ -242,22 +245,22 @@ class Gradient {
   }
 
  private:
-  /// How many strips have so many transformed floats.
+  /// The number of strips with `floats` transformed values.
   size_t StripsIn(size_t floats, size_t most) const {
     const size_t strips = floats / BlockFloats(1);
-    return DivideUp(most, DivideUp(most, std::max<size_t>(1, std::min(most, strips))));  // blocks of like size
+    return DivideUp(most, DivideUp(most, std::max<size_t>(1, std::min(most, strips))));  // blocks of equal size
   }
-  /// Of the transformed tiles of so many strips: the input's, and behind them the gradient's.
+  /// The size of the transformed tiles of `strips` strips: those of the input, followed by those of the gradient.
   size_t BlockFloats(size_t strips) const { return kPositions * strips * cut_.across * (in_row_ + out_row_); }
 
-  /// Strip s, group g of the input to its place in a block of `strips`.
+  /// Transform strip s, group g of the input into its place in a block of `strips` strips.
   void Input(size_t s, size_t g, size_t strips, size_t place, float* scratch, float* block) const {
     InputStrip(
         kernels_, shape_, cut_, x_, s, g, scratch,
         {block + place * cut_.across * in_row_ + g * lanes_, strips * cut_.across * in_row_, in_row_, cut_.across});
   }
 
-  /// The same of the output's gradient.
+  /// The same for the gradient of the output.
   void Output(size_t s, size_t g, size_t strips, size_t place, float* scratch, float* block) const {
     const size_t first = g * lanes_, plane = shape_.out_height * shape_.out_width;
     const float* image = dy_ + (cut_.image(s) * dy_planes_ + first) * plane;
@@ -268,7 +271,7 @@ class Gradient {
                        out_row_, cut_.across});
   }
 
-  /// Piece p of the outputs at position i: the sum over the block's first `used` strips.
+  /// Multiply piece p of the outputs at position i, summed over the first `used` strips of the block.
   void Multiply(size_t i, size_t p, size_t strips, size_t used, const float* block, float* sums, bool add) const {
     const size_t from = p * shape_.outputs / pieces_, to = (p + 1) * shape_.outputs / pieces_;
     const size_t tiles = strips * cut_.across;
@@ -280,7 +283,7 @@ class Gradient {
     }
   }
 
-  /// The sums to the weights' gradient; all threads call it.
+  /// Transform the sums into the weight gradient; all threads must call it.
   void Finish(const float* sums, float* dw) const {
 #pragma omp for schedule(static)
     for (size_t output = 0; output < shape_.outputs; ++output) {
@@ -317,7 +320,7 @@ void WinogradForward(const ConvolutionShape& shape, const float* x, const float*
 
 void WinogradBackwardData(const ConvolutionShape& shape, const float* dy, const float* weights, float* dx) {
   const size_t count = shape.kernel_h * shape.kernel_w;
-  ConvolutionShape other = shape;  // the other way round: dy is the input, and dx the output
+  ConvolutionShape other = shape;  // reversed: dy is the input and dx the output
   std::swap(other.channels, other.outputs);
   std::swap(other.height, other.out_height);
   std::swap(other.width, other.out_width);

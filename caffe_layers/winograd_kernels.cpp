@@ -1,4 +1,4 @@
-// Compiled once for each kind of vector unit by Highway, as rectifier.cpp.
+// Highway compiles this file once per instruction set, like rectifier.cpp.
 
 #include "winograd_kernels.hpp"
 
@@ -8,7 +8,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "winograd_kernels.cpp"
 #include <hwy/foreach_target.h>
-// after foreach_target.h
+// must follow foreach_target.h
 #include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
@@ -25,7 +25,7 @@ const size_t kRows = HWY_TARGET <= HWY_AVX3 ? 14 : HWY_ARCH_ARM_A64 ? 10 : 6;  /
 
 // --- The transforms of a row or column: of Lavin and Gray's matrices, for the points 0, 1, -1, 2, -2 and infinity ---
 
-/// 6 input values to 6.
+/// Transform 6 input values into 6.
 struct Input {
   static const size_t kFrom = kTile;
   HWY_INLINE static void Apply(const V (&d)[kTile], V (&o)[kTile]) {
@@ -42,7 +42,7 @@ struct Input {
   }
 };
 
-/// The kSize values of a kernel to 6.
+/// Transform kSize kernel values into 6.
 template <size_t kSize>
 struct Filter {
   static const size_t kFrom = kSize;
@@ -69,7 +69,7 @@ struct Filter {
   }
 };
 
-/// 6 products to kSize results.
+/// Transform 6 products into kSize results.
 template <size_t kSize>
 struct Output {
   static const size_t kTo = kSize;
@@ -88,7 +88,7 @@ struct Output {
 
 // --- Between planes (a row of one channel after the other) and groups (a value of all channels after the other) ------
 
-/// Four vectors, of which each 128-bit block is a row of a 4x4 matrix: transposes those matrices.
+/// Transpose four vectors whose 128-bit blocks are rows of 4x4 matrices.
 HWY_INLINE void TransposeBlocks(V (&v)[4]) {
 #if HWY_TARGET != HWY_SCALAR
   const D tag;
@@ -104,7 +104,7 @@ HWY_INLINE void TransposeBlocks(V (&v)[4]) {
 #endif
 }
 
-/// Four columns of lane's channels from x on: to[c] holds column c of them all.
+/// Load four columns of `lanes` channels from x: to[c] contains column c of all of them.
 HWY_INLINE void LoadColumns(const float* x, size_t plane, float* to) {
 #if HWY_TARGET != HWY_SCALAR
   const D tag;
@@ -121,7 +121,7 @@ HWY_INLINE void LoadColumns(const float* x, size_t plane, float* to) {
 #endif
 }
 
-/// The other way.
+/// The inverse: store four columns.
 HWY_INLINE void StoreColumns(const float* from, float* y, size_t plane) {
 #if HWY_TARGET != HWY_SCALAR
   const D tag;
@@ -138,7 +138,7 @@ HWY_INLINE void StoreColumns(const float* from, float* y, size_t plane) {
 #endif
 }
 
-/// Row `y` of the planes to a row of groups.
+/// Convert row `y` of the planes into a row of groups.
 HWY_INLINE void LoadRow(Planes<const float> x, size_t y, float* to) {
   const size_t plane = x.height * x.width;
   const float* row = x.data + y * x.width;
@@ -167,12 +167,13 @@ HWY_INLINE void StoreRow(const float* from, Planes<float> x, size_t y) {
 
 // --- Strips ----------------------------------------------------------------------------------------------------------
 
-/// Rows of groups, `columns` wide, to transformed tiles, the first from `scratch` on and each `step` columns further.
+/// Transform rows of groups, `columns` wide, into tiles; the first starts at `scratch`, each next one `step` columns
+/// further.
 template <class Transform>
 void TransformTiles(float* scratch, size_t columns, size_t step, Tiles<float> to) {
   const D tag;
   const size_t line = columns * kLanes;
-  for (size_t column = 0; column < columns; ++column) {  // down the columns, in place
+  for (size_t column = 0; column < columns; ++column) {  // the columns, in place
     float* values = scratch + column * kLanes;
     V from[Transform::kFrom], result[kTile];
     for (size_t i = 0; i < Transform::kFrom; ++i) from[i] = hn::LoadU(tag, values + i * line);
@@ -219,7 +220,7 @@ void GradientStrip(size_t m, Planes<const float> dy, size_t top, float* scratch,
   m == 4 ? TransformTiles<Filter<4>>(scratch, columns, m, to) : TransformTiles<Filter<2>>(scratch, columns, m, to);
 }
 
-/// A tile of products to kSize x kSize results: put(i, j, result).
+/// Transform a tile of products into kSize x kSize results: put(i, j, result).
 template <size_t kSize, class Get, class Put>
 HWY_INLINE void Results(const Get& get, const Put& put) {
   V half[kSize][kTile];

@@ -1,9 +1,10 @@
-// The pieces of winograd.cpp that are compiled for each kind of vector unit.
+// The kernels of winograd.cpp, compiled for each instruction set.
 //
-// A tile is 6x6 values of the input, m x m of the output, with m = 7 - kernel. Vectors go along channels, `lanes` of
-// them at once (a group). Matrices of transformed tiles are
-//   36 positions x tiles x channels (a row of channels is `row` floats long, positions are `position` floats apart).
-#pragma once
+// A tile is 6x6 values of the input and m x m of the output, with m = 7 - kernel. Vectors contain `lanes` channels (a
+// group). Matrices of transformed tiles are
+//   36 positions x tiles x channels (rows of channels are `row` floats apart, positions `position` floats).
+#ifndef CAFFE_WINOGRAD_KERNELS_HPP_
+#define CAFFE_WINOGRAD_KERNELS_HPP_
 
 #include <cstddef>
 
@@ -12,7 +13,7 @@ namespace winograd {
 
 const size_t kTile = 6, kPositions = kTile * kTile;
 
-/// Planes of one image, from the group's first channel on.
+/// The planes of one image, from the group's first channel.
 template <typename T>
 struct Planes {
   T* data;
@@ -20,47 +21,49 @@ struct Planes {
   size_t height, width;
 };
 
-/// Transformed tiles of one group: where the first tile's first value is.
+/// The transformed tiles of one group; data points to the first value of the first tile.
 template <typename T>
 struct Tiles {
   T* data;
   size_t position, row;
-  size_t count;  // tiles in the strip
+  size_t count;  // tiles per strip
 };
 
 struct Kernels {
   size_t lanes;
-  size_t rows;  // that `multiply` takes at once, at most
+  size_t rows;  // maximum rows of `multiply`
 
-  /// A strip of tiles of the input: 6 rows from `top` on (rows and columns outside are 0), tile t from column
-  /// t * m - left on. scratch: kTile * (count * m + kTile) * lanes floats.
+  /// Transform a strip of input tiles: 6 rows from `top` (rows and columns outside the image are 0); tile t starts at
+  /// column t * m - left. scratch: kTile * (count * m + kTile) * lanes floats.
   void (*input)(size_t m, Planes<const float> x, ptrdiff_t top, size_t left, float* scratch, Tiles<float> to);
 
-  /// A strip of tiles of the output's gradient: m rows from `top` on. scratch: kTile * count * m * lanes floats.
+  /// Transform a strip of tiles of the output's gradient: m rows from `top`. scratch: kTile * count * m * lanes floats.
   void (*gradient)(size_t m, Planes<const float> dy, size_t top, float* scratch, Tiles<float> to);
 
-  /// The other way: a strip of products becomes m rows of the output, from `top` on, where there are so many. bias: of
-  /// the group's channels, `lanes` of them, or null. scratch: m * count * m * lanes floats.
+  /// Transform a strip of products into up to m rows of the output from `top`. bias: `lanes` values of the group's
+  /// channels, or null. scratch: m * count * m * lanes floats.
   void (*output)(size_t m, Tiles<const float> from, const float* bias, float* scratch, Planes<float> y, size_t top);
 
-  /// The transformed weights of 2 * lanes outputs and some channels of the input: a value w(output, channel, y, x) is
-  /// at w[output * output_step + channel * channel_step + y * kernel + x], or at its mirror image (`flip`). Outputs
-  /// from `outputs` on are 0. to: position i of channel c at to[i * position + c * 2 * lanes].
+  /// Transform the weights of 2 * lanes outputs and some input channels: w(output, channel, y, x) is at w[output *
+  /// output_step + channel * channel_step + y * kernel + x], or mirrored if `flip`. Outputs from `outputs` are 0. to:
+  /// position i of channel c at to[i * position + c * 2 * lanes].
   void (*weights)(size_t kernel, const float* w, size_t output_step, size_t channel_step, bool flip, size_t outputs,
                   size_t channels, float* to, size_t position);
 
-  /// From the sums of products of one output, position i of channel c at from[i * position + c], the gradient to its
-  /// weights is added to dw (channels x kernel x kernel).
+  /// Add the weight gradient of one output to dw (channels x kernel x kernel), given the sums of products: position i
+  /// of channel c at from[i * position + c].
   void (*weight_gradient)(size_t kernel, const float* from, size_t position, size_t channels, float* dw);
 
-  /// to(r, .) (+)= sum over d of a(r, d) b(d, .), of 2 * lanes columns: a(r, d) at a[r * a_row + d * a_step], b(d, .)
-  /// at b + d * b_step, to(r, .) at to + r * to_row. r < rows, which is at most this->rows.
+  /// to(r, .) (+)= sum over d of a(r, d) b(d, .), for 2 * lanes columns: a(r, d) is at a[r * a_row + d * a_step], b(d,
+  /// .) at b + d * b_step, to(r, .) at to + r * to_row, with r < rows <= this->rows.
   void (*multiply)(size_t rows, size_t depth, const float* a, size_t a_row, size_t a_step, const float* b,
                    size_t b_step, float* to, size_t to_row, bool add);
 };
 
-/// Those of the best vector unit that this machine has.
+/// The kernels of the best instruction set of this machine.
 Kernels BestKernels();
 
 }  // namespace winograd
 }  // namespace caffe
+
+#endif  // CAFFE_WINOGRAD_KERNELS_HPP_

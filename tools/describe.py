@@ -9,6 +9,7 @@ from pathlib import Path
 import _venv  # noqa: F401
 from tiny_imagenet import cli, destination
 from tiny_imagenet.errors import NetError
+from tiny_imagenet.models import zoo
 
 EXPORTED = "# Made by tools/describe.py --export-stock"
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
@@ -27,7 +28,7 @@ def shape(text):
 
 def main():
     parser = cli.Parser(__doc__, "tools/describe.py model8 --draw model8.svg")
-    parser.add_argument("source", metavar="MODEL|FILE", help="model1 ... model9, or the prototxt of a net or a solver")
+    parser.add_argument("source", metavar="MODEL|FILE", help=f"{zoo.NAMES}, or the prototxt of a net or a solver")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--diff", metavar="MODEL|FILE", help="say what this one has otherwise")
     out = cli.checked(destination.check)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Predict a split with a trained net and print how good it is."""
+"""Predict a split with a trained net and print the scores."""
 
 import functools
 import json
@@ -42,7 +42,7 @@ def show_classes(result: dict) -> None:
             f"{per_cent(row['top5']):>7}  {row['words']}"
         )
     if result["confused"]:
-        print("\nmost often taken for another:")
+        print("\nmost often confused:")
     classes = result["per_class"]
     for pair in result["confused"]:
         names = classes[pair["true"]]["words"], classes[pair["predicted"]]["words"]
@@ -50,34 +50,35 @@ def show_classes(result: dict) -> None:
 
 
 def file(ending: str):
-    """An argparse type: a file with this ending that can be written."""
+    """An argparse type: a writable file with this ending."""
     return cli.checked(functools.partial(destination.check, ending=f".{ending}"))
 
 
 def main():
     parser = cli.Parser(__doc__, "tools/evaluate.py runs/model1 --per-class")
     parser.add_argument("run", metavar="RUN", type=Path, nargs="?", help="a run folder of tools/train.py")
-    parser.add_argument("--net", type=Path, metavar="FILE", help="a deploy prototxt, instead of a run folder")
+    parser.add_argument(
+        "--net", type=Path, metavar="FILE", help="train_val or deploy prototxt, instead of a run folder"
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="its caffemodel")
-    parser.add_argument("--mean", type=Path, metavar="FILE", help="its mean image (the data folder's)")
+    parser.add_argument("--mean", type=Path, metavar="FILE", help="its mean image (default: the data folder's)")
     cli.add_predicting(parser)
-    parser.add_argument("--split", default="val", choices=origin.SPLITS, help="which images (val)")
-    parser.add_argument("--out", type=file("npz"), metavar="FILE.npz", help="where the predictions go (the run folder)")
-    parser.add_argument("--per-class", action="store_true", help="print each class too, the worst first")
+    parser.add_argument("--split", default="val", choices=origin.SPLITS, help="images to predict (default: val)")
+    parser.add_argument("--out", type=file("npz"), metavar="FILE.npz", help="predictions (default: in the run folder)")
+    parser.add_argument("--per-class", action="store_true", help="also print the scores of each class, worst first")
     parser.add_argument("--confusion", type=file("csv"), metavar="FILE.csv", help="write the confusion matrix")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     if args.run and (args.net or args.weights or args.mean):
         parser.error("give a run folder or --net with --weights, not both")
     if not args.run and not (args.net and args.weights and args.data):
-        parser.error("without a run folder, --net, --weights and --data are needed")
+        missing = [f"--{name}" for name in ("net", "weights", "data") if not getattr(args, name)]
+        parser.error(f"name a RUN folder, or add {', '.join(missing)}")
     if args.net and args.checkpoint:
-        parser.error("--checkpoint is one of a run folder: --weights names a file")
+        parser.error("--checkpoint needs a run folder: use --weights alone")
     if args.split == "test" and (args.per_class or args.confusion):
         flag = "--per-class" if args.per_class else "--confusion"
-        parser.error(
-            f"{flag} needs labels, which the split test has none of: take --split train, train_screened or val"
-        )
+        parser.error(f"{flag} needs labels, and the test split has none: use --split train, train_screened or val")
 
     from tiny_imagenet import runs
     from tiny_imagenet.evaluation import evaluate  # after the arguments: Caffe takes a moment to load

@@ -26,9 +26,7 @@ def main():
         __doc__, "tools/generate.py model8 --classes 10 --crop 48 --set draw=TEN_CROP --out /tmp/prototxt"
     )
     names = ", ".join(zoo.VARIANTS)
-    parser.add_argument(
-        "models", metavar="MODEL", nargs="*", help=f"model1 ... model9 (default: all nine), or a variant: {names}"
-    )
+    parser.add_argument("models", metavar="MODEL", nargs="*", help=f"{zoo.NAMES} (default: all), or a variant: {names}")
     parser.add_argument("--name", metavar="NAME", help="what to call one model that is made otherwise, and its folder")
     parser.add_argument("--out", type=Path, default=PROTOTXT, metavar="DIR", help="where to (default: prototxt)")
     parser.add_argument("--classes", type=cli.positive_int, metavar="N", help="outputs of the last layer (200)")

@@ -16,7 +16,7 @@ PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
 def main():
     parser = cli.Parser(__doc__, "tools/reproduce.py --data data --out runs/paper --seeds 3")
-    parser.add_argument("models", metavar="MODEL", nargs="*", help="model1 ... model9 (default: all nine)")
+    parser.add_argument("models", metavar="MODEL", nargs="*", help=f"{zoo.NAMES} (default: all)")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="what tools/convert.py wrote")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="of runs and table; what is done there is not done again"

@@ -1,23 +1,22 @@
 #!/usr/bin/env python3
-"""Train a model of the paper, or a net of your own, on a converted data folder.
+"""Train a model, or a net of your own, on a converted data set.
 
-Started by mpirun or srun (--mpi=pmix), perhaps on many machines, all processes train one net together; that needs Open
+Started by mpirun or srun (--mpi=pmix), perhaps on many machines, all processes train one net together. This needs Open
 MPI and mpi4py: tools/setup.sh --cluster.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli
-from tiny_imagenet.training import launch
+from tiny_imagenet.training import launch, options
 
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
 
 class Parser(cli.Parser):
-    """Of several ranks with the same mistake one says so."""
+    """Only rank 0 reports a usage error."""
 
     def error(self, message):
         launch.let_rank_0_speak(launch.launched())
@@ -28,6 +27,7 @@ def main():
     parser = Parser(
         __doc__,
         "tools/train.py model1 --data data --run runs/model1 --epochs 10\n"
+        "  tools/train.py --run runs/model1 --resume\n"
         "  tools/train.py model8 --data data --run runs/model8 --gpu 0,1,2,3\n"
         "  mpirun -n 4 --hostfile hosts .venv/bin/python tools/train.py model8 --data data --run runs/model8",
     )
@@ -35,75 +35,29 @@ def main():
         "source",
         metavar="MODEL|SOLVER",
         nargs="?",
-        help="model1 ... model9, a solver prototxt or its folder; --resume needs none",
+        help="a model such as model1, a solver prototxt or its folder; not needed with --resume",
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="what tools/convert.py wrote; --resume needs none")
-    parser.add_argument(
-        "--run", type=Path, required=True, metavar="DIR", help="the run folder to make, or to go on with"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the run where it ended; begin it if there is none yet"
-    )
-    parser.add_argument("--seed", type=cli.count, metavar="S", help="of weights, order, crops and dropout (1)")
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=cli.positive_int, metavar="N", help="how many times through the data")
-    length.add_argument("--max-iter", type=cli.positive_int, metavar="N", help="how many iterations")
-    parser.add_argument("--batch", type=cli.positive_int, metavar="N", help="images an iteration (the file's)")
-    parser.add_argument(
-        "--base-lr", type=cli.positive_float, metavar="RATE", help="learning rate to begin with (the file's)"
-    )
-    row = "(the model's row)"
-    parser.add_argument("--patience", type=cli.count, metavar="N", help=f"epochs without a better top-1 {row}; 0: any")
-    parser.add_argument("--lr-factor", type=share, metavar="F", help=f"what the rate is then multiplied by {row}")
-    parser.add_argument(
-        "--lr-drops",
-        type=cli.positive_int,
-        metavar="N",
-        help=f"at so many such times it ends {row}; more with --resume",
-    )
-    parser.add_argument(
-        "--init", type=Path, metavar="WEIGHTS", help="a caffemodel: layers of the same name take its weights; no stages"
-    )
-    parser.add_argument("--no-stages", action="store_true", help="do not train the nets in stages/ before this one")
-    cli.add_gpus(parser, "train on these GPUs, which share each batch (those of a run that goes on, else the CPU)")
-    parser.add_argument("--keep", type=cli.positive_int, default=2, metavar="N", help="newest checkpoints to keep (2)")
-    parser.add_argument(
-        "--save-every", type=cli.positive_float, default=15, metavar="MINUTES", help="also within an epoch (15)"
-    )
-    parser.add_argument(
-        "--answer-within",
-        type=cli.positive_float,
-        default=60,
-        metavar="SECONDS",
-        help="several machines: one that gives no sign of life for so long has gone (60)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="say nothing on the way; train.log has it all")
+    options.add_flags(parser)
     args = parser.parse_args()
-    if not args.resume and (args.source is None or args.data is None):
-        parser.error("a MODEL or SOLVER and --data are needed, or --resume to go on with a run")
+    missing = [name for name, value in (("MODEL|SOLVER", args.source), ("--data", args.data)) if value is None]
+    if missing and not args.resume:
+        parser.error(f"the following arguments are required: {', '.join(missing)}; or --resume to continue a run")
 
-    from tiny_imagenet.training.train import Options, train  # after the arguments: Caffe takes a moment to load
+    from tiny_imagenet.training import train  # after the arguments, since loading Caffe takes a moment
 
-    given = {name: value for name, value in vars(args).items() if value is not None}
-    options = {name: value for name, value in given.items() if name not in ("source", "data", "no_stages")}
-    options |= {"data": args.data, "staged": not args.no_stages, "prototxt": PROTOTXT}
-    result = train(args.source, Options(**options), ["tools/train.py", *sys.argv[1:]], launch=launch.launched())
-    if not result:  # this is one of several ranks, and rank 0 has the result
+    launched = launch.launched()
+    argv, given = ["tools/train.py", *sys.argv[1:]], options.parsed(args, PROTOTXT)
+    function = train.train_launched if launched else train.train
+    result = function(args.source, given, argv)
+    if not result:  # a rank other than 0
         return
-    already = "already finished, " if result["already"] else ""
-    if already:
+    if result["already"]:
         cli.note(f"{result['run']}: {result['longer']}")
+    already = "already finished, " if result["already"] else ""
     print(
         f"{result['run']}: {already}best top-1 {100 * result['top1']:.2f} % at iteration {result['best']}, "
         f"{result['iterations']} iterations ({result['epochs']:.2f} epochs), {result['seconds']:.0f} s"
     )
-
-
-def share(text):
-    value = cli.positive_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and below 1")
-    return value
 
 
 if __name__ == "__main__":

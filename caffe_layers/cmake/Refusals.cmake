@@ -8,6 +8,10 @@ caffe_edit(
   src/caffe/net.cpp
   "#include \"caffe/net.hpp\"" "#include \"caffe/net.hpp\"\n#include \"check_parameters.hpp\"\n#include \"guarded_layer.hpp\""
   "  FilterNet(in_param, &filtered_param);" "  FilterNet(in_param, &filtered_param);\n  CheckParameters(filtered_param);"
+  "    const LayerParameter& layer_param = param.layer(layer_id);\n    if (layer_param.propagate_down_size() > 0) {"
+  "    const LayerParameter& layer_param = param.layer(layer_id);
+    const AtLayer at_layer(layer_param.name());
+    if (layer_param.propagate_down_size() > 0) {"
   "layers_.push_back(LayerRegistry<Dtype>::CreateLayer(layer_param));"
   "layers_.push_back(OfLayer(layer_param, [&] {
       return LayerRegistry<Dtype>::CreateLayer(WithoutBlobs(layer_param));
@@ -30,6 +34,10 @@ caffe_edit(
         CheckParameterShapes(layers_[i].get(), parameter_shapes_[i]);
         layers_[i]->Backward(top_vecs_[i], bottom_need_backward_[i], bottom_vecs_[i]);
       });")
+caffe_edit(
+  src/caffe/util/insert_splits.cpp
+  "    layer_idx_to_layer_name[i] = layer_param.name();"
+  "    const AtLayer at_layer(layer_param.name());\n    layer_idx_to_layer_name[i] = layer_param.name();")
 # Weights that do not fit were found when those of the layers before them were shared already.
 caffe_edit(
   src/caffe/net.cpp

@@ -1,4 +1,4 @@
-// Labels as losses take them: a float that points to a class.
+// Conversion of labels, which are floats, to classes.
 
 #ifndef CAFFE_LAYERS_COMPAT_CHECK_LABEL_HPP_
 #define CAFFE_LAYERS_COMPAT_CHECK_LABEL_HPP_
@@ -7,16 +7,15 @@
 
 namespace caffe {
 
-/// The class that `label` names. Throws caffe::Error where it is not one of 0 to classes - 1.
+/// The class of `label`. Throws caffe::Error unless it is in 0 ... classes - 1.
 template <typename Dtype>
 int CheckLabel(Dtype label, int classes) {
-  LOG_IF(FATAL, !(label > -1 && label < classes))  // NaN too
+  LOG_IF(FATAL, !(label > -1 && label < classes))  // also true for NaN
       << "a label is " << label << ": it must be 0 to " << classes - 1;
   return static_cast<int>(label);
 }
 
-/// Throws caffe::Error, as CheckLabel does, for the first of `count` labels that names no class and is not to be
-/// ignored.
+/// Throws caffe::Error for the first of `count` labels that is neither valid nor ignored.
 template <typename Dtype>
 void CheckLabels(const Dtype* labels, int count, int classes, bool has_ignore_label, int ignore_label) {
   for (int i = 0; i < count; ++i) {

@@ -23,10 +23,10 @@ struct Range {
 };
 
 constexpr double kIntMax = std::numeric_limits<int32_t>::max();
-constexpr double kMostSize = 1 << 20;  // of kernels and what goes with them: their products with a dilation fit an int
+constexpr double kMostSize = 1 << 20;  // of kernels and pads: products with a dilation fit an int
 constexpr double kMostAxes = 32;
 
-/// By "Message.field", and by "field" for those that mean the same in all messages.
+/// Limits by "Message.field", or by "field" if it means the same in all messages.
 const std::map<std::string, Range>& Ranges() {
   static const std::map<std::string, Range> ranges = {
       // divisors
@@ -38,7 +38,7 @@ const std::map<std::string, Range>& Ranges() {
       {"stride_w", {1, kMostSize}},
       {"group", {1, kIntMax}},
       {"SolverParameter.iter_size", {1, kIntMax}},
-      // sums and products that are kept in an int
+      // sums and products that are stored in an int
       {"pad", {0, kMostSize}},
       {"pad_h", {0, kMostSize}},
       {"pad_w", {0, kMostSize}},
@@ -50,12 +50,12 @@ const std::map<std::string, Range>& Ranges() {
       {"end_axis", {-kMostAxes - 1, kMostAxes}},
       {"num_axes", {-1, kMostAxes}},
       {"BlobShape.dim", {-1, kIntMax}},
-      // with no batch to fill the wait for one never ends
+      // without batches, waiting for one never ends
       {"DataParameter.prefetch", {1, 1024}},
       // shares
       {"DropoutParameter.dropout_ratio", {0, 0.9999999}},
       {"WindowDataParameter.fg_fraction", {0, 1}},
-      // the range of a draw is kept in a float: beyond these it is infinite, and the draw never ends
+      // the range of random values is stored in a float; with an infinite range, drawing never ends
       {"FillerParameter.value", {-1e38, 1e38}},
       {"FillerParameter.min", {-1e38, 1e38}},
       {"FillerParameter.max", {-1e38, 1e38}},
@@ -68,10 +68,10 @@ const std::map<std::string, Range>& Ranges() {
 const Range* RangeOf(const FieldDescriptor& field) {
   auto found = Ranges().find(field.containing_type()->name() + "." + field.name());
   if (found == Ranges().end()) found = Ranges().find(field.name());
-  return found == Ranges().end() ? NULL : &found->second;
+  return found == Ranges().end() ? nullptr : &found->second;
 }
 
-/// The values of one field, repeated or not, as numbers; false where it is no number.
+/// The values of a field, repeated or not, as numbers; false if it is not numeric.
 template <typename Visit>
 bool ForEachNumber(const Message& message, const FieldDescriptor& field, const Visit& visit) {
   const Reflection& get = *message.GetReflection();
@@ -117,10 +117,10 @@ void CheckField(const Message& message, const FieldDescriptor& field, const std:
   } else {
     const Range* range = RangeOf(field);
     const bool is_unsigned = field.cpp_type() == FieldDescriptor::CPPTYPE_UINT32;
-    if (range == NULL && !is_unsigned) return;
-    const Range allowed = range != NULL ? *range : Range{0, kIntMax};  // layers keep them in an int
+    if (range == nullptr && !is_unsigned) return;
+    const Range allowed = range != nullptr ? *range : Range{0, kIntMax};  // layers store them in an int
     ForEachNumber(message, field, [&](double value) {
-      LOG_IF(FATAL, !(value >= allowed.least && value <= allowed.most))  // NaN too
+      LOG_IF(FATAL, !(value >= allowed.least && value <= allowed.most))  // also true for NaN
           << path << field.name() << " is " << std::setprecision(10) << value << ": it must be " << allowed.least
           << " to " << allowed.most;
     });

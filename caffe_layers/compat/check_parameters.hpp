@@ -1,4 +1,4 @@
-// What the messages of nets and solvers are asked before anything is built from them.
+// Checks of net and solver messages before anything is built from them.
 
 #ifndef CAFFE_LAYERS_COMPAT_CHECK_PARAMETERS_HPP_
 #define CAFFE_LAYERS_COMPAT_CHECK_PARAMETERS_HPP_
@@ -7,10 +7,10 @@
 
 namespace caffe {
 
-/// Throws caffe::Error where a value of `message` (a NetParameter or a SolverParameter) is one that no layer or solver
-/// can work with: unsigned numbers beyond an int's, text that is not UTF-8, and numbers outside the ranges of
-/// check_parameters.cpp. The text names the layer, the field, its value and what is allowed.
-/// The nets within a SolverParameter are left out: each is checked when it is built.
+/// Throws caffe::Error if `message` (a NetParameter or SolverParameter) contains a value that no layer or solver
+/// supports: unsigned numbers that exceed int, text that is not UTF-8, or numbers outside the ranges in
+/// check_parameters.cpp. The error names the layer, the field, its value and the range. Nets inside a SolverParameter
+/// are checked when they are built.
 void CheckParameters(const google::protobuf::Message& message);
 
 }  // namespace caffe

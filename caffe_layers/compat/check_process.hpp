@@ -1,4 +1,4 @@
-// Layers with threads of their own, after a fork.
+// Layers with threads after a fork.
 
 #ifndef CAFFE_LAYERS_COMPAT_CHECK_PROCESS_HPP_
 #define CAFFE_LAYERS_COMPAT_CHECK_PROCESS_HPP_
@@ -8,7 +8,7 @@
 
 namespace caffe {
 
-/// Throws caffe::Error in another process than the one that made the layer: its threads stayed there.
+/// Throws caffe::Error in a process other than the one that created the layer, which does not have its threads.
 inline void CheckProcess(pid_t made_in) {
   LOG_IF(FATAL, getpid() != made_in) << "the threads that read its data ahead are in the process that built the net, "
                                      << "not in this one that was forked from it: build the net after the fork";

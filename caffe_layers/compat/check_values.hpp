@@ -1,4 +1,4 @@
-// A blob in a file: as many values as its shape says.
+// The number of values of a blob in a file.
 
 #ifndef CAFFE_LAYERS_COMPAT_CHECK_VALUES_HPP_
 #define CAFFE_LAYERS_COMPAT_CHECK_VALUES_HPP_
@@ -9,7 +9,7 @@
 
 namespace caffe {
 
-/// Throws caffe::Error unless `blob` has `count` values, and as many gradients where it has any.
+/// Throws caffe::Error unless `blob` has `count` values and either `count` gradients or none.
 inline void CheckValues(const BlobProto& blob, int count) {
   CHECK_EQ(blob.double_data_size() > 0 ? blob.double_data_size() : blob.data_size(), count) << "values of a blob";
   const int gradients = blob.double_diff_size() > 0 ? blob.double_diff_size() : blob.diff_size();

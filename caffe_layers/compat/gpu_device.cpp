@@ -23,16 +23,16 @@ std::string WhyNoGpu() {
 
 namespace {
 
-/// 13000 is 13.0.
+/// 13000 means 13.0.
 std::string Version(int version) { return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10); }
 
-/// The setting that hides devices, where there is one.
+/// The environment variable that hides devices, if it is set.
 std::string Hidden() {
   const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
-  return visible == NULL ? "" : std::string(" (CUDA_VISIBLE_DEVICES is \"") + visible + "\")";
+  return visible == nullptr ? "" : std::string(" (CUDA_VISIBLE_DEVICES is \"") + visible + "\")";
 }
 
-/// Logs what `error` is, unless the process ends and the runtime is gone already.
+/// Log `error`, except at the end of the process, when the runtime may have been unloaded.
 void LogProblem(cudaError_t error) {
   if (error == cudaErrorCudartUnloading) return;
   LOG_IF(ERROR, error != cudaSuccess) << CudaProblem(error);
@@ -45,7 +45,7 @@ std::string WhyNoGpu() {
   const cudaError_t error = cudaGetDeviceCount(&devices);
   if (error == cudaSuccess && devices > 0) return "";
   cudaGetLastError();
-  cudaDriverGetVersion(&driver);  // 0 where there is none
+  cudaDriverGetVersion(&driver);  // 0 without a driver
   cudaRuntimeGetVersion(&runtime);
   if (driver == 0) return "there is no NVIDIA driver on this machine: GPUs cannot be used";
   if (error == cudaErrorInsufficientDriver) {

@@ -1,4 +1,4 @@
-// Whether there is a GPU to compute on, and in words why not.
+// The availability of a GPU.
 
 #ifndef CAFFE_LAYERS_COMPAT_GPU_DEVICE_HPP_
 #define CAFFE_LAYERS_COMPAT_GPU_DEVICE_HPP_
@@ -7,27 +7,27 @@
 
 namespace caffe {
 
-/// Why this process cannot compute on a GPU, in one sentence: built without CUDA, no driver, a driver that is too old,
-/// no device. Empty where it can.
+/// The reason why this process cannot compute on a GPU, in one sentence: built without CUDA, no driver, a driver that
+/// is too old, or no device. Empty if it can.
 std::string WhyNoGpu();
 
-/// Throws caffe::Error with that sentence, or for a gpu_settings variable of the environment that cannot be read.
+/// Throws caffe::Error with that sentence, or if a gpu_settings variable of the environment is invalid.
 void CheckGpu();
 
-/// Makes the GPU of this number, from 0, the one that this thread computes on. Throws caffe::Error as CheckGpu does,
-/// and where there is none of that number or it cannot be used.
+/// Make this thread compute on the GPU with this number, from 0. Throws caffe::Error as CheckGpu does, or if the GPU
+/// does not exist or cannot be used.
 void UseGpu(int device);
 
 #ifndef CPU_ONLY
-/// A failed call's error (a cudaError_t) in words, with what to do about it where that is known. Clears it: what is no
-/// fault of the device, memory that was not there say, would else be found again by the next check of a kernel.
+/// The description of a cudaError_t, with advice if the cause is known. Clears the error, because a non-fatal one such
+/// as insufficient memory would be reported again by the next kernel check.
 std::string CudaProblem(int error);
 
-/// Frees memory of the device. What goes wrong is a line in the log: destructors do so, which must not throw. A process
-/// that ends has nothing to say.
+/// Free device memory. Errors are logged, because destructors must not throw; at the end of the process they are
+/// ignored.
 void FreeOnGpu(void* memory);
 
-/// The same for memory that cudaMallocHost gave.
+/// The same for memory of cudaMallocHost.
 void FreePinned(void* memory);
 #endif
 

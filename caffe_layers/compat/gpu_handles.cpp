@@ -11,15 +11,15 @@
 
 namespace caffe {
 
-int64_t cluster_seedgen();  // of common.cpp: a number by chance
+int64_t cluster_seedgen();  // of common.cpp: a random seed
 
 struct GpuHandles::OnDevice {
-  cublasHandle_t cublas = NULL;
-  bool tf32 = false;  // cuBLAS's own default
-  curandGenerator_t curand = NULL;
+  cublasHandle_t cublas = nullptr;
+  bool tf32 = false;  // cuBLAS's default
+  curandGenerator_t curand = nullptr;
 #ifdef USE_CUDNN
-  cudnnHandle_t cudnn = NULL;
-  void* workspace = NULL;
+  cudnnHandle_t cudnn = nullptr;
+  void* workspace = nullptr;
   size_t workspace_bytes = 0;
 #endif
 };
@@ -27,7 +27,7 @@ struct GpuHandles::OnDevice {
 GpuHandles::GpuHandles() {}
 
 GpuHandles::~GpuHandles() {
-  // The main thread ends with the process, when the libraries may be gone already; the process's end frees all.
+  // The main thread ends with the process, when the libraries may be unloaded; the operating system frees everything.
   if (syscall(SYS_gettid) == getpid()) return;
   for (const auto& device : devices_) {
     if (cudaSetDevice(device.first) != cudaSuccess) return;
@@ -54,7 +54,7 @@ GpuHandles::OnDevice& GpuHandles::Here() {
 
 cublasHandle_t GpuHandles::Cublas() {
   OnDevice& here = Here();
-  if (here.cublas == NULL) CUBLAS_CHECK(cublasCreate(&here.cublas));
+  if (here.cublas == nullptr) CUBLAS_CHECK(cublasCreate(&here.cublas));
   const bool tf32 = gpu_settings::Tf32();
   if (here.tf32 != tf32) {
     CUBLAS_CHECK(cublasSetMathMode(here.cublas, tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH));
@@ -65,8 +65,8 @@ cublasHandle_t GpuHandles::Cublas() {
 
 curandGenerator_t GpuHandles::Curand() {
   OnDevice& here = Here();
-  if (here.curand == NULL) {
-    // Philox needs no state on the device: a training loop that seeds before each iteration does not wait for it.
+  if (here.curand == nullptr) {
+    // Philox has no state on the device, so seeding before each iteration does not synchronise.
     CURAND_CHECK(curandCreateGenerator(&here.curand, CURAND_RNG_PSEUDO_PHILOX4_32_10));
     CURAND_CHECK(curandSetPseudoRandomGeneratorSeed(here.curand, seeded_ ? seed_ : cluster_seedgen()));
   }
@@ -78,7 +78,7 @@ void GpuHandles::SeedCurand(unsigned seed) {
   seed_ = seed;
   for (const auto& device : devices_) {
     const curandGenerator_t generator = device.second->curand;
-    if (generator == NULL) continue;
+    if (generator == nullptr) continue;
     CURAND_CHECK(curandSetPseudoRandomGeneratorSeed(generator, seed));
     CURAND_CHECK(curandSetGeneratorOffset(generator, 0));
   }
@@ -88,22 +88,22 @@ void GpuHandles::SeedCurand(unsigned seed) {
 
 cudnnHandle_t GpuHandles::Cudnn() {
   OnDevice& here = Here();
-  if (here.cudnn == NULL) CUDNN_CHECK(cudnnCreate(&here.cudnn));
+  if (here.cudnn == nullptr) CUDNN_CHECK(cudnnCreate(&here.cudnn));
   return here.cudnn;
 }
 
 void* GpuHandles::Workspace(size_t bytes) {
   OnDevice& here = Here();
-  if (bytes == 0) return NULL;
-  // Made anew where it is too small, and where the limit has been lowered since.
+  if (bytes == 0) return nullptr;
+  // Reallocated if it is too small, or if the limit has been lowered.
   if (here.workspace_bytes < bytes || here.workspace_bytes > gpu_settings::WorkspaceLimit()) {
     FreeOnGpu(here.workspace);
-    here.workspace = NULL;
+    here.workspace = nullptr;
     here.workspace_bytes = 0;
     if (cudaMalloc(&here.workspace, bytes) != cudaSuccess) {
       cudaGetLastError();
-      here.workspace = NULL;
-      return NULL;
+      here.workspace = nullptr;
+      return nullptr;
     }
     here.workspace_bytes = bytes;
   }

@@ -1,4 +1,4 @@
-// What a thread keeps on its GPUs: the handles of CUDA's libraries and cuDNN's workspace.
+// The library handles and the cuDNN workspace of a thread on its GPUs.
 
 #ifndef CAFFE_LAYERS_COMPAT_GPU_HANDLES_HPP_
 #define CAFFE_LAYERS_COMPAT_GPU_HANDLES_HPP_
@@ -16,10 +16,9 @@
 
 namespace caffe {
 
-/// One thread's, a member of its Caffe object. Each is made when it is first asked for, and so by none that computes on
-/// the CPU: a machine without a GPU is not asked for one, and a machine with one has no memory of it taken. They belong
-/// to the device that is current in the thread; another device has others. All functions throw caffe::Error where a
-/// library fails, and where there is no GPU with WhyNoGpu's sentence.
+/// The handles of a thread, a member of its Caffe object. Each is created at its first use, so that CPU computation
+/// needs no GPU and takes no GPU memory. Handles belong to the current device of the thread. All functions throw
+/// caffe::Error if a library fails or no GPU is available (WhyNoGpu).
 class GpuHandles {
  public:
   GpuHandles();
@@ -27,20 +26,20 @@ class GpuHandles {
   GpuHandles(const GpuHandles&) = delete;
   GpuHandles& operator=(const GpuHandles&) = delete;
 
-  /// With the math mode that gpu_settings::Tf32 asks for.
+  /// With the math mode of gpu_settings::Tf32.
   cublasHandle_t Cublas();
 
-  /// Seeded as SeedCurand last said, else by chance.
+  /// Seeded by SeedCurand, else randomly.
   curandGenerator_t Curand();
 
-  /// Seeds the generators that are there and those that are yet to be made.
+  /// Seed the existing generators and those created later.
   void SeedCurand(unsigned seed);
 
 #ifdef USE_CUDNN
   cudnnHandle_t Cudnn();
 
-  /// Memory of the device for one call of cuDNN's, `bytes` or more; null where there is not as much. The next call gets
-  /// the same again: what the device computes in one thread it computes in turn.
+  /// Device memory of at least `bytes` for one cuDNN call; null if it cannot be allocated. The next call reuses it,
+  /// because the calls of a thread run in order.
   void* Workspace(size_t bytes);
 #endif
 

@@ -1,4 +1,4 @@
-// A net's calls of its layers: errors that name the layer, and what layers take for granted of their blobs.
+// A net's calls of its layers: errors that name the layer, and checks of the blobs' shapes.
 
 #ifndef CAFFE_LAYERS_COMPAT_GUARDED_LAYER_HPP_
 #define CAFFE_LAYERS_COMPAT_GUARDED_LAYER_HPP_
@@ -18,15 +18,16 @@
 
 namespace caffe {
 
-/// Runs `run`; what goes wrong in it is thrown as caffe::Error that begins with "layer NAME (TYPE): ". Other exceptions
-/// (a Python layer's) pass as they are.
+/// Run `run`; errors are thrown as caffe::Error that starts with "layer NAME (TYPE): ". Other exceptions (of a Python
+/// layer) are not changed.
 template <typename Run>
 auto OfLayer(const LayerParameter& param, const Run& run) -> decltype(run()) {
+  const AtLayer at_layer(param.name());
   const auto prefix = [&param] { return "layer " + param.name() + " (" + param.type() + "): "; };
   try {
     return run();
   } catch (const Error& error) {
-    throw Error(prefix() + error.what(), error.file(), error.line());
+    throw Error(prefix() + error.what(), error.file(), error.line(), error.place());
   } catch (const std::bad_alloc&) {
     throw Error(prefix() + "there is not enough memory", __FILE__, __LINE__);
   } catch (const std::length_error&) {
@@ -36,7 +37,7 @@ auto OfLayer(const LayerParameter& param, const Run& run) -> decltype(run()) {
   }
 }
 
-/// Throws caffe::Error for an empty bottom of a layer that divides by its sizes or reads its first value.
+/// Throws caffe::Error if a bottom is empty and the layer divides by its sizes or reads its first value.
 template <typename Dtype>
 void CheckBottoms(const LayerParameter& param, const std::vector<Blob<Dtype>*>& bottom) {
   static const std::set<std::string> needs_values = {"Accuracy",
@@ -65,8 +66,8 @@ void CheckBottoms(const LayerParameter& param, const std::vector<Blob<Dtype>*>& 
   }
 }
 
-/// Runs a layer's SetUp or Reshape. Throws caffe::Error where a top that is also a bottom got another shape: the layer
-/// would read the one by the sizes of the other.
+/// Run a layer's SetUp or Reshape. Throws caffe::Error if this changes the shape of a blob that is both top and bottom,
+/// because the layer would read it with wrong sizes.
 template <typename Dtype, typename Run>
 void ShapeLayer(const LayerParameter& param, const std::vector<Blob<Dtype>*>& bottom,
                 const std::vector<Blob<Dtype>*>& top, const Run& run) {
@@ -82,15 +83,15 @@ void ShapeLayer(const LayerParameter& param, const std::vector<Blob<Dtype>*>& bo
   });
 }
 
-/// Throws caffe::Error where parameters of the layer have other shapes than its SetUp gave them, which its sizes are
-/// computed from. A layer in Python may do so.
+/// Throws caffe::Error if parameters have been reshaped since SetUp, whose sizes the layer still uses. Python layers
+/// may do this.
 template <typename Dtype>
 void CheckParameterShapes(Layer<Dtype>* layer, const LayerShapes& after_set_up) {
   LOG_IF(FATAL, after_set_up != LayerShapes(layer->blobs()) && std::string(layer->type()) != "Python")
       << "its parameters have been reshaped since it was made: build a new net";
 }
 
-/// Runs a layer's Forward. `last` are the shapes of its blobs after its last Reshape, `parameters` those of its
+/// Run a layer's Forward. `last`: the shapes of its blobs after its last Reshape; `parameters`: the shapes of its
 /// parameters after SetUp.
 template <typename Dtype>
 Dtype ForwardLayer(Layer<Dtype>* layer, const std::vector<Blob<Dtype>*>& bottom, const std::vector<Blob<Dtype>*>& top,
@@ -104,15 +105,14 @@ Dtype ForwardLayer(Layer<Dtype>* layer, const std::vector<Blob<Dtype>*>& bottom,
   });
 }
 
-/// `param` without its blobs: TakeBlobs checks their shapes, which many layers do not.
+/// `param` without its blobs, whose shapes many layers do not check; see TakeBlobs.
 inline LayerParameter WithoutBlobs(const LayerParameter& param) {
   LayerParameter result(param);
   result.clear_blobs();
   return result;
 }
 
-/// Copies the blobs that `param` gives a layer over those that it has made for itself. Throws caffe::Error where they
-/// do not fit.
+/// Copy the blobs given in `param` to the layer's own blobs. Throws caffe::Error if the shapes differ.
 template <typename Dtype>
 void TakeBlobs(const LayerParameter& param, const std::vector<shared_ptr<Blob<Dtype>>>& blobs) {
   if (param.blobs_size() == 0) return;

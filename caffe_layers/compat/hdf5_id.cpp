@@ -19,10 +19,10 @@ std::string Hdf5Text(hid_t location, const std::string& name) {
   CheckOneValue(location, name, H5T_STRING);
   size_t size = 0;
   H5T_class_t type;
-  LOG_IF(FATAL, H5LTget_dataset_info(location, name.c_str(), NULL, &type, &size) < 0) << "cannot read " << name;
+  LOG_IF(FATAL, H5LTget_dataset_info(location, name.c_str(), nullptr, &type, &size) < 0) << "cannot read " << name;
   std::string text(size + 1, '\0');
   LOG_IF(FATAL, H5LTread_dataset_string(location, name.c_str(), &text[0]) < 0) << "cannot read " << name;
-  return text.c_str();  // up to its end, which may be missing
+  return text.c_str();  // up to its terminator, which may be missing
 }
 
 }  // namespace caffe

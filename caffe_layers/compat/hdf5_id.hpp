@@ -1,4 +1,4 @@
-// HDF5's handles, closed when they go out of scope: an open file can be neither replaced nor written.
+// HDF5 handles that are closed at the end of their scope; an open file can be neither replaced nor written.
 
 #ifndef CAFFE_LAYERS_COMPAT_HDF5_ID_HPP_
 #define CAFFE_LAYERS_COMPAT_HDF5_ID_HPP_
@@ -10,7 +10,7 @@
 
 namespace caffe {
 
-/// Owns a file, a group or a dataset; below 0: none.
+/// Owns a file, a group or a dataset; negative values own nothing.
 class Hdf5Id {
  public:
   Hdf5Id(hid_t id) : id_(id) {}  // NOLINT(runtime/explicit): stands where a hid_t stood
@@ -25,7 +25,7 @@ class Hdf5Id {
   }
   operator hid_t() const { return id_; }  // NOLINT(runtime/explicit)
 
-  /// Below 0 where what was written could not be brought to the disk.
+  /// Negative if writing to the disk failed.
   herr_t Close() {
     const herr_t status = id_ >= 0 ? H5Idec_ref(id_) : 0;
     id_ = -1;
@@ -36,11 +36,11 @@ class Hdf5Id {
   hid_t id_;
 };
 
-/// Throws caffe::Error unless the dataset is one value of this class: HDF5 writes all there is into the reader's
-/// memory.
+/// Throws caffe::Error unless the dataset is a single value of this class; HDF5 would write all values into the
+/// reader's memory.
 void CheckOneValue(hid_t location, const std::string& name, H5T_class_t type);
 
-/// The text of a dataset. Throws caffe::Error where it is not one text of a fixed length.
+/// The text of a dataset. Throws caffe::Error if it is not a single text of fixed length.
 std::string Hdf5Text(hid_t location, const std::string& name);
 
 }  // namespace caffe

@@ -1,4 +1,4 @@
-// What a layer's backward pass takes for granted: the shapes that its forward pass worked with.
+// The shapes used in a layer's forward pass, which its backward pass requires.
 
 #ifndef CAFFE_LAYERS_COMPAT_LAYER_SHAPES_HPP_
 #define CAFFE_LAYERS_COMPAT_LAYER_SHAPES_HPP_
@@ -9,7 +9,7 @@
 
 namespace caffe {
 
-/// The shapes of a layer's bottoms and tops, or of its parameters, at one moment.
+/// The current shapes of a layer's bottoms and tops, or of its parameters.
 class LayerShapes {
  public:
   template <typename Dtype>

@@ -1,4 +1,4 @@
-// The caffe program's entry: upstream's main (compiled under the name caffe_main) with errors as one line and status 1.
+// The entry point of the caffe program: upstream's main (compiled as caffe_main), with one-line errors and status 1.
 
 #include <hdf5.h>
 
@@ -8,7 +8,7 @@
 int caffe_main(int argc, char** argv);
 
 int main(int argc, char** argv) {
-  H5Eset_auto2(H5E_DEFAULT, NULL, NULL);  // HDF5 prints a page for each error; Caffe's checks say what matters
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // HDF5 prints a page per error; Caffe's checks report what matters
   try {
     return caffe_main(argc, argv);
   } catch (const std::exception& error) {

@@ -1,11 +1,12 @@
-// Nets that are built for their shapes alone.
+// Nets that are built only for their shapes.
 
 #ifndef CAFFE_LAYERS_COMPAT_NO_FILL_HPP_
 #define CAFFE_LAYERS_COMPAT_NO_FILL_HPP_
 
 namespace caffe {
 
-/// While one lives, fillers fill nothing in this thread: a blob takes no memory before its values are asked for.
+/// While an instance exists, fillers do nothing in this thread, and blobs allocate memory only when their values are
+/// accessed.
 class NoFill {
  public:
   NoFill();
@@ -13,7 +14,7 @@ class NoFill {
   NoFill(const NoFill&) = delete;
   NoFill& operator=(const NoFill&) = delete;
 
-  /// Whether one lives in this thread.
+  /// Whether an instance exists in this thread.
   static bool Active();
 };
 

@@ -3,21 +3,25 @@
 #include <glog/logging.h>
 #include <google/protobuf/io/tokenizer.h>
 
+#include "error.hpp"
+
 namespace caffe {
 namespace {
 
-/// Keeps the first error (later ones tend to follow from it) and warns of the rest as they come.
+/// Keeps the first error, which often causes the later ones, and logs warnings.
 class FirstError : public google::protobuf::io::ErrorCollector {
  public:
   explicit FirstError(const std::string& filename) : filename_(filename) {}
 
   void AddError(int line, int column, const std::string& message) override {
-    if (text_.empty()) text_ = Place(line, column) + message;
+    if (!text_.empty()) return;
+    text_ = Place(line, column) + message;
+    place_ = {filename_, line + 1, column + 1};
   }
   void AddWarning(int line, int column, const std::string& message) override {
     LOG(WARNING) << Place(line, column) << message;
   }
-  const std::string& text() const { return text_; }
+  [[noreturn]] void Throw() const { throw Error(text_, __FILE__, __LINE__, place_); }
 
  private:
   std::string Place(int line, int column) const {  // protobuf counts from 0, editors from 1
@@ -26,6 +30,7 @@ class FirstError : public google::protobuf::io::ErrorCollector {
 
   const std::string filename_;
   std::string text_;
+  TextPlace place_;
 };
 
 }  // namespace
@@ -35,7 +40,7 @@ bool ParseText(google::protobuf::io::ZeroCopyInputStream* input, const std::stri
   FirstError errors(filename);
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&errors);
-  if (!parser.Parse(input, message)) LOG(FATAL) << errors.text();
+  if (!parser.Parse(input, message)) errors.Throw();
   return true;
 }
 
@@ -45,7 +50,7 @@ void ParseText(const std::string& text, const std::string& filename, google::pro
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&errors);
   parser.WriteLocationsTo(places);
-  if (!parser.ParseFromString(text, message)) LOG(FATAL) << errors.text();
+  if (!parser.ParseFromString(text, message)) errors.Throw();
 }
 
 }  // namespace caffe

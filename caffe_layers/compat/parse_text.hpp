@@ -1,4 +1,4 @@
-// Reading prototxt with errors that say where.
+// Parsing of prototxt with the position of errors.
 
 #ifndef CAFFE_LAYERS_COMPAT_PARSE_TEXT_HPP_
 #define CAFFE_LAYERS_COMPAT_PARSE_TEXT_HPP_
@@ -11,13 +11,12 @@
 
 namespace caffe {
 
-/// Parses a prototxt into `message`.
-/// @return true: a text that does not parse throws caffe::Error with "file:line:column: what is wrong"
+/// Parse a prototxt into `message`.
+/// @return true; throws caffe::Error with "file:line:column: message" if the text does not parse
 bool ParseText(google::protobuf::io::ZeroCopyInputStream* input, const std::string& filename,
                google::protobuf::Message* message);
 
-/// The same for a text that is at hand; `places` becomes where each field stands.
-/// Throws caffe::Error as above.
+/// Parse a string; `places` receives the position of each field. Throws caffe::Error as above.
 void ParseText(const std::string& text, const std::string& filename, google::protobuf::Message* message,
                google::protobuf::TextFormat::ParseInfoTree* places);
 

@@ -1,4 +1,4 @@
-// How an error in a data layer's prefetch thread reaches the thread that waits for a batch.
+// Passes an error in a data layer's prefetch thread to the thread that waits for a batch.
 
 #ifndef CAFFE_LAYERS_COMPAT_PREFETCH_ERROR_HPP_
 #define CAFFE_LAYERS_COMPAT_PREFETCH_ERROR_HPP_
@@ -7,10 +7,10 @@
 
 namespace caffe {
 
-/// Keeps the message of the error that ended the prefetch thread of `layer`.
+/// Store the message of the error that ended the prefetch thread of `layer`.
 void KeepPrefetchError(const void* layer, const std::string& message);
 
-/// The message kept for `layer`.
+/// The stored message of `layer`.
 std::string PrefetchError(const void* layer);
 
 }  // namespace caffe

@@ -16,7 +16,7 @@ void TeamBarrier::wait() {
   }
   const unsigned round = round_;
   while (!failed_ && round_ == round) changed_.wait(lock);
-  LOG_IF(FATAL, round_ == round) << message_;  // who met before the failure goes on
+  LOG_IF(FATAL, round_ == round) << message_;  // threads of a completed round continue
 }
 
 void TeamBarrier::Fail(const std::string& message) {

@@ -1,4 +1,4 @@
-// Where the threads that train together wait for each other.
+// The barrier of threads that train together.
 
 #ifndef CAFFE_LAYERS_COMPAT_TEAM_BARRIER_HPP_
 #define CAFFE_LAYERS_COMPAT_TEAM_BARRIER_HPP_
@@ -9,21 +9,20 @@
 
 namespace caffe {
 
-/// In place of the boost::barrier of upstream's parallel.hpp, at which the others wait for ever for a thread that has
-/// ended with an error.
+/// Replaces the boost::barrier of upstream's parallel.hpp, where the other threads wait forever for a thread that
+/// failed.
 class TeamBarrier {
  public:
-  /// @param count how many threads meet here, 1 or more
+  /// @param count number of threads, 1 or more
   explicit TeamBarrier(int count);
   TeamBarrier(const TeamBarrier&) = delete;
   TeamBarrier& operator=(const TeamBarrier&) = delete;
 
-  /// Returns when all `count` threads have called it. Throws caffe::Error with Fail's message once that was called; a
-  /// boost::thread that is interrupted leaves with boost::thread_interrupted.
+  /// Return when `count` threads have called it. Throws caffe::Error with Fail's message after a call of Fail, and
+  /// boost::thread_interrupted in a thread that is interrupted.
   void wait();
 
-  /// No thread waits here any more: all that do, and all that come, get an error with this message. Of several calls
-  /// the first counts.
+  /// Wake all waiting threads with an error with this message, and let later ones fail. Only the first call counts.
   void Fail(const std::string& message);
 
  private:

@@ -3,7 +3,7 @@
 namespace caffe {
 namespace {
 
-/// The bytes of the character at `i`, 0 where there is none.
+/// The length in bytes of the character at `i`; 0 if it is invalid.
 int Length(const std::string& text, size_t i) {
   const auto byte = [&](size_t j) { return j < text.size() ? static_cast<unsigned char>(text[j]) : 0u; };
   const unsigned first = byte(i), second = byte(i + 1);
@@ -11,7 +11,7 @@ int Length(const std::string& text, size_t i) {
   for (int j = 1; j < length; ++j) {
     if (byte(i + j) >> 6 != 2) return 0;
   }
-  // longer than need be, the halves of UTF-16's pairs, beyond the last character
+  // overlong forms, UTF-16 surrogates, and values above the last character
   if ((first == 0xE0 && second < 0xA0) || (first == 0xED && second >= 0xA0)) return 0;
   if ((first == 0xF0 && second < 0x90) || (first == 0xF4 && second >= 0x90)) return 0;
   return length;

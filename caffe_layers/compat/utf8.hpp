@@ -1,4 +1,4 @@
-// Text that Python can show: prototxts and file names may hold any bytes.
+// Text that Python can decode; prototxt and file names may contain any bytes.
 
 #ifndef CAFFE_LAYERS_COMPAT_UTF8_HPP_
 #define CAFFE_LAYERS_COMPAT_UTF8_HPP_
@@ -9,7 +9,7 @@ namespace caffe {
 
 bool IsUtf8(const std::string& text);
 
-/// `text` with a ? in place of each byte that is not part of a UTF-8 character.
+/// `text` with each byte that is not part of a valid UTF-8 character replaced by "?".
 std::string ToUtf8(const std::string& text);
 
 }  // namespace caffe

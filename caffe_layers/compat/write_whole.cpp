@@ -12,13 +12,13 @@
 namespace caffe {
 namespace {
 
-// The error number, 0 where all went well.
+// The error number; 0 for success.
 int Write(const google::protobuf::Message& message, const std::string& filename) {
   const int descriptor = open(filename.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (descriptor == -1) return errno;
   google::protobuf::io::FileOutputStream output(descriptor);
   const bool written = message.SerializeToZeroCopyStream(&output);
-  const bool closed = output.Close();  // writes what is left
+  const bool closed = output.Close();  // flushes the buffer
   if (output.GetErrno() != 0) return output.GetErrno();
   return written && closed ? 0 : EFBIG;
 }
@@ -28,7 +28,7 @@ int Write(const google::protobuf::Message& message, const std::string& filename)
 void WriteWhole(const google::protobuf::Message& message, const std::string& filename) {
   namespace fs = std::filesystem;
   std::error_code failed;
-  const fs::path target = fs::weakly_canonical(filename, failed);  // the file that a link names, not the link
+  const fs::path target = fs::weakly_canonical(filename, failed);  // the target of a link, not the link
   const fs::file_status status = fs::status(target, failed);
   int error = 0;
   if (fs::exists(status) && !fs::is_regular_file(status)) {

@@ -1,4 +1,4 @@
-// Writing weights and solver states so that a file is whole or not there.
+// Writing of weights and solver states: files are complete or do not exist.
 
 #ifndef CAFFE_LAYERS_COMPAT_WRITE_WHOLE_HPP_
 #define CAFFE_LAYERS_COMPAT_WRITE_WHOLE_HPP_
@@ -9,10 +9,10 @@
 
 namespace caffe {
 
-/// Writes `message` in protobuf's binary format under a temporary name beside `filename` and renames it when it is
-/// whole; what is no ordinary file (a device, a pipe) is written as it stands.
-/// Throws caffe::Error with the reason (full disk, missing folder, more than the 2 GB of a message); `filename` is then
-/// as it was before, and no other file is left.
+/// Write `message` in protobuf's binary format to a temporary file next to `filename` and rename it when it is
+/// complete. Anything but a regular file (a device, a pipe) is written directly.
+/// Throws caffe::Error with the reason (full disk, missing folder, message larger than 2 GB); `filename` is then
+/// unchanged and no other file remains.
 void WriteWhole(const google::protobuf::Message& message, const std::string& filename);
 
 }  // namespace caffe

@@ -88,6 +88,14 @@ def positive_float(text: str) -> float:
     return value
 
 
+def factor(text: str) -> float:
+    """An argparse type: a number above 0 and below 1."""
+    value = positive_float(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and below 1, got {text!r}")
+    return value
+
+
 def gpu(text: str) -> int | None:
     """An argparse type: the number of one GPU, or "none" for None."""
     if "," in text or text == "all":
@@ -110,11 +118,9 @@ def add_gpus(parser: argparse.ArgumentParser, what: str) -> None:
     """Add --gpu (described by `what`), --tf32 and --deterministic; each is None by default."""
     parser.add_argument("--gpu", type=gpus, dest="gpus", metavar="N[,N...]|all|none", help=what)
     switch = argparse.BooleanOptionalAction
+    parser.add_argument("--tf32", action=switch, help="GPU: round factors to TF32, which is faster (default: no)")
     parser.add_argument(
-        "--tf32", action=switch, help="GPU: round the factors of products to TF32, which is faster (default: no)"
-    )
-    parser.add_argument(
-        "--deterministic", action=switch, help="GPU: the same bits in every run, which is slower (default: no)"
+        "--deterministic", action=switch, help="GPU: the same bits in every run, but slower (default: no)"
     )
 
 
@@ -128,9 +134,7 @@ def add_predicting(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     crops = "average the four corners, the centre and their mirrors"
     parser.add_argument("--ten-crop", action="store_true", help=crops)
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder written by tools/convert.py (default: the run's)"
-    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="converted data set (default: the run's)")
     parser.add_argument("--gpu", type=gpu, metavar="N", help="compute on this GPU (default: the CPU)")
 
 

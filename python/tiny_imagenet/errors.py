@@ -1,43 +1,43 @@
-"""The errors a person can mend.
+"""Errors that a user can fix.
 
-Each message is one line that names the value, what is allowed and what to do next. Scripts print it as it is
-and end with status 1; a notebook sees an ordinary exception.
+Each message is one line: the value, what was expected, what to do next. Scripts print it and exit with status 1; a
+notebook sees an ordinary exception.
 """
 
 import re
 
 
 class TinyImageNetError(RuntimeError):
-    """Base of every error this library raises on purpose."""
+    """Base class of the errors of this library."""
 
 
 class DatasetError(TinyImageNetError):
-    """A data set, image, annotation or LMDB that is missing, incomplete or not what it should be."""
+    """A data set, image, annotation or LMDB is missing, incomplete or invalid."""
 
 
 class NetError(TinyImageNetError):
-    """A model, net or solver that is unknown, does not parse or does not fit the data."""
+    """A model, net or solver is unknown, invalid or does not fit the data."""
 
 
 class UnknownModelError(NetError):
-    """A name that no model of the zoo has.
+    """No model has this name.
 
     Attributes:
-        status: that of bad use.
+        status: exit status of a usage error.
     """
 
     status = 2
 
 
 class RunError(TinyImageNetError):
-    """A run folder that is in use, not empty, incomplete or made by something else."""
+    """A run folder is in use, not empty or incomplete, or a training failed."""
 
 
 class Stopped(TinyImageNetError):  # noqa: N818 (nothing is wrong)
-    """A training that ended early because it was asked to: by Ctrl-C or SIGTERM.
+    """A signal such as Ctrl-C or SIGTERM ended a training early.
 
     Attributes:
-        status: what a shell calls such an end: 128 and the signal's number.
+        status: exit status, 128 plus the number of the signal.
     """
 
     def __init__(self, message: str, signal_number: int):
@@ -46,42 +46,42 @@ class Stopped(TinyImageNetError):  # noqa: N818 (nothing is wrong)
 
 
 class GpuError(TinyImageNetError):
-    """A GPU that is asked for is not there, or this build of Caffe cannot use it.
+    """A GPU is missing, or this build of Caffe cannot use it.
 
     Attributes:
-        status: that of bad use.
+        status: exit status of a usage error.
     """
 
     status = 2
 
 
 class RankLostError(TinyImageNetError):
-    """A process that trains together with this one has gone; why, only those can say who watch it."""
+    """A peer rank was lost."""
 
 
 class StepLostError(TinyImageNetError):
-    """A process that did a step of an experiment has gone; the step can be done again, from its last checkpoint."""
+    """The process of an experiment's step was lost; the step can run again from its last checkpoint."""
 
 
 class ClusterError(TinyImageNetError):
-    """A cluster that is not there, or whose workers cannot do what they are asked for."""
+    """A cluster or MPI is missing, or its workers do not fit."""
 
 
 class PredictionsError(TinyImageNetError):
-    """A predictions file that cannot be read, or that does not fit the others given with it."""
+    """A predictions file is invalid or does not fit the others."""
 
 
 class BenchmarkError(TinyImageNetError):
-    """A program that is to be timed is missing, does not build or fails."""
+    """A program to benchmark is missing, does not build or fails."""
 
 
 def from_caffe(text: str) -> str:
-    """What Caffe says, with the words before the condition that it checked, where it says one."""
+    """Caffe's message, with its explanation before the failed condition."""
     text = " ".join(text.split())
     compared = re.fullmatch(r"(.*?)Check failed: (.*?) \((\S+) vs\. (\S+)\)(?: (.*))?", text)
     if not compared:
         called = re.fullmatch(r"(.*?)Check failed: \w+\([^()]*\) (.+)", text)
-        if called:  # a function that has failed, and what it was to do
+        if called:  # a function that failed, and its purpose
             return "".join(called.groups())
         return text.replace("Check failed: false ", "").replace("Check failed: ", "Caffe requires ")
     before, condition, a, b, words = compared.groups()

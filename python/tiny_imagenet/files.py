@@ -1,9 +1,8 @@
-"""Writing files and folders so that nothing half-written is ever left under a final name."""
+"""Writing files and folders so that nothing incomplete is ever left under a final name."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
@@ -16,20 +15,18 @@ from typing import Any
 
 from tiny_imagenet.errors import TinyImageNetError
 
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place when the block ends without an error.
+    """Yield a temporary path that replaces `path` when the block ends without an error.
 
-    The parent folder is made when it is missing. An old file under `path` stays until the new one is whole.
+    A missing parent folder is created. An old file stays until the new one is complete.
 
     Raises:
-        TinyImageNetError: the folder cannot be written, or `path` names no file.
+        TinyImageNetError: the file cannot be written.
     """
     final = Path(path)
-    _check_name(final, path, "a file")
+    _check_name(final, path)
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +34,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         sync(temporary)
         os.replace(temporary, final)
     except OSError as error:
-        raise TinyImageNetError(f"cannot write {final}: {error.strerror or error}: {_advice(error)}") from error
+        raise _cannot_write(final, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -45,174 +42,99 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | os.PathLike[str], may_replace: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that takes its name when the block ends without an error.
+    """Yield a temporary folder that is renamed to `path` when the block ends without an error.
 
-    Without `may_replace`, `path` must not exist or be an empty folder. With it, an old folder is swapped for the new
-    one in one step and then removed; `may_replace` is called with it before the block and again before the swap, and
-    raises where it must stay.
+    Without `may_replace`, `path` must not exist or be an empty folder. With it, an old folder is replaced;
+    `may_replace` is called with it before the block and again before the replacement, and raises if it must stay.
 
-    The temporary folder is .NAME.tiny-imagenet.tmp, locked (flock) while a process writes it. One that a killed
-    process left behind is emptied and taken over, so the next call for the same `path` clears away what the last left.
+    The temporary folder, .NAME.tiny-imagenet.tmp, is locked while a process writes it. The next call for the same
+    `path` takes over the one of a killed process, and restores an old folder that a killed process had moved aside.
 
     Raises:
-        TinyImageNetError: `path` is in the way, another process is writing it, or it cannot be written.
+        TinyImageNetError: `path` is not empty, another process writes it, or it cannot be written.
     """
     final = Path(os.path.realpath(path))
-    _check_name(final, path, "a folder in it")
+    _check_name(final, path)
     temporary, old = (final.with_name(f".{final.name}.tiny-imagenet.{end}") for end in ("tmp", "old"))
-    if os.path.ismount(final):  # before anything else fails there with fewer words
-        raise TinyImageNetError(f"{path} is a mount point, which no folder can replace: name a folder in it")
-    locks: list[int] = []
+    if os.path.ismount(final):
+        raise TinyImageNetError(f"{path} is a mount point, which cannot be replaced: name a folder in it")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        locks.append(_take(temporary, path))
-        if old.exists():  # a swap in two steps was cut off (see `_swap`)
-            if final.exists():
+        with _locked(temporary, path):
+            try:
+                if old.exists():
+                    shutil.rmtree(old, ignore_errors=True) if final.exists() else os.rename(old, final)
+                _check_replaceable(final, path, may_replace)
+                temporary.chmod(0o777 & ~_umask())
+                yield temporary
+                sync(temporary)
+                _check_replaceable(final, path, may_replace)
+                if final.exists():
+                    os.rename(final, old)
+                os.replace(temporary, final)
                 shutil.rmtree(old, ignore_errors=True)
-            else:
-                os.rename(old, final)
-        if not _is_free(final):
-            if may_replace is None or not final.is_dir():
-                raise TinyImageNetError(f"{path} exists and is not empty: name another folder or remove it first")
-            may_replace(final)
-        temporary.chmod(0o777 & ~_umask())
-        yield temporary
-        sync(temporary)
-        if _is_free(final):
-            os.replace(temporary, final)
-        elif may_replace is None:
-            raise TinyImageNetError(f"{path} has been made meanwhile: name another folder or remove it first")
-        else:
-            locks.append(_lock(final, path))  # it is going to have the temporary name
-            may_replace(final)  # somebody may have put something there meanwhile
-            _swap(temporary, final, old)
-        sync(final.parent)
+                sync(final.parent)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise TinyImageNetError(f"cannot write {path}: {error.strerror or error}: {_advice(error)}") from error
-    finally:
-        if any(_is_at(lock, temporary) for lock in locks):  # else it is another process's by now
-            shutil.rmtree(temporary, ignore_errors=True)
-        for lock in locks:
-            os.close(lock)
+        raise _cannot_write(path, error) from error
 
 
-def _check_name(final: Path, path: str | os.PathLike[str], what: str) -> None:
+def _check_name(final: Path, path: str | os.PathLike[str]) -> None:
     if not final.name:
-        raise TinyImageNetError(f"cannot write {os.fspath(path) or 'to no name'}: that is a folder; name {what}")
+        raise TinyImageNetError(f"cannot write {os.fspath(path) or 'to an empty name'}: name a file or folder")
 
 
-def _advice(error: OSError) -> str:
+def _check_replaceable(final: Path, path: object, may_replace: Callable[[Path], None] | None) -> None:
+    if not final.exists() or (final.is_dir() and not any(final.iterdir())):
+        return
+    if may_replace is None or not final.is_dir():
+        raise TinyImageNetError(f"{path} exists and is not empty: name another folder or remove it first")
+    may_replace(final)
+
+
+def _cannot_write(path: object, error: OSError) -> TinyImageNetError:
+    advice = "name another place"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space or name another place"
+        advice = "free some space or name another place"
     if error.errno == errno.EFBIG:
-        return "raise the limit on a file's size (ulimit -f) or name another place"
-    return "name a place that can be written"
+        advice = "raise the limit of file sizes (ulimit -f) or name another place"
+    return TinyImageNetError(f"cannot write {path}: {error.strerror or error}: {advice}")
 
 
-def _is_free(final: Path) -> bool:
-    """Whether a folder can be renamed to `final` without anything being lost."""
-    return not final.exists() or (final.is_dir() and not any(final.iterdir()))
-
-
-def _take(folder: Path, path: str | os.PathLike[str]) -> int:
-    """Make `folder`, or empty the one that is there, and return the descriptor that holds its lock."""
-    while True:
-        try:
-            folder.mkdir(0o700)
-        except FileExistsError:
-            pass
-        except PermissionError as error:
-            raise TinyImageNetError(
-                f"cannot write {path}: it is made in {folder.parent}, which cannot be written ({error.strerror}): name "
-                "a place that can be written"
-            ) from error
-        try:
-            lock = _lock(folder, path)
-        except FileNotFoundError:
-            continue
-        except OSError as error:  # a link, a file, or another user's
-            raise _in_the_way(folder, path, error) from error
-        if _is_at(lock, folder):
-            break
-        os.close(lock)  # whoever had it took it away after we opened it
+@contextlib.contextmanager
+def _locked(folder: Path, path: object) -> Iterator[None]:
+    """Create `folder`, or empty an existing one, and hold its lock for the block."""
+    folder.mkdir(0o700, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if isinstance(error, BlockingIOError):
+                raise  # other errors: a file system without locks
+        if not folder.exists() or not os.path.samestat(os.fstat(descriptor), os.lstat(folder)):
+            raise BlockingIOError  # the process that held the lock has just finished
         for entry in os.scandir(folder):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
-    except OSError as error:
-        os.close(lock)
-        raise _in_the_way(folder, path, error) from error
-    return lock
-
-
-def _in_the_way(folder: Path, path: str | os.PathLike[str], error: OSError) -> TinyImageNetError:
-    return TinyImageNetError(
-        f"cannot write {path}: {folder}, where it is made, cannot be taken over ({error.strerror or error}): remove "
-        "that or name another folder"
-    )
+            shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+        yield
+    except BlockingIOError as error:
+        raise TinyImageNetError(f"another process writes {path}: wait for it or name another folder") from error
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:
-    mask = os.umask(0o077)  # it cannot be read without being set
+    mask = os.umask(0o077)  # reading it means setting it
     os.umask(mask)
     return mask
 
 
-def _lock(folder: Path, path: str | os.PathLike[str]) -> int:
-    """A descriptor of `folder` that holds its lock, until it is closed or the process ends."""
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise TinyImageNetError(
-            f"another process is writing {path} at this moment: wait for it or name another folder"
-        ) from error
-    except OSError:
-        pass  # a file system without locks: two at once go unnoticed there
-    return lock
-
-
-def _is_at(lock: int, folder: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(lock), os.lstat(folder))
-    except OSError:
-        return False
-
-
-def _swap(new: Path, final: Path, old: Path) -> None:
-    """Give `new` the name `final`; what had that name ends as `new` or is removed.
-
-    One step where the kernel and the file system can exchange names. Elsewhere two renames: a process killed between
-    them leaves the old folder as `old`, which the next `atomic_folder` puts back.
-    """
-    if _exchange(new, final):
-        return  # the old one has the temporary name now and goes as that
-    os.rename(final, old)
-    os.rename(new, final)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # glibc 2.28 and later
-    if renameat2 is None:
-        return False
-    names = (ctypes.c_char_p(os.fsencode(one)), ctypes.c_char_p(os.fsencode(other)))
-    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # not in this kernel or on this file system
-        return False
-    raise OSError(code, os.strerror(code), str(other))
-
-
 def plain(path: str, flags: int) -> int:
-    """An `opener` for `open` that takes plain files alone: a pipe would keep us waiting, a device never end.
+    """An `opener` for `open` that accepts regular files only: reading a pipe or a device may never end.
 
     Raises:
-        OSError: it cannot be opened, or is something else.
+        OSError: the file cannot be opened or is not a regular file.
     """
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
@@ -220,31 +142,37 @@ def plain(path: str, flags: int) -> int:
         os.close(descriptor)
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        raise OSError(errno.EINVAL, "it is not a plain file", path)
+        raise OSError(errno.EINVAL, "not a regular file", path)
     return descriptor
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path as people would say it from the working folder: relative where it is in that."""
+    """Return a path relative to the working folder if it is inside it."""
     relative = os.path.relpath(path)
     return os.fspath(path) if relative.startswith("..") else relative
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all."""
+    """Write `text` as UTF-8, atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
+    """Write `value` as indented JSON, atomically."""
     with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2)  # piece by piece: the text of a large value would take more memory than it
+        json.dump(value, file, indent=2)  # streamed, to save memory
         file.write("\n")
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
+    """Flush a file or a folder's entries to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

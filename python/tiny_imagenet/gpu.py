@@ -1,7 +1,7 @@
-"""The GPUs that Caffe can use here, and the one that this thread computes on.
+"""The GPUs that Caffe can use, and the one that this thread computes on.
 
-What there is, is asked of the CUDA runtime that Caffe itself is linked with, so that its answer is what Caffe will
-find: CUDA_VISIBLE_DEVICES holds, and a driver that is too old shows. Asking takes no memory of a GPU.
+They are queried through the CUDA runtime that Caffe is linked with, so that CUDA_VISIBLE_DEVICES and the driver's
+version count as they do for Caffe. A query allocates no GPU memory.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ import caffe
 
 from tiny_imagenet.errors import GpuError
 
-BUILD = "tools/setup.sh --gpu builds it for a GPU"
-CPU = "--gpu none computes on the CPU"
-_NAME = 256  # bytes that cudaDeviceProp begins with, in every version
+BUILD = "build it with tools/setup.sh --gpu"
+CPU = "or use --gpu none to compute on the CPU"
+_NAME = 256  # bytes of the name, the first field of cudaDeviceProp in every version
 
 
 def names() -> list[str]:
-    """What the GPUs are called, by their numbers.
+    """Return the names of the GPUs, in the order of their numbers.
 
     Raises:
-        GpuError: none can be used; the message says why and what to do.
+        GpuError: none can be used.
     """
     runtime = _runtime()
     if runtime is None:
-        raise GpuError(f"this build of Caffe is for the CPU alone: {BUILD}; {CPU}")
+        raise GpuError(f"this build of Caffe has no GPU support: {BUILD}, {CPU}")
     count = ctypes.c_int(0)
     if runtime.cudaGetDeviceCount(ctypes.byref(count)) or not count.value:
-        raise GpuError(f"{_problem()}; {CPU}")
+        raise GpuError(f"{_problem()}: install a driver, {CPU}")
     return [_name(runtime, number) for number in range(count.value)]
 
 
 def versions() -> dict[str, str]:
-    """Of the CUDA runtime, and of cuDNN where Caffe has it; empty in a build for the CPU alone."""
+    """Return the versions of the CUDA runtime and, if Caffe has it, of cuDNN; {} in a build without GPU support."""
     runtime, found = _runtime(), {}
     if runtime is not None:
         number = ctypes.c_int(0)
@@ -54,10 +54,10 @@ def _dotted(cudnn: int) -> str:
 
 
 def choose(given: Sequence[int] | str) -> tuple[int, ...]:
-    """The numbers of the GPUs that `given` means: numbers, each of which must be there, or "all".
+    """Return the numbers of GPUs, given as numbers or "all".
 
     Raises:
-        GpuError: one is not there or cannot be used, or they are several and this build has no NCCL.
+        GpuError: one is missing or cannot be used, or several are given and this build has no NCCL.
     """
     if not given:
         return ()
@@ -70,17 +70,17 @@ def choose(given: Sequence[int] | str) -> tuple[int, ...]:
     for number in numbers:
         if not 0 <= number < len(there):
             has = ", ".join(f"{n} ({name})" for n, name in enumerate(there))
-            raise GpuError(f"there is no GPU {number} here: there {'is' if len(there) == 1 else 'are'} {has}")
+            raise GpuError(f"GPU {number} is missing: expected one of {has}")
     if len(numbers) > 1 and not caffe.has_nccl():
         raise GpuError(
-            f"{wanted}: this build of Caffe has no NCCL, without which GPUs do not train together: name one of them, "
-            "or install NCCL (libnccl-dev) and run tools/setup.sh --gpu"
+            f"{wanted}: this build of Caffe has no NCCL, which several GPUs need: name one GPU, or install NCCL "
+            "(libnccl-dev) and run tools/setup.sh --gpu"
         )
     return numbers
 
 
 def take(device: int | None) -> None:
-    """Let this thread's Caffe work with a GPU from here on, before anything else takes another; it computes on the CPU.
+    """Select the GPU of this thread's Caffe before anything allocates memory on another; computation stays on the CPU.
 
     Raises:
         GpuError: it cannot be used.
@@ -91,15 +91,15 @@ def take(device: int | None) -> None:
 
 
 def compute_on(device: int | None, tf32: bool | None = None, deterministic: bool | None = None) -> None:
-    """Let what is built and computed in this thread from here on be on a GPU; None is the CPU.
+    """Build and compute on a GPU in this thread from here on; None is the CPU.
 
     Args:
-        device: its number.
-        tf32: whether products may round their factors to TF32; None leaves that as it is.
-        deterministic: whether only what gives the same bits in every run may be used; None leaves that as it is.
+        device: number of the GPU.
+        tf32: whether products may round their factors to TF32; None keeps the setting.
+        deterministic: whether to use only algorithms with reproducible results; None keeps the setting.
 
     Raises:
-        GpuError: it cannot be used, or this build cannot do that.
+        GpuError: it cannot be used, or this build lacks a setting.
     """
     if device is None:
         caffe.set_mode_cpu()
@@ -113,10 +113,10 @@ def compute_on(device: int | None, tf32: bool | None = None, deterministic: bool
 
 
 def settings() -> dict[str, bool]:
-    """What holds where nobody says otherwise (CAFFE_TF32, CAFFE_CUDNN_DETERMINISTIC): tf32 and deterministic.
+    """Return the defaults of tf32 and deterministic (from CAFFE_TF32 and CAFFE_CUDNN_DETERMINISTIC).
 
     Raises:
-        GpuError: a variable's value cannot be read.
+        GpuError: a variable has an invalid value.
     """
     try:
         return {name: bool(getattr(caffe, name, bool)()) for name in ("tf32", "deterministic")}
@@ -126,7 +126,7 @@ def settings() -> dict[str, bool]:
 
 def _setting(name: str) -> Any:
     if not hasattr(caffe, name):
-        raise GpuError(f"the Caffe that is installed has no {name}(): build it anew with tools/setup.sh --gpu")
+        raise GpuError(f"the installed Caffe has no {name}(): {BUILD}")
     return getattr(caffe, name)
 
 
@@ -134,18 +134,18 @@ def _call(device: int, function: Any, *arguments: Any) -> None:
     try:
         function(*arguments)
     except caffe.CaffeError as error:
-        names()  # says it better, where there is no GPU at all
+        names()  # explains it better if there is no GPU at all
         raise GpuError(f"GPU {device} cannot be used: {error}") from error
 
 
 def _runtime() -> Any:
-    """The CUDA runtime that Caffe is linked with; None in a build for the CPU alone."""
+    """The CUDA runtime that Caffe is linked with; None in a build without GPU support."""
     library = ctypes.CDLL(caffe._caffe.__file__)
     return library if hasattr(library, "cudaGetDeviceCount") else None
 
 
 def _problem() -> str:
-    """Why there is no GPU, in Caffe's words."""
+    """Caffe's reason for not finding a GPU."""
     try:
         caffe.set_mode_gpu()
     except caffe.CaffeError as error:

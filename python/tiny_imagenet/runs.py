@@ -1,13 +1,13 @@
-"""The run folder: everything that made a training and everything it made.
+"""The run folder: the inputs and outputs of a training.
 
 run.json            arguments, seed, versions, commit, machine
-*.prototxt          train_val, deploy and solver as they were used
-mean.binaryproto    the mean image that is subtracted
-metrics.jsonl       one object a record
+*.prototxt          train_val, deploy and solver as used
+mean.binaryproto    the mean image
+metrics.jsonl       one record per line
 events/             the same for TensorBoard
-train.log           what people were told
+train.log           the printed lines
 checkpoints/<iteration>/{weights.caffemodel,solver.solverstate,state.json}, links best and last
-stages/<number>/    the nets that were trained before, each a run folder of its own
+stages/<number>/    run folders of the nets trained first
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tiny_imagenet.errors import RunError
 LINKS = ("best", "last")
 CHECKPOINT = ("weights.caffemodel", "solver.solverstate", "state.json")
 _LOCK = ".lock"
-_MINE = "make it yours (chown -R), or name a folder that is"
+_MINE = "change its owner (chown -R) or name another folder"
 
 
 class Run:
@@ -54,22 +54,22 @@ class Run:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What run.json says.
+        """The content of run.json.
 
         Raises:
-            RunError: there is no run in the folder, or the file is not JSON.
+            RunError: the folder contains no run, or the file is not JSON.
         """
         if not self.path.is_dir():
             raise RunError(
-                f"{self.path}: no such run folder: make it with tools/train.py MODEL --data DIR --run {self.path}"
+                f"{self.path} does not exist: create it with tools/train.py MODEL --data DIR --run {self.path}"
             )
         if not self._info.is_file():
-            raise RunError(f"{self.path}: not a run folder (it has no run.json): name one that tools/train.py made")
-        return _read_object(self._info, "put the file back or train again with tools/train.py")
+            raise RunError(f"{self.path} is not a run folder (run.json is missing): name one created by tools/train.py")
+        return _read_object(self._info, "restore the file or train again")
 
     @property
     def scores(self) -> dict[str, Any]:
-        """What evaluation.json says; empty where there is none.
+        """The content of evaluation.json; {} if it does not exist.
 
         Raises:
             RunError: the file is not JSON.
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def started(self) -> bool:
-        """Whether there is a run in the folder."""
+        """Whether the folder contains a run."""
         return self._info.is_file()
 
     def stage(self, number: int) -> Run:
@@ -88,15 +88,15 @@ class Run:
         return Run(self.path / "stages" / str(number))
 
     def start(self, info: dict[str, Any]) -> None:
-        """Write run.json: from here on the folder is a run and stays."""
+        """Write run.json, which makes the folder a run."""
         files.write_json(self._info, info)
 
     def discard(self) -> None:
-        """Take run.json away: the folder is no run any more."""
+        """Remove run.json: the folder is not a run any more."""
         self._info.unlink(missing_ok=True)
 
     def update(self, **values: Any) -> None:
-        """Write values into run.json; one of None goes."""
+        """Update values in run.json; None removes one."""
         info = {**self.info, **values}
         files.write_json(
             self._info, {name: value for name, value in info.items() if value is not None or name == "init"}
@@ -115,9 +115,9 @@ class Run:
             raise RunError(f"cannot write {self._metrics}: {error.strerror}") from error
 
     def rewind(self, iteration: int, validated: bool = True) -> None:
-        """Drop what metrics.jsonl has of later iterations, and half a line at its end.
+        """Remove the records of later iterations from metrics.jsonl, and an incomplete last line.
 
-        Unless `validated`, a validation of that iteration goes too.
+        Unless `validated`, a validation of that iteration is removed too.
         """
         records = [
             record
@@ -128,10 +128,10 @@ class Run:
             files.write_text(self._metrics, "".join(json.dumps(record) + "\n" for record in records))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All records of metrics.jsonl, in the order written; empty where there is none.
+        """All records of metrics.jsonl in order; [] if it does not exist.
 
         Raises:
-            RunError: a line is not JSON; the last one may be half written.
+            RunError: a line other than the last is not JSON.
         """
         if not self._metrics.is_file():
             return []
@@ -141,53 +141,53 @@ class Run:
             try:
                 record = json.loads(line) if line.strip() else {}
             except ValueError as error:
-                if number == len(lines):  # a run that is being written, or was killed, may end in half a line
+                if number == len(lines):  # of a run in progress, or one that was killed
                     break
-                raise RunError(f"{self._metrics}: line {number} is not JSON: remove that line") from error
+                raise RunError(f"{self._metrics}: line {number} is not JSON: remove it") from error
             if isinstance(record, dict):
                 records.append(record)
         return records
 
     @contextlib.contextmanager
     def checkpoint(self, iteration: int) -> Iterator[Path]:
-        """Yield a folder to write a checkpoint into; it becomes checkpoints/<iteration> and `last` when it is whole."""
+        """Yield a folder for a checkpoint; it becomes checkpoints/<iteration> and `last` when it is complete."""
         with files.atomic_folder(self._folder(str(iteration)), may_replace=lambda _: None) as temporary:
             yield temporary
         self.link("last", iteration)
 
     def link(self, name: str, iteration: int) -> None:
-        """Let `name` (best or last) stand for checkpoints/<iteration>."""
+        """Link `name` (best or last) to checkpoints/<iteration>."""
         temporary = self._checkpoints / f".{name}.tmp"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(str(iteration))
         final = self._checkpoints / name
-        if final.is_dir() and not final.is_symlink():  # of a copy that has followed the link
+        if final.is_dir() and not final.is_symlink():  # in a copy that followed the link
             shutil.rmtree(final)
         os.replace(temporary, final)
 
     def prune(self, keep: int) -> None:
-        """Remove all checkpoints but the newest `keep` and those that best and last stand for."""
+        """Remove all checkpoints except the newest `keep` and those linked as best and last."""
         linked = {os.readlink(self._checkpoints / name) for name in LINKS if (self._checkpoints / name).is_symlink()}
         for iteration in self.iterations()[:-keep]:
-            if str(iteration) not in linked:  # half removed it must not be taken for one
-                gone = self._checkpoints / f".{iteration}.gone.tmp"
-                os.replace(self._checkpoints / str(iteration), gone)
-                shutil.rmtree(gone)
+            if str(iteration) not in linked:  # renamed first, so that half of it is never a checkpoint
+                removed = self._checkpoints / f".{iteration}.removed.tmp"
+                os.replace(self._checkpoints / str(iteration), removed)
+                shutil.rmtree(removed)
 
     def tidy(self) -> None:
-        """Remove what a killed process left half written or half removed."""
+        """Remove temporary files of a killed process."""
         for path in [*self.path.glob(".*"), *self._checkpoints.glob(".*")]:
             if _is_temporary(path):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def iterations(self) -> list[int]:
-        """The iterations there are checkpoints of, ascending."""
+        """Iterations of the checkpoints, ascending."""
         if not self._checkpoints.is_dir():
             return []
         return sorted(int(path.name) for path in self._checkpoints.iterdir() if path.name.isdigit())
 
     def resume_from(self, iteration: int | None = None) -> Path | None:
-        """The folder of the newest checkpoint, or of that of an iteration; None where there is none yet."""
+        """The folder of the newest complete checkpoint, or of that of an iteration; None if there is none yet."""
         found = [n for n in self.iterations() if all((self._folder(str(n)) / name).is_file() for name in CHECKPOINT)]
         if iteration is None:
             return self._folder(str(found[-1])) if found else None
@@ -196,18 +196,18 @@ class Run:
         return self._folder(str(iteration))
 
     def state(self, checkpoint: Path) -> dict[str, Any]:
-        """What the state.json of a checkpoint's folder says.
+        """The content of state.json in a checkpoint's folder.
 
         Raises:
             RunError: it is not JSON.
         """
-        return _read_object(checkpoint / "state.json", f"remove {checkpoint} and go on from an earlier checkpoint")
+        return _read_object(checkpoint / "state.json", f"remove {checkpoint} to resume from an earlier checkpoint")
 
     def weights(self, checkpoint: str = "best") -> Path:
         """The weights file of a checkpoint: best, last or an iteration.
 
         Raises:
-            RunError: there is no such checkpoint; the message lists those there are.
+            RunError: it does not exist; the message lists the existing ones.
         """
         path = self._weights(checkpoint)
         if (checkpoint not in LINKS and not checkpoint.isdigit()) or not path.is_file():
@@ -225,9 +225,9 @@ class Run:
 
 @contextlib.contextmanager
 def create(path: str | os.PathLike[str]) -> Iterator[Run]:
-    """Make a run folder and hold its lock for the block.
+    """Create a run folder and hold its lock for the block.
 
-    An error before `Run.start` takes the folder away again. What a process left that was killed before that is cleared.
+    An error before `Run.start` removes the folder. Files of a process that was killed before that are removed first.
 
     Raises:
         RunError: the folder is in use by another training, or is not empty.
@@ -237,16 +237,14 @@ def create(path: str | os.PathLike[str]) -> Iterator[Run]:
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make the run folder {path}: {error.strerror}: name another place") from error
+        raise RunError(f"cannot create the run folder {path}: {error.strerror}: name another one") from error
     with _locked(run):
         ours = False
         try:
             if run.started:
-                raise RunError(
-                    f"{path} is not empty: it has a run; --resume goes on with it, or name another folder for this one"
-                )
+                raise RunError(f"{path} already contains a run: add --resume to continue it, or name another folder")
             if not all(entry.name in _BEFORE_START or _is_temporary(entry) for entry in run.path.iterdir()):
-                raise RunError(f"{path} is not empty: name another folder for this run, or remove it first")
+                raise RunError(f"{path} is not empty: name another folder or remove it first")
             ours = True
             _clear(run)
             yield run
@@ -261,10 +259,10 @@ def create(path: str | os.PathLike[str]) -> Iterator[Run]:
 
 @contextlib.contextmanager
 def reopen(path: str | os.PathLike[str]) -> Iterator[Run]:
-    """Hold the lock of a run folder that has a run, and tidy it.
+    """Hold the lock of a run folder for the block, and remove temporary files.
 
     Raises:
-        RunError: there is no run in it, or it is in use by another training.
+        RunError: it contains no run, or another training uses it.
     """
     run = Run(path)
     _ = run.info
@@ -274,7 +272,7 @@ def reopen(path: str | os.PathLike[str]) -> Iterator[Run]:
 
 
 def in_use(path: str | os.PathLike[str]) -> bool:
-    """Whether somebody holds the lock of a run folder; on a file system without locks it seems that nobody does."""
+    """Whether another process holds the lock of a run folder; False on a file system without locks."""
     try:
         with open(Path(path) / _LOCK, "rb+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -285,7 +283,7 @@ def in_use(path: str | os.PathLike[str]) -> bool:
     return False
 
 
-# What is in a run folder before there is a run in it.
+# Content of a run folder before it is a run.
 _BEFORE_START = frozenset(
     (
         _LOCK,
@@ -314,9 +312,9 @@ def _locked(run: Run) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunError(f"{run.path} is in use by another training: wait for it or name another folder") from error
+            raise RunError(f"another training uses {run.path}: wait for it or name another folder") from error
         except OSError:
-            pass  # a file system without locks: two at once go unnoticed there
+            pass  # a file system without locks
         yield
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a wish that the training loop asks for, between two iterations."""
+"""Ctrl-C, SIGTERM and SIGHUP as a stop flag polled by the training loop between two iterations."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 
 from tiny_imagenet import cli
 
@@ -14,20 +15,23 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # mpir
 
 
 class StopRequest:
-    """While it is entered, the first of these signals is noted, and a second Ctrl-C ends the process at once.
+    """Note the first stop signal while entered; a second Ctrl-C ends the process at once.
 
-    At once means also in the midst of an iteration, in which Python itself does not look at signals: a thread of its
-    own does. In an interactive Python (a notebook) nothing ends the process. Signals that the process was told to
-    ignore (nohup, a script's background jobs) stay ignored. Outside of the main thread, where Python takes no signals,
-    it does nothing.
+    A thread watches the signals, since Python handles none during an iteration in C++. In a notebook nothing ends the
+    process. Signals that the process ignores (nohup, background jobs of a script) stay ignored. Outside the main
+    thread, where Python allows no handlers, entering has no effect.
+
+    Args:
+        more: further signals that request a stop.
 
     Attributes:
-        signal: the name of the first signal, "" while there is none.
+        signal: name of the first signal, or "".
     """
 
-    def __init__(self):
+    def __init__(self, more: Sequence[signal.Signals] = ()):
         self.signal = ""
-        self._before: dict[int, object] = {}
+        self._signals = (*SIGNALS, *more)
+        self._handlers: dict[int, object] = {}
         self._entered = False
 
     def __enter__(self) -> StopRequest:
@@ -36,9 +40,9 @@ class StopRequest:
         self._ours, self._pythons = socket.socketpair()
         self._pythons.setblocking(False)
         self._fd = signal.set_wakeup_fd(self._pythons.fileno(), warn_on_full_buffer=False)
-        # Python writes to the socket for signals that have a handler; this one has nothing to add.
-        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        self._before = {number: signal.signal(number, lambda *_: None) for number in heeded}
+        # Python writes signals that have a handler to the socket; this handler has nothing to add.
+        heeded = [number for number in self._signals if signal.getsignal(number) is not signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, lambda *_: None) for number in heeded}
         self._entered = True
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -48,7 +52,7 @@ class StopRequest:
         if not self._entered:
             return
         self._entered = False
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         signal.set_wakeup_fd(self._fd)
         self._pythons.close()  # ends the thread
@@ -58,7 +62,7 @@ class StopRequest:
     def _watch(self) -> None:
         while received := self._ours.recv(1):
             number = received[0]
-            if number not in SIGNALS:
+            if number not in self._signals:
                 continue
             interactive = hasattr(sys, "ps1") or "ipykernel" in sys.modules
             if self.signal and number == signal.SIGINT and not interactive:
@@ -68,4 +72,4 @@ class StopRequest:
             if not self.signal:
                 self.signal = signal.Signals(number).name
                 again = "" if interactive else "; Ctrl-C again ends at once"
-                cli.note(f"{self.signal}: ending after this iteration with a checkpoint{again}")
+                cli.note(f"{self.signal}: stopping after this iteration with a checkpoint{again}")

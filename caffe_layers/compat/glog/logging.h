@@ -1,7 +1,7 @@
-// Stands before the real <glog/logging.h> on the include path and turns every fatal message into an exception:
-// a failed CHECK in a notebook is then a CaffeError and not the end of the kernel.
+// Shadows the real <glog/logging.h> on the include path and turns fatal messages into exceptions, so that a failed
+// CHECK raises CaffeError instead of ending a notebook's kernel.
 //
-// Interfaces followed: COMPACT_GOOGLE_LOG_FATAL, CHECK_OP and CHECK_NOTNULL of glog 0.4 to 0.6.
+// Supports COMPACT_GOOGLE_LOG_FATAL, CHECK_OP and CHECK_NOTNULL of glog 0.4 to 0.6.
 
 #ifndef CAFFE_LAYERS_COMPAT_GLOG_LOGGING_H_
 #define CAFFE_LAYERS_COMPAT_GLOG_LOGGING_H_
@@ -16,12 +16,12 @@
 
 namespace caffe {
 
-/// Collects one fatal message and throws it as caffe::Error at the end of the statement that wrote it.
+/// Collects a fatal message and throws it as caffe::Error at the end of the statement.
 class FatalMessage {
  public:
   FatalMessage(const char* file, int line) : file_(file), line_(line) {}
 
-  /// For CHECK_EQ and its kin, whose operands glog has already put into words.
+  /// For CHECK_EQ and similar, whose operands glog has already formatted.
   FatalMessage(const char* file, int line, const google::CheckOpString& result) : file_(file), line_(line) {
     stream_ << "Check failed: " << *result.str_ << " ";
     delete result.str_;

@@ -75,7 +75,12 @@ def _of_checkpoints(
         given = _kept(file, weights, folder, split)
         if given is None:
             name = f"{run.info.get('model') or run.path.resolve().name}@{iteration}"
-            predictions.save(file, evaluate.predict_run(run, data, split, str(iteration), ten_crop, name, gpu))
+            predictions.save(
+                file,
+                evaluate.predict_run(
+                    run, data, name=name, split=split, checkpoint=str(iteration), ten_crop=ten_crop, gpu=gpu
+                ),
+            )
             given = predictions.load(file)
         found.append(given)
     return found

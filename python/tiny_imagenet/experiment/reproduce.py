@@ -130,7 +130,7 @@ def _steps(
         quick = not needs and _is_evaluated(run)
         steps.append(Step(scored[name, seed], _evaluate, evaluation, needs, run.path, quick))
     for wanted_ensemble in paper.ENSEMBLES:
-        name, members = table2.ensemble_name(wanted_ensemble), wanted_ensemble.members
+        name, members = wanted_ensemble.name, wanted_ensemble.members
         for seed in sorted({seed for _, seed in scored}):
             needs = tuple(scored[member, seed] for member in members if (member, seed) in scored)
             if len(needs) == len(members):
@@ -205,7 +205,7 @@ def _average(row: str, seed: int, out: Path, members: Sequence[str], stop: StopR
     """Average the members' predictions, and save that and its scores."""
     loaded = [predictions.load(_run(out, name, seed).predictions) for name in members]
     combined = ensemble.average(loaded)
-    name = "all" if len(members) == len(zoo.MODELS) else "-".join(members)
+    name = "all" if len(members) == len(paper.PAPER) else "-".join(members)
     file = out / "ensembles" / f"seed{seed}" / f"{name}.npz"
     predictions.save(file, combined)
     files.write_json(file.with_suffix(".json"), ensemble.describe(loaded, combined))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tiny_imagenet import files
-from tiny_imagenet.models import paper
+from tiny_imagenet.models import paper, zoo
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Row:
 
     Attributes:
         name: of the model, or of the members with " + " between them.
-        paper: the paper's validation top-1 in per cent.
+        paper: the paper's validation top-1 in percent; None for a model that the paper does not have.
         parameters: of the net; None for an ensemble.
         scores: by seed: top1, top5 (per cent; None with five classes or fewer), classes, and for a model epochs and
             seconds.
@@ -28,7 +28,7 @@ class Row:
     """
 
     name: str
-    paper: float
+    paper: float | None
     parameters: int | None = None
     scores: dict[int, dict[str, float | None]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
@@ -48,8 +48,9 @@ class Table:
     def __init__(self, out: Path, models: Iterable[str]):
         """`models` are in the order of their rows."""
         self._out = out
-        self._models = [Row(name, paper.MODELS[name.split("_")[0]].validation_accuracy) for name in models]
-        self._ensembles = [Row(ensemble_name(wanted), wanted.validation_accuracy) for wanted in paper.ENSEMBLES]
+        known = {name: paper.PAPER.get(zoo.base(name)) for name in models}
+        self._models = [Row(name, model.validation_accuracy if model else None) for name, model in known.items()]
+        self._ensembles = [Row(known.name, known.validation_accuracy) for known in paper.ENSEMBLES]
 
     @property
     def rows(self) -> list[Row]:
@@ -76,11 +77,6 @@ class Table:
         files.write_text(self._out / "table2.md", markdown(self.rows))
 
 
-def ensemble_name(wanted: paper.Ensemble) -> str:
-    """What the table calls an ensemble."""
-    return "all nine" if len(wanted.members) == len(paper.MODELS) else " + ".join(wanted.members)
-
-
 def _spread(values: list[float]) -> dict[str, float | None]:
     """Mean, and standard deviation where there are several."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
@@ -97,9 +93,9 @@ def markdown(rows: list[Row]) -> str:
         top1, epochs = row.values("top1"), row.values("epochs")
         cells = [
             row.name,
-            f"{row.paper:.2f}",
+            "" if row.paper is None else f"{row.paper:.2f}",
             _with_spread(top1) or ("failed" if row.failed else ""),
-            f"{statistics.fmean(top1) - row.paper:+.2f}" if top1 else "",
+            f"{statistics.fmean(top1) - row.paper:+.2f}" if top1 and row.paper is not None else "",
             _with_spread(row.values("top5")),
             f"{row.parameters:,}" if row.parameters else "",
             f"{statistics.fmean(epochs):.4g}" if epochs else "",

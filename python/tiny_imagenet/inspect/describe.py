@@ -200,8 +200,8 @@ def to_json(source: Source, net: Outline, as_printed: bool = True) -> dict[str, 
     }
 
 
-def _paper(source: Source) -> paper.Model | None:
-    return paper.MODELS.get(source.model) if source.model else None
+def _paper(source: Source) -> paper.PaperModel | None:
+    return paper.PAPER.get(source.model) if source.model else None
 
 
 def to_text(source: Source, net: Outline, as_printed: bool = True) -> str:
@@ -250,7 +250,7 @@ def _files(source: Source) -> list[str]:
     return lines + ([f"solver: {files.shown(source.solver_path)}"] if source.solver_path else [])
 
 
-def _totals(source: Source, net: Outline, column: paper.Model | None) -> list[str]:
+def _totals(source: Source, net: Outline, column: paper.PaperModel | None) -> list[str]:
     lines = []
     for layer in net.layers:
         if layer.problem:

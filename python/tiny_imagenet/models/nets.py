@@ -1,6 +1,6 @@
 """Nets as NetParameter messages: built from a row of the zoo, read from prototxt, fitted to a data set.
 
-One builder makes all nine models; train_val and deploy are its two forms.
+One builder makes every model; train_val and deploy are its two forms.
 """
 
 from __future__ import annotations
@@ -90,9 +90,13 @@ def _convolutions(spec: NetSpec, model: Model, top):
                     "num_output": conv.outputs,
                     "kernel_size": conv.kernel,
                     "pad": conv.kernel // 2,
-                    **_filled(),
+                    **({"bias_term": False, "weight_filler": {"type": "xavier"}} if model.batch_norm else _filled()),
                 },
             )
+            if model.batch_norm:
+                top = spec[conv.name.replace("conv", "bn")] = layers.BatchNorm(top, in_place=True)
+                scale = layers.Scale(top, in_place=True, scale_param={"bias_term": True})
+                top = spec[conv.name.replace("conv", "scale")] = scale
             top = spec[conv.name.replace("conv", model.activation.lower())] = _activation(model, top)
         if s == model.drop_after_stage:
             top = _dropout(spec, f"drop_conv{s}", model, top)
@@ -146,6 +150,11 @@ def data_param(layer: caffe_pb2.LayerParameter):
     return layer.crop_data_param if layer.type == "CropData" else layer.data_param
 
 
+def is_training(layer: caffe_pb2.LayerParameter) -> bool:
+    """Whether a data layer is one for training: its rules do not restrict it to phase TEST."""
+    return not any(rule.phase == caffe_pb2.TEST for rule in layer.include)
+
+
 def classifier(net: caffe_pb2.NetParameter) -> caffe_pb2.LayerParameter:
     """The layer whose outputs are the classes: the one below the softmax.
 
@@ -173,11 +182,15 @@ def set_outputs(net: caffe_pb2.NetParameter, classes: int) -> None:
 
 
 def nonlinearity(net: caffe_pb2.NetParameter) -> str:
-    """The type of the layer that follows the first convolution, "none" where nothing but another weight layer does."""
-    tops = next((set(layer.top) for layer in net.layer if layer.type == "Convolution"), set())
+    """Type of the activation after the first convolution, past batch normalization; "none" if there is none."""
+    tops: set[str] = set()
     for layer in net.layer:
-        if tops & set(layer.bottom) and layer.type != "Convolution":
-            return layer.type
+        if not tops:
+            tops = set(layer.top) if layer.type == "Convolution" else tops
+        elif tops & set(layer.bottom):
+            if layer.type not in ("BatchNorm", "Scale", "Bias"):
+                return "none" if layer.type in ("Convolution", "InnerProduct") else layer.type
+            tops |= set(layer.top)
     return "none"
 
 

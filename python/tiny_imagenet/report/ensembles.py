@@ -83,7 +83,7 @@ def _rows(value: Mapping[str, Any], made_by: Sequence[Pedigree], names: Mapping[
     uneven = None not in weights and len(set(weights)) > 1
     searched, held = isinstance(value.get("search"), dict), value.get("held_out")
     held = held if searched and isinstance(held, dict) else None
-    name = "all nine models" if known is paper.FULL_ENSEMBLE else pedigree.joined(labels)
+    name = f"{known.name} models" if known and known.name.startswith("all") else pedigree.joined(labels)
     own = pedigree.read({"name": name, "split": value.get("split"), "crops": value.get("crops")})
     moved = [f"{label} is {text}" for label, one in zip(labels, made_by) if (text := pedigree.moved(one))]
     records, classes = value.get("records"), number(scores.get("classes"))

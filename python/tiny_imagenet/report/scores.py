@@ -107,7 +107,7 @@ def of_run(
     records: str | None,
 ) -> Row:
     """The row of a run folder, from its run.json, its evaluation.json and what else there is to know of it."""
-    known, screened = paper.MODELS.get(model), info.get("screened")
+    known, screened = paper.PAPER.get(model), info.get("screened")
     made_by = _evaluated(name, path, evaluation, pedigree.CENTRE)
     return Row(
         name,

@@ -21,6 +21,7 @@ from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError
 from tiny_imagenet.evaluation import evaluate, features
 from tiny_imagenet.evaluation.predict import Predictor
+from tiny_imagenet.models import nets
 from tiny_imagenet.report import figures
 from tiny_imagenet.runs import Run
 
@@ -83,8 +84,8 @@ def draw(
             f"there are {len(chosen.keys)} {split} images to draw: t-SNE needs at least {LEAST_IMAGES}; take more "
             "--images or --classes"
         )
-    predictor = Predictor(run.deploy, run.mean, run.weights(checkpoint), gpu=gpu)
-    blob = features.hidden(predictor, run.deploy, layer)
+    predictor = Predictor(nets.read(run.train_val), run.mean, run.weights(checkpoint), gpu=gpu)
+    blob = features.hidden(predictor, layer)
     points = embed(features.compute(predictor, chosen.images, blob), seed, f"layer {blob} of {run.deploy}")
     shown = sorted(set(chosen.labels.tolist()))
     names = {label: entries[label]["words"] or entries[label]["wnid"] for label in shown}

@@ -1,4 +1,4 @@
-"""What made a run: versions, commit, machine."""
+"""What a run was made with: versions, commit and machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import tiny_imagenet
 
 
 def made_by(checkout: Path) -> dict[str, Any]:
-    """The part of run.json that says with what, from which commit of `checkout`, on which machine and when."""
+    """Return the part of run.json about versions, the commit of `checkout`, the machine and the time."""
     return {
         "versions": {
             "python": platform.python_version(),
@@ -40,4 +40,4 @@ def _commit(folder: Path) -> str | None:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("TINY_IMAGENET_COMMIT") or None  # an image of docker/ has neither git nor the history
+        return os.environ.get("TINY_IMAGENET_COMMIT") or None  # a Docker image has neither git nor the history

@@ -1,8 +1,10 @@
-"""A rank's solver: built for its share of a batch, stepped, and compared with the others'."""
+"""A rank's solver: built for its share of a batch, stepped, compared, saved and restored."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,82 +13,63 @@ import caffe
 import numpy as np
 from caffe.proto import caffe_pb2
 
-from tiny_imagenet.models import nets, solvers
-from tiny_imagenet.runs import Run
+from tiny_imagenet import files
+from tiny_imagenet.errors import RunError
+from tiny_imagenet.models import nets
 from tiny_imagenet.training.ranks import Ranks
 
+FILES = ("weights.caffemodel", "solver.solverstate")
 
-def message(run: Run, count: int) -> caffe_pb2.SolverParameter:
-    """A run folder's solver with its net in itself, as each of `count` ranks needs it for its share of a batch.
 
-    Raises:
-        NetError: a file does not parse.
-    """
-    solver, net = solvers.read(run.solver), nets.read(run.train_val)
+def message(solver: caffe_pb2.SolverParameter, net: caffe_pb2.NetParameter, count: int) -> caffe_pb2.SolverParameter:
+    """Return the solver with its net inside, for one of `count` ranks and its share of each batch."""
+    result = caffe_pb2.SolverParameter()
+    result.CopyFrom(solver)
+    result.ClearField("net")
+    result.net_param.CopyFrom(net)
+    for layer in result.net_param.layer:
+        if layer.type == "Data" and nets.is_training(layer):
+            layer.data_param.batch_size //= count  # per rank, in upstream's layer; CropData divides it by itself
+    # Averaged layer by layer, a gradient that sums several passes or layers would be sent before it is complete.
+    names = [param.name for layer in net.layer for param in layer.param if param.name]
+    if result.iter_size > 1 or len(names) > len(set(names)):
+        result.layer_wise_reduce = False
+    return result
+
+
+def relocate(net: caffe_pb2.NetParameter, data: Path) -> None:
+    """Let the data layers of a net read from the folder `data`."""
     for layer in net.layer:
-        if layer.type == "Data" and not any(rule.phase == caffe.TEST for rule in layer.include):
-            layer.data_param.batch_size //= count  # upstream's layer takes that to be a rank's; CropData shares it out
-    # Layer by layer, a gradient that has not all its parts yet would travel.
-    if solver.iter_size > 1 or _shares(net):
-        solver.layer_wise_reduce = False
-    solver.ClearField("net")
-    solver.net_param.CopyFrom(net)
-    return solver
-
-
-def build(solver: caffe_pb2.SolverParameter, ranks: Ranks) -> Any:
-    """The solver of a message, as Caffe's mode and this rank's share want it.
-
-    Raises:
-        caffe.CaffeError: it does not build.
-    """
-    ranks.prepare()
-    return caffe.get_solver(solver)
-
-
-def relocate(solver: caffe_pb2.SolverParameter, data: Path) -> None:
-    """Let the data layers of a message read the folder `data` in place of another machine's."""
-    for layer in solver.net_param.layer:
         if layer.type in nets.LMDB_TYPES:
             param = nets.data_param(layer)
-            param.source = str(data.resolve() / Path(param.source).name)
-            layer.transform_param.mean_file = str(data.resolve() / Path(layer.transform_param.mean_file).name)
-
-
-def _shares(net: caffe_pb2.NetParameter) -> bool:
-    """Whether two layers have a parameter in common, which they name."""
-    names = [param.name for layer in net.layer for param in layer.param if param.name]
-    return len(names) > len(set(names))
+            param.source = str(data / Path(param.source).name)
+            if layer.transform_param.mean_file:
+                layer.transform_param.mean_file = str(data / Path(layer.transform_param.mean_file).name)
 
 
 class Iterations:
-    """The iterations of one rank.
+    """Steps of a solver, each a function of the run's seed, the iteration, the weights and the solver's history.
 
-    What one computes is a function of the run's seed and the iteration alone, given the weights and the solver's
-    history before it: CropData's records, crops and mirrors by themselves, dropout because Caffe's generator is seeded
-    anew.
-
-    Args:
-        solver: caffe's.
-        seed: of the dropout masks; each rank has others.
-        ranks: those that train together.
+    CropData draws records, crops and mirrors from seed and iteration. Caffe's generator, which dropout uses, is seeded
+    for each iteration and rank.
     """
 
     def __init__(self, solver: Any, seed: int, ranks: Ranks):
         self._solver, self._seed, self._ranks = solver, seed, ranks
-        self._parts: list[float] = []  # of an iteration's passes, where iter_size makes them several
+        self._parts: list[float] = []  # losses of the passes of one iteration, if iter_size > 1
         if solver.param.to_proto().iter_size > 1:
             net, last = solver.net, len(solver.net.layers) - 1
             net.after_forward(lambda layer: self._parts.append(_loss(net)) if layer == last else None)
 
-    def step(self) -> float:
-        """One iteration; the loss of the whole batch in rank 0, that of their share in the others.
+    def step(self, base_lr: float) -> float:
+        """Run one iteration and return its loss: of the whole batch in rank 0, of their share in other ranks.
 
         Raises:
-            caffe.CaffeError: it fails.
-            RankLostError: another rank has gone.
+            caffe.CaffeError: the iteration fails.
+            RankLostError: another rank was lost.
         """
-        caffe.set_random_seed(_seed_of(self._seed, self._solver.iter, self._ranks.rank))
+        self._solver.param.base_lr = base_lr
+        caffe.set_random_seed(_dropout_seed(self._seed, self._solver.iter, self._ranks.rank))
         self._parts.clear()
         self._solver.step(1)
         loss = sum(self._parts) / len(self._parts) if self._parts else _loss(self._solver.net)
@@ -94,8 +77,22 @@ class Iterations:
         return sum(losses) / len(losses) if losses else loss
 
 
+def _loss(net: Any) -> float:
+    """Weighted sum of a net's losses in its last forward pass."""
+    weights = zip(net.blobs.values(), net._blob_loss_weights)
+    return sum(float(np.sum(blob.data)) * weight for blob, weight in weights if weight)
+
+
+def _dropout_seed(seed: int, iteration: int, rank: int) -> int:
+    text = f"{seed}/{iteration}" + (f"/{rank}" if rank else "")
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little") >> 1
+
+
+# --- Several ranks --------------------------------------------------------------------------------------------------
+
+
 def digest(net: Any) -> int:
-    """A number that tells a net's parameters from others, without those of BatchNorm: each rank has its own."""
+    """Checksum of a net's parameters except those of BatchNorm, which differ between ranks."""
     result = 0
     for name, blobs in net.params.items():
         if net.layer_dict[name].type != "BatchNorm":
@@ -104,12 +101,65 @@ def digest(net: Any) -> int:
     return result
 
 
-def _loss(net: Any) -> float:
-    """The weighted sum of a net's losses in its last forward pass."""
-    weights = zip(net.blobs.values(), net._blob_loss_weights)
-    return sum(float(np.sum(blob.data)) * weight for blob, weight in weights if weight)
+def share_statistics(net: Any, ranks: Ranks) -> None:
+    """Give all ranks the BatchNorm statistics of rank 0; each rank's are those of its share of the batches."""
+    if ranks.count == 1:
+        return
+    layers = [name for name in net.params if net.layer_dict[name].type == "BatchNorm"]
+    values = ranks.broadcast([[blob.data.copy() for blob in net.params[name]] for name in layers])
+    for name, arrays in zip(layers, values):
+        for blob, array in zip(net.params[name], arrays):
+            blob.data[...] = array
 
 
-def _seed_of(seed: int, iteration: int, rank: int) -> int:
-    what = f"{seed}/{iteration}" + (f"/{rank}" if rank else "")
-    return int.from_bytes(hashlib.blake2b(what.encode(), digest_size=4).digest(), "little") >> 1
+# --- Checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def save(solver: Any, folder: Path) -> None:
+    """Write weights.caffemodel and solver.solverstate into a folder.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    prefix = solver.param.snapshot_prefix
+    solver.param.snapshot_prefix = str(folder / "snapshot")
+    try:
+        solver.snapshot()
+    except caffe.CaffeError as error:
+        why = str(error).rpartition(": ")[2]  # the text before it names a temporary file
+        raise RunError(f"cannot write the checkpoint of iteration {solver.iter}: {why}") from error
+    finally:
+        solver.param.snapshot_prefix = prefix
+    next(folder.glob("snapshot*.caffemodel")).rename(folder / "weights.caffemodel")
+    solverstate = next(folder.glob("snapshot*.solverstate")).rename(folder / "solver.solverstate")
+    with open(solverstate, "ab") as stream:  # the last of two equal fields of a message counts
+        stream.write(caffe_pb2.SolverState(learned_net="weights.caffemodel").SerializeToString())
+    for path in folder.iterdir():
+        files.sync(path)
+
+
+def read_checkpoint(folder: Path) -> dict[str, bytes]:
+    """Return the files that `restore` needs, by name."""
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def restore(solver: Any, folder: Path) -> None:
+    """Restore weights, history, iteration and CropData's position from a checkpoint's folder.
+
+    Raises:
+        caffe.CaffeError: a file does not fit the solver.
+    """
+    working = Path.cwd()
+    os.chdir(folder)  # the solverstate names the weights without a folder
+    try:
+        solver.restore("solver.solverstate")
+    finally:
+        os.chdir(working)
+
+
+def restore_bytes(solver: Any, checkpoint: dict[str, bytes]) -> None:
+    """`restore` from what `read_checkpoint` returned on another machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in checkpoint.items():
+            (Path(folder) / name).write_bytes(content)
+        restore(solver, Path(folder))

@@ -1,325 +1,296 @@
-"""Trains a model of the zoo or a solver of one's own, its stages one after the other, and goes on where it ended."""
+"""Trains a model of the zoo or a solver of your own, stage by stage, and resumes.
+
+tools/train.py -> train -> train_rank -> train_net -> loop.Loop.run -> solver.step
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import caffe
-from caffe.proto import caffe_pb2
 
 from tiny_imagenet import files, gpu, runs
 from tiny_imagenet.errors import GpuError, NetError, RunError, from_caffe
-from tiny_imagenet.evaluation.predict import Predictor
+from tiny_imagenet.evaluation.evaluator import Evaluator
 from tiny_imagenet.models import nets
 from tiny_imagenet.runs import Run
 from tiny_imagenet.stop import StopRequest
-from tiny_imagenet.training import fit, follower, mpi_train, snapshots, solving, supervisor
-from tiny_imagenet.training.console import Console
-from tiny_imagenet.training.jobs import Job, Options, jobs_of, new_jobs, solver_in
-from tiny_imagenet.training.launch import Launch
+from tiny_imagenet.training import jobs, loop, plan, rank_consistency, solving
+from tiny_imagenet.training.jobs import Job
+from tiny_imagenet.training.loop import Keeping, Loop, Task
+from tiny_imagenet.training.options import Options
+from tiny_imagenet.training.progress import Progress, RunProgress
 from tiny_imagenet.training.ranks import Alone, Ranks
-from tiny_imagenet.training.trainer import Trainer
 
 
 def train(
-    source: str | None,
-    options: Options,
-    argv: list[str] | None = None,
-    stop: StopRequest | None = None,
-    launch: Launch | None = None,
+    source: str | None, options: Options, argv: list[str] | None = None, stop: StopRequest | None = None
 ) -> dict[str, Any]:
-    """Train a model of the zoo or a solver file, or go on with a run.
+    """Train a model or a solver in this process or, on several GPUs, in one process each.
 
     Args:
-        source: model1 ... model9 (its files in `options.prototxt` are read as they stand), a solver prototxt or its
-            folder; the solver of such a model means the model. None when a run goes on.
+        source: a model's name (its files in `options.prototxt` are read as they are), a solver prototxt or its
+            folder. None to resume.
         options: where and how.
-        argv: the command to keep in run.json.
-        stop: entered already, where several trainings share it.
-        launch: how a launcher has started this process, where it trains together with the others (`launch.launched`).
+        argv: the command to record in run.json.
+        stop: entered already, if several trainings share it.
 
     Returns:
         {"iterations", "epochs", "top1" (the best), "best" (its iteration), "verdict", "seconds", "run", "already"
-        (whether there was nothing left to do), "longer" (what would make it longer)}; {} in the ranks beside rank 0,
-        where a launcher has started several.
+        (whether it had finished before), "longer" (how to make it longer)}.
 
     Raises:
-        NetError: a file is missing, does not parse, does not build or does not fit the data.
-        DatasetError: the data folder is missing, incomplete, or another than the run was begun with.
-        RunError: the run folder is in use or not empty, there is nothing to go on with, the run was begun in another
-            way than `options` say, or a loss is no longer finite.
-        GpuError: a GPU is not there or cannot be used.
-        Stopped: Ctrl-C or SIGTERM ended it; there is a checkpoint.
-        ClusterError: a launcher has started several processes, and MPI does not bring them together.
+        NetError: a file is missing or invalid, or does not fit the data.
+        DatasetError: the data folder is missing, incomplete or different from that of the run.
+        RunError: the run folder is in use or not empty, there is nothing to resume, the run was started with other
+            options, or training diverged.
+        GpuError: a GPU is missing or cannot be used.
+        Stopped: a signal ended training; there is a checkpoint.
     """
-    argv = argv or sys.argv
-    if launch:
-        return mpi_train.train(launch, source, options, argv, settled, take_part)
-    with StopRequest() if stop is None else contextlib.nullcontext(stop) as stop:
-        options = settled(options)
-        if len(options.gpus) > 1:
-            names = [f"GPU {number}" for number in options.gpus]
-            return supervisor.train("tiny_imagenet.training.gpu_ranks:connect", names, source, options, argv, stop)
-        try:
-            return take_part(Alone(), source, options, argv, stop)
-        finally:
-            caffe.set_mode_cpu()
+    argv, options = argv or sys.argv, resolve_options(options)
+    if len(options.gpus) > 1:
+        from tiny_imagenet.training import spawn
+
+        names = [f"GPU {number}" for number in options.gpus]
+        return spawn.run(names, train_rank, source, options, argv)
+    try:
+        return train_rank(Alone(), source, options, argv, stop)
+    finally:
+        caffe.set_mode_cpu()
 
 
-def settled(options: Options) -> Options:
-    """The options with GPUs that are there, and with what a run that goes on was begun with where they leave it open.
+def train_launched(source: str | None, options: Options, argv: list[str]) -> dict[str, Any]:
+    """`train` as one of the processes that mpirun or srun started; the result is {} in all ranks but 0."""
+    from tiny_imagenet.training import mpi
+
+    return mpi.run(_train_launched, source, options, argv, timeout=options.timeout) or {}
+
+
+def _train_launched(ranks: Ranks, source: str | None, options: Options, argv: list[str]) -> dict[str, Any]:
+    """Check that all ranks have the same code, options and data, take over rank 0's settings, and train."""
+    rank_consistency.check(ranks, rank_consistency.process_facts(source, options))
+    first = None
+    if ranks.rank == 0:
+        run, given = Run(options.run), resolve_options(options)
+        data = options.data or (run.info["data"] if options.resume and run.started else None)
+        first = (given.gpus, given.tf32, given.deterministic, data)
+    gpus, tf32, deterministic, data = ranks.broadcast(first)
+    if data is not None:
+        rank_consistency.check(ranks, rank_consistency.data_facts(Path(options.data or data)))
+    gpus = gpu.choose(gpus if options.gpus is None else options.gpus)
+    if gpus and not caffe.has_nccl():
+        raise GpuError("this build of Caffe has no NCCL: install it (libnccl-dev) and run tools/setup.sh --gpu")
+    options = dataclasses.replace(options, gpus=gpus, tf32=tf32, deterministic=deterministic)
+    try:
+        return train_rank(ranks, source, options, argv)
+    finally:
+        caffe.set_mode_cpu()
+
+
+def resolve_options(options: Options) -> Options:
+    """Replace "all" GPUs by their numbers, and options left open by those of the run to resume.
 
     Raises:
-        GpuError: a GPU is not there or cannot be used.
-        RunError: the run's run.json cannot be read.
+        GpuError: a GPU is missing or cannot be used.
+        RunError: run.json cannot be read.
     """
     run = Run(options.run)
-    info = run.info if options.resume and run.started else None
+    info = run.info if options.resume and run.started else {}
     gpus = options.gpus
     if gpus is None and info:
         try:
             gpus = gpu.choose(info.get("gpus", []))
         except GpuError as error:
-            raise GpuError(f"{run.path} has been trained on {error}") from error
-    gpus = gpu.choose(gpus or ())
-    values = {"gpus": gpus}
-    for name, default in gpu.settings().items() if gpus else (("tf32", False), ("deterministic", False)):
+            raise GpuError(f"{run.path} was trained on {error}") from error
+    values: dict[str, Any] = {"gpus": gpu.choose(gpus or ())}
+    defaults = gpu.settings() if values["gpus"] else {"tf32": False, "deterministic": False}
+    for name, default in defaults.items():
         if getattr(options, name) is None:
             values[name] = info.get(name, False) if info else default
-        elif not gpus:
-            raise GpuError(f"--{name} is a setting of GPUs, and this training is on the CPU: name one with --gpu")
+        elif not values["gpus"]:
+            raise GpuError(f"--{name} is a setting of GPUs, but this training is on the CPU: add --gpu")
     return dataclasses.replace(options, **values)
 
 
-def take_part(ranks: Ranks, source: str | None, options: Options, argv: list[str], stop: StopRequest) -> dict[str, Any]:
-    """Train as one of the ranks, all of which call this.
-
-    Args:
-        ranks: those that train together.
-        source: as `train`.
-        argv: as `train`.
-        options: as `train`, and `settled`.
-        stop: whether people want it to end; rank 0 asks.
-
-    Returns:
-        As `train` in rank 0, {} in the others.
-
-    Raises:
-        RankLostError: another rank has gone.
-        TinyImageNetError: as `train`.
-        caffe.CaffeError: something fails in a rank beside rank 0.
-    """
-    gpu.take(_compute(options, ranks)["device"])
-    if ranks.rank:
-        follower.follow(ranks, _compute(options, ranks), options.data)
-        return {}
-    result = _train_run(ranks, source, options, argv, stop)
-    ranks.broadcast(follower.Done())
+def train_rank(
+    ranks: Ranks, source: str | None, options: Options, argv: list[str], stop: StopRequest | None = None
+) -> dict[str, Any]:
+    """Train as one of the ranks; all of them call this with the same arguments. The result is None but in rank 0."""
+    gpu.take(ranks.device(options.gpus))
+    result: dict[str, Any] = {}
+    with (
+        contextlib.nullcontext(stop) if stop else StopRequest() as stop,
+        _open_jobs(ranks, source, options, argv) as made,
+    ):
+        count = ranks.broadcast(len(made))
+        for number in range(count):
+            job = made[number] if made else None
+            finished = ranks.broadcast(job.finished() if job else "")
+            if job:
+                result = {**(job.run.info.get("finished") or {}), "run": str(job.run.path), "already": bool(finished)}
+            if not finished:
+                init = made[number - 1].run.weights("best") if job and number else job and job.info["init"]
+                result |= train_net(job, init, ranks, options, stop) or {}
+            if job:
+                result["longer"] = finished or job.finished()
     return result
 
 
-def _compute(options: Options, ranks: Ranks) -> dict[str, Any]:
-    """What `gpu.compute_on` takes, for this rank."""
-    device = ranks.device(options.gpus)
-    return {"device": device, "tf32": options.tf32, "deterministic": options.deterministic}
-
-
-def _train_run(
-    ranks: Ranks, source: str | None, options: Options, argv: list[str], stop: StopRequest
-) -> dict[str, Any]:
-    source = source and solver_in(source)
-    if options.resume and Run(options.run).started:
-        with runs.reopen(options.run) as run:
-            jobs = jobs_of(run, source, options, argv)
-            _check_shares(jobs, ranks, resumes=True)
-            return _train_all(jobs, ranks, options, stop, lambda: None)
-    if source is None or options.data is None:
-        raise RunError(f"{options.run} has no run to go on with: name a model or solver and --data to begin one")
-    with runs.create(options.run) as run:
-        jobs = new_jobs(run, source, options, argv)
-        _check_shares(jobs, ranks, resumes=False)
-        worked: list[int] = []
+@contextlib.contextmanager
+def _open_jobs(ranks: Ranks, source: str | None, options: Options, argv: list[str]) -> Iterator[list[Job]]:
+    """Yield the jobs in rank 0, which holds the lock of the run folder, and none in the others."""
+    if ranks.rank:
+        yield []
+        return
+    source = source and jobs.solver_in(source)
+    resumes = options.resume and Run(options.run).started
+    if not resumes and (source is None or options.data is None):
+        missing = " and ".join([*([] if source else ["a model or solver"]), *([] if options.data else ["--data"])])
+        raise RunError(f"{options.run} contains no run to resume: pass {missing} to start one")
+    with runs.reopen(options.run) if resumes else runs.create(options.run) as run:
+        made = (jobs.resumed if resumes else jobs.new)(run, source, options, argv)
+        for job in made:
+            plan.check_shares(job.plan, ranks.names, resumes)
         try:
-            for job in jobs:
-                _write_files(job)
-                job.run.start(job.info)
-            return _train_all(jobs, ranks, options, stop, lambda: worked.append(1))
+            if not resumes:
+                for job in made:
+                    job.write_files()
+                    job.run.start(job.info)
+            yield made
         finally:
-            if not worked:  # what fails before the first iteration has worked leaves no run folder behind
-                run.discard()
+            if not resumes and not any(job.run.iterations() or job.run.metrics() for job in made):
+                run.discard()  # it failed before there was anything to keep
 
 
-def _check_shares(jobs: list[Job], ranks: Ranks, resumes: bool) -> None:
-    for job in jobs:
-        fit.check_shares(job.plan, ranks.names, resumes)
+def train_net(job: Job | None, init: str | None, ranks: Ranks, options: Options, stop: StopRequest) -> Any:
+    """Train one net and return how it went; `job` is None in all ranks but 0.
 
-
-def _train_all(
-    jobs: list[Job], ranks: Ranks, options: Options, stop: StopRequest, worked: Callable[[], None]
-) -> dict[str, Any]:
-    """Train what is not done: the stages, each from the weights of the one before it, and then the net itself."""
-    before: Run | None = None
-    for job in jobs:
-        finished, longer = job.run.info.get("finished"), _longer(job)
-        already = bool(longer)
-        if not already:
-            init = before.weights("best") if before else job.info["init"] and Path(job.info["init"])
-            try:
-                with runs.reopen(job.run.path) if job.stage else contextlib.nullcontext():
-                    finished = _train(job, ranks, init, options, stop, worked)
-            except OSError as error:
-                raise RunError(f"cannot write into {job.run.path}: {error.strerror or error}") from error
-        before = job.run
-    return {**finished, "run": str(jobs[-1].run.path), "already": already, "longer": longer or _longer(jobs[-1])}
-
-
-def _longer(job: Job) -> str:
-    """Why a training has ended, and what makes it longer; "" for one that has not."""
-    finished, plateau = job.run.info.get("finished"), job.plateau
-    if not finished:
-        return ""
-    if finished["iterations"] >= job.plan.solver.max_iter:
-        return (
-            f"it has all of its {finished['iterations']} iterations: --resume with more --epochs or --max-iter goes on"
-        )
-    if finished["verdict"] == "stop" and plateau.drops <= job.run.info["schedule"]["lr_drops"]:
-        why = f"top-1 was no better for {plateau.epochs}, {plateau.times}"
-        return f"{why}: --resume --lr-drops {plateau.drops + 1} goes on"
-    return ""
-
-
-def _train(
-    job: Job, ranks: Ranks, init: Path | None, options: Options, stop: StopRequest, worked: Callable[[], None]
-) -> dict[str, Any]:
-    run, plan = job.run, job.plan
-    _write_files(job)
-    if ranks.count > 1:
-        job.info["sessions"][-1]["ranks"] = ranks.names
-    run.update(**{**job.info, "finished": None})
-    with Console(run.log_file, run.info["model"], plan.solver.max_iter, options.quiet) as console:
-        length = f"{plan.epoch} iterations of {plan.batch} an epoch"
-        console.say(f"{plan.train_val.name}: {fit.describe_data(plan)}, {length}")
-        console.say(f"  net: {files.shown(plan.path)}")
-        for change in plan.changes:
-            console.say(f"  {change}")
-        console.say(f"  {_schedule(job)}")
-        if options.gpus or ranks.count > 1:
-            console.say(f"  on {_devices(options, ranks)}")
-        for layer in plan.train_val.layer:
-            if layer.type == "Data" and not any(rule.phase == caffe.TEST for rule in layer.include):
-                note = "reads from its first record again where a run goes on; CropData goes on where it was"
-                console.say(f"  layer {layer.name} (Data) {note}", warning=True)
-        checkpoint = run.resume_from()
-        message = solving.message(run, ranks.count)
-        if ranks.count > 1:
-            ranks.broadcast(_begin(job, message, checkpoint))
-        compute = _compute(options, ranks)
-        gpu.compute_on(**compute)
-        solver = _solver(plan, message, ranks)
+    Args:
+        job: what to train.
+        init: caffemodel that initializes the layers of the same names.
+        ranks: the ranks that train together.
+        options: as for `train`.
+        stop: entered.
+    """
+    checkpoint = job.run.resume_from() if job else None
+    task = ranks.broadcast(_task(job, checkpoint, ranks.count) if job else None)
+    data = (options.data or task.data).resolve()
+    solving.relocate(task.solver.net_param, data)
+    device = ranks.device(options.gpus)
+    gpu.compute_on(device, options.tf32, options.deterministic)
+    with _progress(job, task, checkpoint, options) as progress:
+        if job:
+            _announce(job, checkpoint, progress, options, ranks)
+        solver = _build(job, task, ranks)
+        loop.restore(solver, task, checkpoint)
         if init and not checkpoint:
-            _carry(solver.net, init, console)
-        trainer = Trainer(
-            run=run,
-            plan=plan,
-            solver=solver,
-            predictor=_predictor(plan, run, solver.net, compute["device"]),
-            plateau=job.plateau,
-            seed=job.info["seed"],
-            keep=options.keep,
-            save_every=60 * options.save_every,
-            console=console,
-            stop=stop,
-            stage=job.stage,
-            ranks=ranks,
-        )
-        for note in job.notes:
-            console.say(f"  {note}")
-        if checkpoint:
-            trainer.go_on(checkpoint)
-            console.say(f"going on from iteration {trainer.iteration} of {trainer.last} ({files.shown(checkpoint)})")
-        follower.join(ranks, solver)
-        result = trainer.train(worked)
-        run.update(finished=result, **_traffic(ranks))
-        ranks.broadcast(follower.Part())
-        return result
+            _initialize(solver.net, init, progress)
+        ranks.join(solver)
+        net, lmdb = task.solver.net_param, data / task.validation
+        evaluator = Evaluator(net, lmdb, data / task.mean, solver.net, gpu=device)
+        keeping = job and Keeping(job.run, options.keep, 60 * options.save_every, job.stage)
+        result = Loop(task, solver, evaluator, ranks, progress, stop, keeping).run()
+        if job:
+            job.run.update(finished=result, gradients=_traffic(ranks))
+    ranks.broadcast()  # NCCL needs all ranks to leave together
+    return result if job else None
 
 
-def _begin(job: Job, message: caffe_pb2.SolverParameter, checkpoint: Path | None) -> follower.Begin:
-    run = job.run
-    given = {follower.DEPLOY: run.deploy.read_bytes(), follower.MEAN: run.mean.read_bytes()}
+def _task(job: Job, checkpoint: Path | None, count: int) -> Task:
+    """Write the files of a job's run folder, and return its task for `count` ranks."""
+    job.run.tidy()
+    job.write_files()
+    info = {**job.info, "finished": None}
+    job.run.update(**info)
+    own, run = job.plan, job.run
+    state = None
     if checkpoint:
-        given |= snapshots.read(checkpoint)
-    return follower.Begin(
-        message.SerializeToString(), given, bool(checkpoint), job.info["seed"], job.plan.data.resolve()
+        state = run.state(checkpoint)
+        run.rewind(state["iteration"], state["validated"])
+        run.link("last", state["iteration"])
+        if state["best"] in run.iterations():
+            run.link("best", state["best"])
+    else:
+        run.rewind(0)  # records of a run that was killed before its first checkpoint
+    return Task(
+        solver=solving.message(own.solver, own.net, count),
+        validation=plan.validation_lmdb(own.net, own.data).name,
+        data=own.data,
+        mean=own.mean.name,
+        seed=job.info["seed"],
+        epoch=own.epoch,
+        schedule=job.schedule,
+        state=state,
+        checkpoint=solving.read_checkpoint(checkpoint) if checkpoint and count > 1 else None,
     )
 
 
-def _traffic(ranks: Ranks) -> dict[str, Any]:
-    """What run.json says of the gradients' travels in this session."""
-    traffic = ranks.traffic
-    if not traffic or not traffic.iterations:
-        return {"gradients": None}
-    values = {name: round(value / traffic.iterations, 6) for name, value in dataclasses.asdict(traffic).items()}
-    del values["iterations"]
-    return {"gradients": {"ranks": ranks.count, **values, "hidden": round(traffic.hidden, 4)}}
+def _progress(job: Job | None, task: Task, checkpoint: Path | None, options: Options) -> Progress:
+    if not job:
+        return Progress()
+    start = task.state["iteration"] if task.state else 0
+    return RunProgress(job.run, start, task.solver.max_iter, task.epoch, job.plan.batch, options.quiet)
+
+
+def _announce(job: Job, checkpoint: Path | None, progress: Progress, options: Options, ranks: Ranks) -> None:
+    """Print what is trained, on what, and how."""
+    own = job.plan
+    length = f"{own.epoch} iterations of {own.batch} images per epoch"
+    progress.say(f"{own.net.name}: {own.describe_data()}, {length}")
+    for line in (f"net: {files.shown(own.path)}", *own.changes, f"learning rate: {job.schedule.describe()}"):
+        progress.say(f"  {line}")
+    if options.gpus or ranks.count > 1:
+        progress.say(f"  on {_devices(options, ranks)}")
+    for layer in own.net.layer:
+        if layer.type == "Data" and nets.is_training(layer):
+            note = "starts again at its first record when the run resumes; use CropData to resume exactly"
+            progress.say(f"  layer {layer.name} (Data) {note}", warning=True)
+    for note in job.notes:
+        progress.say(f"  {note}")
+    if checkpoint:
+        progress.say(f"resume from iteration {checkpoint.name} of {own.solver.max_iter} ({files.shown(checkpoint)})")
 
 
 def _devices(options: Options, ranks: Ranks) -> str:
-    """What computes, in a line."""
     if len(options.gpus) != max(1, ranks.count):  # the CPU, or several machines
         return ", ".join(ranks.names)
-    there = gpu.names()
-    names = ", ".join(f"GPU {number} ({there[number]})" for number in options.gpus)
-    how = "TF32" if options.tf32 else "float32"
-    return f"{names}: {how}" + (", the same bits in every run" if options.deterministic else "")
+    names = gpu.names()
+    devices = ", ".join(f"GPU {number} ({names[number]})" for number in options.gpus)
+    precision = "TF32" if options.tf32 else "float32"
+    return f"{devices}: {precision}" + (", deterministic" if options.deterministic else "")
 
 
-def _schedule(job: Job) -> str:
-    """What becomes of the learning rate, in a line."""
-    solver, plateau = job.plan.solver, job.plateau
-    rate = f"rate: {solver.base_lr:g}"
-    if solver.lr_policy != "fixed":
-        return f"{rate}, lr_policy {solver.lr_policy}, to iteration {solver.max_iter}"
-    if not plateau.patience:
-        return f"{rate}, to iteration {solver.max_iter}"
-    drop = f"times {plateau.factor:g} when top-1 has not improved for {plateau.epochs}"
-    return f"{rate}, {drop}; ends when that has happened {plateau.times}, or at iteration {solver.max_iter}"
+def _traffic(ranks: Ranks) -> dict[str, Any] | None:
+    """Averages per iteration of what averaging gradients took, for run.json."""
+    traffic = ranks.traffic
+    if not traffic or not traffic.iterations:
+        return None
+    values = {name: round(value / traffic.iterations, 6) for name, value in dataclasses.asdict(traffic).items()}
+    del values["iterations"]
+    return {"ranks": ranks.count, **values, "hidden": round(traffic.hidden, 4)}
 
 
-def _carry(net: caffe.Net, weights: Path, console: Console) -> None:
-    """Let the layers take the weights that a caffemodel has under their names, and say which did."""
-    carried = nets.copy_weights(net, weights)
-    filled = [name for name in net.params if name not in carried]
-    console.say(f"weights from {files.shown(weights)}: {', '.join(carried)}")
-    console.say(f"filled at random: {', '.join(filled) or 'no layer'}")
-
-
-def _solver(plan: fit.Plan, message: caffe_pb2.SolverParameter, ranks: Ranks) -> Any:
+def _build(job: Job | None, task: Task, ranks: Ranks) -> Any:
+    ranks.prepare()
     try:
-        solver = solving.build(message, ranks)
-        float(solver.lr)  # an lr_policy that does not hold together shows here
+        solver = caffe.get_solver(task.solver)
+        float(solver.lr)  # raises for an invalid lr_policy
     except caffe.CaffeError as error:
-        what = f"{plan.path} with its solver does not build: {from_caffe(str(error))}"
-        raise NetError(f"{what} (tools/describe.py {plan.path} --check says where)") from error
+        path = job.plan.path if job else "the net"
+        raise NetError(
+            f"{path} with its solver does not build: {from_caffe(str(error))} (tools/describe.py {path} --check)"
+        ) from error
     return solver
 
 
-def _predictor(plan: fit.Plan, run: Run, net: caffe.Net, device: int | None) -> Predictor:
-    try:
-        return Predictor(run.deploy, run.mean, net, gpu=device)
-    except NetError as error:
-        raise NetError(str(error).replace(str(run.deploy), str(plan.path.with_name("deploy.prototxt")))) from error
-
-
-def _write_files(job: Job) -> None:
-    run, plan = job.run, job.plan
-    files.write_text(run.train_val, nets.to_text(plan.train_val))
-    files.write_text(run.deploy, nets.to_text(plan.deploy))
-    files.write_text(run.solver, nets.to_text(plan.solver))
-    with files.atomic_file(run.mean) as temporary:
-        temporary.write_bytes(plan.mean.read_bytes())
+def _initialize(net: caffe.Net, weights: str, progress: Progress) -> None:
+    """Initialize the layers that a caffemodel contains, and print which."""
+    names = nets.copy_weights(net, weights)
+    filled = ", ".join(name for name in net.params if name not in names)
+    progress.say(f"weights from {files.shown(weights)}: {', '.join(names)}")
+    progress.say(f"random weights: {filled or 'no layer'}")

@@ -1,5 +1,5 @@
-// Stands before upstream's header of this name on the include path: the same names for cuDNN 8 and 9. Upstream's has a
-// list of the status codes of cuDNN 7, some of which are gone, and knows neither dilation nor groups.
+// Shadows upstream's header of this name on the include path and has the same interface for cuDNN 8 and 9. Upstream's
+// uses status codes that cuDNN 8 removed.
 
 #ifndef CAFFE_LAYERS_COMPAT_CAFFE_UTIL_CUDNN_HPP_
 #define CAFFE_LAYERS_COMPAT_CAFFE_UTIL_CUDNN_HPP_
@@ -13,10 +13,10 @@
 #include "caffe/proto/caffe.pb.h"
 #include "gpu_settings.hpp"
 
-/// Whether cuDNN's headers are of this version or a newer one; with cuDNN 8 and 9 always for what upstream asks.
+/// Whether cuDNN's headers have at least this version.
 #define CUDNN_VERSION_MIN(major, minor, patch) (CUDNN_VERSION >= (major)*1000 + (minor)*100 + (patch))
 
-/// Throws caffe::Error with cuDNN's own words where a call of cuDNN fails.
+/// Throws caffe::Error with cuDNN's message if a call fails.
 #define CUDNN_CHECK(condition)                                                                                \
   do {                                                                                                        \
     const cudnnStatus_t cudnn_status = (condition);                                                           \
@@ -26,17 +26,17 @@
 namespace caffe {
 namespace cudnn {
 
-/// What cuDNN says of a call that failed: the status, the function's name, and from version 9 on why.
+/// The description of a failed call: status, function name, and from cuDNN 9 the reason.
 std::string Problem(cudnnStatus_t status, const std::string& call);
 
-/// The type of a Dtype's tensors, and 1 and 0 as cuDNN takes factors: by their addresses.
+/// The type of a tensor of Dtype, and pointers to 1 and 0, which cuDNN takes as factors.
 template <typename Dtype>
 class dataType;
 template <>
 class dataType<float> {
  public:
   static const cudnnDataType_t type = CUDNN_DATA_FLOAT;
-  static float oneval, zeroval;  // upstream's cudnn.cpp has the values
+  static float oneval, zeroval;  // defined in upstream's cudnn.cpp
   static const void *one, *zero;
 };
 template <>
@@ -47,9 +47,8 @@ class dataType<double> {
   static const void *one, *zero;
 };
 
-/// The size of one of a blob's four axes as cuDNN is told them: 1 where the blob has fewer; the last one takes all that
-/// follow.
-template <typename Blob>  // whose header includes this one
+/// The size of one of a blob's four axes for cuDNN: 1 if the blob has fewer; the last one combines all that follow.
+template <typename Blob>  // its header includes this one
 int AxisOfFour(const Blob& blob, int axis) {
   if (axis >= blob.num_axes()) return 1;
   return axis == 3 ? blob.count(3) : blob.shape(axis);
@@ -60,7 +59,7 @@ void createTensor4dDesc(cudnnTensorDescriptor_t* tensor) {
   CUDNN_CHECK(cudnnCreateTensorDescriptor(tensor));
 }
 
-/// A tensor whose values lie one after the other. An empty one leaves the descriptor as it is, for cuDNN has none.
+/// Describe a contiguous tensor. The descriptor of an empty tensor is left unchanged, because cuDNN rejects size 0.
 template <typename Dtype>
 void setTensor4dDesc(cudnnTensorDescriptor_t* tensor, int n, int c, int h, int w) {
   if (n == 0 || c == 0 || h == 0 || w == 0) return;

@@ -1,4 +1,4 @@
-// Caffe reads and writes images and opens no window: OpenCV's imgcodecs is all it needs of what highgui was in 2018.
+// Caffe reads and writes images but opens no windows, so OpenCV's imgcodecs replaces the highgui of 2018.
 
 #ifndef CAFFE_LAYERS_COMPAT_OPENCV2_HIGHGUI_HPP_
 #define CAFFE_LAYERS_COMPAT_OPENCV2_HIGHGUI_HPP_

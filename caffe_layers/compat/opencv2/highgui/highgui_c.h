@@ -1,2 +1,2 @@
-// The C interface's constants that Caffe uses are in the header beside this one.
+// The constants of the C interface that Caffe uses are in highgui.hpp.
 #include "highgui.hpp"

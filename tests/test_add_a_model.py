@@ -1,0 +1,76 @@
+"""A tenth row in models/zoo.py, with batch normalization, is all that every command needs."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+ROW = """
+    Model(
+        "model10",
+        "3-4 | 3-6 |",
+        hidden=(8,),
+        batch_norm=True,
+        classes=10,
+        batch=20,
+        lr_schedule="cosine",
+    ),
+)
+
+MODELS: dict"""
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory):
+    """Call a script of a copy of the checkout whose models have one row more."""
+    top = tmp_path_factory.mktemp("ten") / "checkout"
+    for name in ("python", "tools", "prototxt"):
+        shutil.copytree(ROOT / name, top / name, ignore=shutil.ignore_patterns("__pycache__"))
+    zoo = top / "python" / "tiny_imagenet" / "models" / "zoo.py"
+    old = zoo.read_text()
+    assert old.count("\n)\n\nMODELS: dict") == 1
+    zoo.write_text(old.replace("\n)\n\nMODELS: dict", ROW))
+
+    def run(name, *arguments):
+        command = [sys.executable, top / "tools" / f"{name}.py", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(top / "python")}
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, cwd=top)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("generate")
+    return run
+
+
+def test_it_is_generated_described_and_checked(call):
+    call("generate", "--check")
+    described = json.loads(call("describe", "model10", "--json"))
+    conv = [9 * 3 * 4, 9 * 4 * 6]
+    statistics = [2 * 4 + 1, 2 * 6 + 1]
+    scales = [2 * 4, 2 * 6]
+    fc = [(6 * 14 * 14 + 1) * 8, (8 + 1) * 10]
+    assert described["parameters"] == sum([*conv, *statistics, *scales, *fc])
+    assert [layer["type"] for layer in described["layers"]][2:6] == ["Convolution", "BatchNorm", "Scale", "ReLU"]
+    assert described["depth"] == 4 and described["paper"] is None
+    assert json.loads(call("describe", "model10", "--check", "--json")) == []
+    assert "model10" in call("describe", "--help")
+
+
+def test_it_is_trained_evaluated_compared_and_reported(call, data, tmp_path):
+    out = tmp_path / "experiment"
+    call("reproduce", "model1", "model10", "--data", data, "--out", out, "--max-iter", "3", "--batch", "10", "--quiet")
+    info = json.loads((out / "model10" / "seed1" / "run.json").read_text())
+    assert info["nonlinearity"] == "ReLU"
+    rows = {row["model"]: row for row in csv.DictReader((out / "table2.csv").read_text().splitlines())}
+    assert (rows["model1"]["paper_top1"], rows["model10"]["paper_top1"]) == ("37.27", "")
+    line = next(line for line in (out / "table2.md").read_text().splitlines() if line.startswith("| model10 |"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1] == cells[3] == "" and cells[2]
+    call("report", out / "model10" / "seed1", "--out", tmp_path / "report.html")
+    assert "model10" in (tmp_path / "report.html").read_text()
