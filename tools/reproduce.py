@@ -9,7 +9,6 @@ from tiny_imagenet import cli
 from tiny_imagenet.errors import TinyImageNetError
 from tiny_imagenet.experiment import schedulers
 from tiny_imagenet.models import zoo
-from tiny_imagenet.training import launch
 
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
@@ -36,9 +35,11 @@ def main():
         "--workers", type=cli.positive_int, metavar="N", help="of local or slurm: how many to start (2)"
     )
     args = parser.parse_args()
-    started = launch.launched()
+    from tiny_imagenet.training import mpi  # after the arguments: Caffe takes a moment to load
+
+    started = mpi.launched()
     if started:
-        launch.let_rank_0_speak(started)
+        mpi.let_rank_0_speak()
         parser.error(
             f"{started.launcher} has started {started.size} processes, and each would do all of it: start one, without "
             f"{started.launcher}; --scheduler trains several models at once on a cluster"

@@ -11,6 +11,7 @@ import os
 import pickle
 import platform
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -33,7 +34,8 @@ SLICE = 1 << 20  # float32 values of a gradient averaged at once
 AT_ONCE = 8  # slices averaged at the same time; more would share the network, and none would finish for a long time
 POLL = 5e-5  # seconds between tests of an operation, tenfold once it takes longer than PATIENCE
 PATIENCE = 0.1
-GRACE = 3.0  # seconds that rank 0 has to report an error before another rank does, and to end all ranks
+GRACE = 5.0  # seconds that rank 0 has to report an error and to end all ranks before another rank does
+LAUNCHERS = "mpirun|mpiexec|orterun|orted|prterun|prted"
 
 # Variables with the number of processes and the rank, per launcher. The first launcher with several processes counts:
 # mpirun under Slurm has Slurm's variables too. In a batch script without srun, Slurm's variables describe no process.
@@ -233,8 +235,8 @@ class MpiRanks(Ranks):
                 waited = 0.0
             elif left and waited > self._timeout:
                 raise RankLostError(
-                    f"{self.names[self.rank]}: {what} made no progress for {self._timeout:g} s (--timeout): a rank was "
-                    "lost or is busy, or the network is broken"
+                    f"{self.names[self.rank]}: {what} made no progress for {self._timeout:g} s (--timeout): a rank is "
+                    "lost or busy, or the network is broken; --resume continues from the last checkpoint"
                 )
 
 
@@ -328,6 +330,16 @@ def _abort(ranks: MpiRanks, error: BaseException) -> NoReturn:
         who = ""
     cli.note(f"{os.path.basename(sys.argv[0])}: error: {who}{': ' if who else ''}{text}")
     sys.stdout.flush()
+    if isinstance(error, RankLostError):
+        _kill_launcher_later()
     signal.alarm(10)  # MPI_Abort may wait for a machine that was lost
     ranks._comm.Abort(getattr(error, "status", 1))
     os._exit(1)
+
+
+def _kill_launcher_later() -> None:
+    """Kill the launcher's process on this machine after ten seconds: mpirun waits forever for a machine that was lost."""
+    parent = os.getppid()
+    command = f"sleep 10; grep -qE '^({LAUNCHERS})$' /proc/{parent}/comm && kill -9 {parent}"
+    null = subprocess.DEVNULL
+    subprocess.Popen(["sh", "-c", command], start_new_session=True, stdin=null, stdout=null, stderr=null)

@@ -137,7 +137,9 @@ def _died(process: Any, rank: int, names: Sequence[str]) -> BaseException:
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         how = f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return RankLostError(f"{names[rank]} (rank {rank} of {len(names)}) {how}")
+    return RankLostError(
+        f"{names[rank]} (rank {rank} of {len(names)}) {how}; --resume continues from the last checkpoint"
+    )
 
 
 def _cause(outcomes: dict[int, Any]) -> BaseException:
