@@ -4,7 +4,7 @@ import pytest
 from caffe.proto import caffe_pb2
 
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.models import nets, solvers, zoo
+from tiny_imagenet.models import derive, nets, solvers, zoo
 from tiny_imagenet.runs import Run
 
 SMALL = [name for name in zoo.MODELS if name not in ("model7", "model8", "model9")]
@@ -30,7 +30,7 @@ def test_the_large_nets_build_with_narrow_hidden_layers(name, tmp_path):
 
 def build(model, folder):
     path = folder / "deploy.prototxt"
-    path.write_text(nets.to_text(nets.build(model, deploy=True)))
+    path.write_text(nets.to_text(derive.deploy(nets.build(model))))
     return caffe.Net(str(path), caffe.TEST)
 
 

@@ -12,7 +12,7 @@ from caffe.proto import caffe_pb2
 
 from conftest import ROOT
 from tiny_imagenet.export import stock
-from tiny_imagenet.models import nets, solvers, zoo
+from tiny_imagenet.models import derive, nets, solvers, zoo
 from tiny_imagenet.models.paper import PAPER
 
 # The fully connected layers of the large nets take most of the memory and none of the interest.
@@ -66,7 +66,7 @@ def in_torch(python, folder, param, net, inputs):
 
 @pytest.mark.parametrize("name", STAGED)
 def test_deploy_nets_give_the_softmax_of_pytorch(name, torch_python, tmp_path):
-    param = nets.build(narrow(name), deploy=True)
+    param = derive.deploy(nets.build(narrow(name)))
     net = caffe.Net(param, caffe.TEST)
     randomize(net)
     images = np.random.default_rng(6).normal(scale=50, size=(2, 3, 56, 56)).astype(np.float32)
@@ -179,7 +179,7 @@ def test_twenty_iterations_are_those_of_pytorchs_sgd(name, convs, off, torch_pyt
 def test_opencv_reads_the_stock_export_and_gives_the_same_softmax(name, tmp_path):
     import cv2
 
-    param = nets.build(narrow(name), deploy=True)
+    param = derive.deploy(nets.build(narrow(name)))
     net = caffe.Net(param, caffe.TEST)
     randomize(net)
     net.save(tmp_path / "weights.caffemodel")

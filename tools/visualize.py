@@ -11,7 +11,7 @@ from typing import Any
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli, destination, files, runs
-from tiny_imagenet.data import dataset
+from tiny_imagenet.data import images
 from tiny_imagenet.evaluation import origin, pedigree, predictions
 from tiny_imagenet.report import confusion_figure, curves_figure, errors_figure, figures, screening_figure
 
@@ -191,7 +191,7 @@ def main() -> None:
     kind.add_argument("dataset", metavar="DATASET", help="the folder with wnids.txt, train/, val/ and test/")
     kind.add_argument(
         "--crop",
-        type=cli.at_most(dataset.SIZE),
+        type=cli.at_most(images.SIZE),
         default=screening_figure.CROP,
         metavar="N",
         help="pixels (default: 56)",

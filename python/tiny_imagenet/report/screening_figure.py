@@ -19,8 +19,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
-from tiny_imagenet.data import dataset, screening
-from tiny_imagenet.data.dataset import SIZE, Record
+from tiny_imagenet.data import dataset, images, screening
+from tiny_imagenet.data.dataset import Record
+from tiny_imagenet.data.images import SIZE
 from tiny_imagenet.errors import DatasetError
 from tiny_imagenet.report import figures
 
@@ -160,7 +161,7 @@ def _lines(examples: list[Example]) -> int:
 
 
 def _draw_example(axes: Axes, example: Example, crop: int, words: str) -> None:
-    picture = dataset.read_image(example.record.path)[:, :, ::-1].copy()
+    picture = images.read_image(example.record.path)[:, :, ::-1].copy()
     (x, y), (x0, y0, x1, y1) = example.offset, example.record.box
     outside = np.ones((SIZE, SIZE, 1), bool)
     outside[y : y + crop, x : x + crop] = False
