@@ -2,8 +2,8 @@
 
     torch_reader.py FOLDER
 
-reads FOLDER/net.json (layers) and FOLDER/in.npz (weights and inputs), and writes FOLDER/out.npz: blobs and gradients, or
-with FOLDER/sgd.json the parameters after some SGD steps on the batch.
+reads FOLDER/net.json (layers) and FOLDER/in.npz (weights and inputs), and writes FOLDER/out.npz: blobs and gradients,
+or with FOLDER/sgd.json the parameters after some SGD steps on the batch.
 """
 
 import json
