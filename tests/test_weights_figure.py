@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from tiny_imagenet.errors import NetError, RunError
-from tiny_imagenet.models import nets, zoo
+from tiny_imagenet.models import derive, nets, zoo
 from tiny_imagenet.report import figures, weights_figure
 from tiny_imagenet.runs import Run
 
@@ -49,7 +49,7 @@ def drawn():
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory, drawn):
-    run = save_run(tmp_path_factory.mktemp("prelu") / "run", nets.build(ROW, deploy=True))
+    run = save_run(tmp_path_factory.mktemp("prelu") / "run", derive.deploy(nets.build(ROW)))
     set_weights(run, **drawn)
     return run
 
@@ -62,7 +62,7 @@ def run(kept, tmp_path):
 @pytest.fixture(scope="module")
 def relu(tmp_path_factory):
     row = ROW.replace(activation="ReLU")
-    return save_run(tmp_path_factory.mktemp("relu") / "run", nets.build(row, deploy=True), "model1")
+    return save_run(tmp_path_factory.mktemp("relu") / "run", derive.deploy(nets.build(row)), "model1")
 
 
 def tiles(figure):
@@ -143,7 +143,7 @@ def test_slopes_are_drawn_as_trained(run, drawn):
 
 
 def test_the_initial_slope_is_the_filler_s(tmp_path):
-    net = nets.build(ROW, deploy=True)
+    net = derive.deploy(nets.build(ROW))
     first, second, third, _ = [layer for layer in net.layer if layer.type == "PReLU"]
     first.prelu_param.filler.type, first.prelu_param.filler.value = "constant", 0.1
     second.prelu_param.filler.type = "gaussian"

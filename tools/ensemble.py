@@ -9,7 +9,8 @@ import os
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli, destination
-from tiny_imagenet.evaluation import data_source, ensemble, metrics, predictions, provenance
+from tiny_imagenet.data.splits import SPLITS
+from tiny_imagenet.evaluation import ensemble, metrics, predictions, provenance
 
 
 def weight(text: str) -> float:
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("members", nargs="+", metavar="PRED.npz|RUN", help=members)
     checkpoints = "use all checkpoints of a run folder, not the best one"
     parser.add_argument("--checkpoints", action="store_true", help=checkpoints)
-    parser.add_argument("--split", choices=data_source.SPLITS, help="split to take from run folders (default: val)")
+    parser.add_argument("--split", choices=SPLITS, help="split to take from run folders (default: val)")
     parser.add_argument("--ten-crop", action="store_true", help="take the predictions with ten crops from run folders")
     data = "with --checkpoints: predict the data in this folder of tools/convert.py (default: the run's)"
     parser.add_argument("--data", metavar="DIR", help=data)

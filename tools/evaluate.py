@@ -8,7 +8,8 @@ from pathlib import Path
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli, destination
-from tiny_imagenet.evaluation import data_source, metrics, provenance
+from tiny_imagenet.data.splits import SPLITS
+from tiny_imagenet.evaluation import metrics, provenance
 
 
 def show(result: dict) -> None:
@@ -49,7 +50,7 @@ def main():
     parser.add_argument("--weights", type=Path, metavar="FILE", help="its caffemodel")
     parser.add_argument("--mean", type=Path, metavar="FILE", help="its mean image (default: the data folder's)")
     cli.add_predicting(parser)
-    parser.add_argument("--split", default="val", choices=data_source.SPLITS, help="images to predict (default: val)")
+    parser.add_argument("--split", default="val", choices=SPLITS, help="images to predict (default: val)")
     parser.add_argument("--out", type=file("npz"), metavar="FILE.npz", help="predictions (default: in the run folder)")
     parser.add_argument("--per-class", action="store_true", help="also print the scores of each class, worst first")
     parser.add_argument("--confusion", type=file("csv"), metavar="FILE.csv", help="write the confusion matrix")

@@ -11,7 +11,8 @@ from typing import Any
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli, destination, files, runs
-from tiny_imagenet.data import dataset
+from tiny_imagenet.data import images
+from tiny_imagenet.data.splits import LABELLED
 from tiny_imagenet.evaluation import data_source, ensemble, predictions, provenance
 from tiny_imagenet.report import confusion_figure, curves_figure, errors_figure, figures, screening_figure
 
@@ -136,7 +137,7 @@ def main() -> None:
     kind.add_argument("--images", type=cli.positive_int, default=2500, metavar="N", help=most)
     kind.add_argument("--layer", metavar="NAME", help="of the net (default: the last one before the classifier)")
     kind.add_argument("--seed", type=cli.count, default=0, metavar="S", help="of the choice and t-SNE (default: 0)")
-    kind.add_argument("--split", choices=data_source.SPLITS[:3], default="val", help="(default: val)")
+    kind.add_argument("--split", choices=LABELLED, default="val", help="(default: val)")
     kind.add_argument("--gpu", type=cli.gpu, metavar="N", help="compute on this GPU (default: the CPU)")
     cli.add_checkpoint(kind)
 
@@ -168,7 +169,7 @@ def main() -> None:
         "tiny-imagenet-200",
     )
     kind.add_argument("dataset", metavar="DATASET", help="the folder with wnids.txt, train/, val/ and test/")
-    crop, crop_help = cli.at_most(dataset.SIZE), "side of the crop in pixels (default: 56)"
+    crop, crop_help = cli.at_most(images.SIZE), "side of the crop in pixels (default: 56)"
     kind.add_argument("--crop", type=crop, default=screening_figure.CROP, metavar="N", help=crop_help)
     share = "fraction of the box that each crop must contain (default: 1/4)"
     kind.add_argument("--min-visible", type=cli.share, default=Fraction(1, 4), metavar="SHARE", help=share)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tiny_imagenet.data import lmdb_reader
+from tiny_imagenet.data.splits import SPLITS
 from tiny_imagenet.errors import DatasetError, RunError
 from tiny_imagenet.evaluation import provenance
 from tiny_imagenet.evaluation.predictions import Predictions
 from tiny_imagenet.runs import Run
-
-SPLITS = ("train", "train_screened", "val", "test")
 
 
 def meta(given: Predictions) -> Mapping[str, Any]:

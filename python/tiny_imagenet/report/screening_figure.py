@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from tiny_imagenet.data import dataset, screening
-from tiny_imagenet.data.dataset import SIZE, Record
+from tiny_imagenet.data import dataset, images, screening
+from tiny_imagenet.data.dataset import Record
+from tiny_imagenet.data.images import SIZE
 from tiny_imagenet.errors import DatasetError
 from tiny_imagenet.report import figures
 
@@ -153,7 +154,7 @@ def worst_offset(box: tuple[int, int, int, int], image: int = SIZE, crop: int = 
 
 
 def _draw_example(axes: Axes, example: Example, crop: int, words: str) -> None:
-    picture = dataset.read_image(example.record.path)[:, :, ::-1].copy()
+    picture = images.read_image(example.record.path)[:, :, ::-1].copy()
     (x, y), (x0, y0, x1, y1) = example.offset, example.record.box
     outside = np.ones((SIZE, SIZE, 1), bool)
     outside[y : y + crop, x : x + crop] = False
