@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.evaluation.evaluator import build
+from tiny_imagenet.evaluation.predict import load
 from tiny_imagenet.models import nets
 from tiny_imagenet.report import figures
 from tiny_imagenet.runs import Run
@@ -65,7 +65,7 @@ def filters(deploy: str | os.PathLike[str], weights: str | os.PathLike[str], nam
             is not finite.
     """
     name = name or os.fspath(deploy)
-    layer, values = first_filters(build(nets.read(deploy), weights), name)
+    layer, values = first_filters(load(deploy, weights), name)
     _check_finite(values, f"{name}: layer {layer} has weights")
     return plot_filters(values, f"{name}, {layer}")
 
@@ -119,7 +119,7 @@ def slopes(runs: Mapping[str, Run], checkpoint: str = "best", width: float = _WI
         raise NetError(f"{len(runs)} runs: from 1 to {MOST_RUNS} can be told apart in one figure")
     found, starts = {}, {}
     for name, run in runs.items():
-        found[name] = learnt_slopes(build(nets.read(run.deploy), run.weights(checkpoint)), os.fspath(run.path))
+        found[name] = learnt_slopes(load(run.deploy, run.weights(checkpoint)), os.fspath(run.path))
         starts.update(initial_slopes(run.deploy))
     return plot_slopes(found, starts, width)
 
