@@ -73,7 +73,7 @@ def cluster(tmp_path):
 
 @contextlib.contextmanager
 def interruptible(command, **options):
-    """A process that reacts to Ctrl-C, even if this one runs in the background, and is killed at the end of the block."""
+    """A process that reacts to Ctrl-C even if this one runs in the background; it is killed at the end of the block."""
     process = subprocess.Popen(
         list(map(str, command)), text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options
     )
