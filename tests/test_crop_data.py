@@ -96,7 +96,7 @@ def floats(picture, label=0):
 
 
 def write(path, values):
-    """An LMDB of serialised Datums, or of whatever bytes."""
+    """Write an LMDB of Datums or bytes."""
     with lmdb.open(str(path), map_size=1 << 28) as env, env.begin(write=True) as transaction:
         for i, value in enumerate(values):
             transaction.put(key(i).encode(), value if isinstance(value, bytes) else value.SerializeToString())

@@ -16,7 +16,7 @@ from tiny_imagenet.runs import Run
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """A run folder of its own."""
+    """A copy of the run folder."""
     shutil.copytree(trained, tmp_path / "copy", symlinks=True)
     return Run(tmp_path / "copy")
 

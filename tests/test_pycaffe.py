@@ -69,7 +69,7 @@ def test_weights_are_saved_copied_and_shared(net_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "named"),
     [
         (NET % "LRelu", "LRelu"),
         (NET.replace("num_output", "num_outputs") % "ReLU", r":5:\d+: .*num_outputs"),
@@ -77,10 +77,10 @@ def test_weights_are_saved_copied_and_shared(net_file, tmp_path):
         (NET.replace("num_output: 6", "num_output: 0") % "ReLU", None),
     ],
 )
-def test_a_mistake_is_an_exception_and_the_next_net_builds(text, says, tmp_path, net_file):
+def test_a_mistake_is_an_exception_and_the_next_net_builds(text, named, tmp_path, net_file):
     wrong = tmp_path / "wrong.prototxt"
     wrong.write_text(text)
-    with pytest.raises(caffe.CaffeError, match=says):
+    with pytest.raises(caffe.CaffeError, match=named):
         caffe.Net(str(wrong), caffe.TEST)
     assert issubclass(caffe.CaffeError, RuntimeError)
     assert caffe.Net(str(net_file), caffe.TEST).forward()
@@ -392,3 +392,13 @@ def test_solver_counts_and_ranks_that_cannot_be_are_refused(net_file):
             caffe.Net(net_file, caffe.TEST)
     finally:
         caffe.set_solver_rank(0)
+
+
+def test_scikit_image_is_imported_on_first_use():
+    code = (
+        "import sys, caffe, caffe.io\n"
+        "assert 'skimage' not in sys.modules\n"
+        "from caffe.io import Transformer\n"
+        "assert caffe.io.Transformer is Transformer and 'skimage' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -23,7 +23,7 @@ CROPS = {False: "centre", True: "ten: four corners, centre, and their mirrors"} 
 
 @dataclass(frozen=True)
 class Options:
-    """What is predicted, and how.
+    """Split, checkpoint, crops and device of a prediction.
 
     Attributes:
         split: train, train_screened, val or test.
