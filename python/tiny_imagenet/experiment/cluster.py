@@ -181,7 +181,8 @@ class _Result:
         raise lost(self.client)
 
     def cancel(self) -> None:
-        self.future.cancel()
+        if self.client.status == "running":
+            self.future.cancel()
 
 
 def killed(error: distributed.KilledWorker) -> str:
