@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <limits>
 #include <opencv2/core.hpp>
-#include <opencv2/imgcodecs.hpp>
 #include <utility>
 
 #include "caffe/util/io.hpp"
@@ -27,21 +26,6 @@ void CheckRange(const char* name, uint32_t value, uint32_t most) {
 DatumView View(const LmdbRecords& records, uint32_t record) {
   const std::pair<const void*, size_t> value = records.value(record);
   return DatumView(value.first, value.second);
-}
-
-cv::Mat Decode(const DatumView& datum, const TransformationParameter& transform) {
-  LOG_IF(FATAL, datum.data_size == 0) << "it is an encoded Datum without data";
-  const cv::Mat encoded(1, static_cast<int>(datum.data_size), CV_8UC1, const_cast<uint8_t*>(datum.data));
-  const cv::Mat picture = cv::imdecode(encoded, transform.force_color()  ? cv::IMREAD_COLOR
-                                                : transform.force_gray() ? cv::IMREAD_GRAYSCALE
-                                                                         : cv::IMREAD_UNCHANGED);
-  LOG_IF(FATAL, picture.empty()) << "its picture does not decode";
-  LOG_IF(FATAL, picture.depth() != CV_8U) << "its picture has more than 8 bits a value: convert it to 8";
-  return picture;
-}
-
-std::string Shape(int channels, int height, int width) {
-  return std::to_string(channels) + " x " + std::to_string(height) + " x " + std::to_string(width);
 }
 
 }  // namespace
@@ -96,6 +80,10 @@ void CropDataLayer<Dtype>::SetUpBatch(size_t tops) {
   records_.reset(new LmdbRecords(param_.source()));
   train_ = this->phase_ == TRAIN;
   shuffle_ = param_.has_shuffle() ? param_.shuffle() : train_;
+  crops_ = !train_ && param_.draw() == CropDataParameter::TEN_CROP ? kTenCrops : 1;
+  LOG_IF(FATAL, param_.batch_size() % crops_ != 0)
+      << "crop_data_param's batch_size is " << param_.batch_size() << ": draw TEN_CROP tests ten crops of each record, "
+      << "make it a multiple of 10";
 
   // Testing is not shared out: each solver that tests sees all.
   const uint32_t solvers = train_ ? Caffe::solver_count() : 1;
@@ -123,7 +111,7 @@ void CropDataLayer<Dtype>::SetUpTransform() {
     const DatumView datum = View(*records_, 0);
     encoded = datum.encoded;
     if (encoded) {
-      const cv::Mat picture = Decode(datum, transform_);
+      const cv::Mat picture = DecodePicture(datum, transform_);
       channels_ = picture.channels();
       height = picture.rows;
       width = picture.cols;
@@ -132,7 +120,8 @@ void CropDataLayer<Dtype>::SetUpTransform() {
       height = datum.height;
       width = datum.width;
     }
-    LOG_IF(FATAL, channels_ <= 0 || height <= 0 || width <= 0) << "its shape is " << Shape(channels_, height, width);
+    LOG_IF(FATAL, channels_ <= 0 || height <= 0 || width <= 0)
+        << "its shape is " << ShapeString(channels_, height, width);
   } catch (const std::exception& error) {
     LOG(FATAL) << "record " << records_->key(0) << " of " << param_.source() << ": " << error.what();
   }
@@ -143,8 +132,8 @@ void CropDataLayer<Dtype>::SetUpTransform() {
   const int crop_size = transform_.crop_size();
   LOG_IF(FATAL, crop_size < 0 || crop_size > std::min(height, width))
       << "transform_param's crop_size is " << transform_.crop_size() << ", record " << records_->key(0) << " of "
-      << param_.source() << " has " << Shape(channels_, height, width) << " values: make it " << std::min(height, width)
-      << " or less";
+      << param_.source() << " has " << ShapeString(channels_, height, width) << " values: make it "
+      << std::min(height, width) << " or less";
   height_ = crop_size > 0 ? crop_size : height;
   width_ = crop_size > 0 ? crop_size : width;
   picture_height_ = crop_size > 0 ? 0 : height;
@@ -170,7 +159,7 @@ void CropDataLayer<Dtype>::SetUpTransform() {
     const bool fits = axes >= 3 && mean.count(0, static_cast<int>(axes) - 3) == 1 && shape[axes - 3] == channels_ &&
                       shape[axes - 2] == height && shape[axes - 1] == width;
     LOG_IF(FATAL, !fits) << "mean_file " << file << " has the shape " << mean.shape_string() << ", the pictures are "
-                         << Shape(channels_, height, width);
+                         << ShapeString(channels_, height, width);
     mean_image_.assign(mean.cpu_data(), mean.cpu_data() + mean.count());
     picture_height_ = height;
     picture_width_ = width;
@@ -337,6 +326,7 @@ void CropDataLayer<Dtype>::Fill(uint64_t iteration, uint32_t begin, uint32_t end
 /// The record of a sample, counted from the first epoch's first.
 template <typename Dtype>
 uint32_t CropDataLayer<Dtype>::RecordOf(uint64_t sample) {
+  sample /= crops_;
   const uint32_t place = static_cast<uint32_t>(sample % records_->size());
   return shuffle_ ? (*OrderOf(sample / records_->size()))[place] : place;
 }
@@ -347,28 +337,25 @@ void CropDataLayer<Dtype>::Read(uint32_t record, uint64_t iteration, uint32_t po
   try {
     const DatumView datum = View(*records_, record);
     cv::Mat picture;
-    if (datum.encoded) picture = Decode(datum, transform_);
+    if (datum.encoded) picture = DecodePicture(datum, transform_);
     const int channels = datum.encoded ? picture.channels() : datum.channels;
     const int height = datum.encoded ? picture.rows : datum.height;
     const int width = datum.encoded ? picture.cols : datum.width;
     LOG_IF(FATAL,
            channels != channels_ || (picture_height_ > 0 && (height != picture_height_ || width != picture_width_)))
-        << "its shape is " << Shape(channels, height, width) << ", expected is "
-        << Shape(channels_, picture_height_ == 0 ? height : picture_height_,
-                 picture_height_ == 0 ? width : picture_width_);
-    LOG_IF(FATAL, height < height_ || width < width_) << "its shape is " << Shape(channels, height, width)
+        << "its shape is " << ShapeString(channels, height, width) << ", expected is "
+        << ShapeString(channels_, picture_height_ == 0 ? height : picture_height_,
+                       picture_height_ == 0 ? width : picture_width_);
+    LOG_IF(FATAL, height < height_ || width < width_) << "its shape is " << ShapeString(channels, height, width)
                                                       << ", too small for crops of " << height_ << " x " << width_;
 
-    const Crop crop = train_ ? DrawCrop(seed_, iteration, position, height, width, height_, width_, param_.draw(),
-                                        transform_.mirror())
-                             : CentreCrop(height, width, height_, width_);
+    const Crop crop = train_       ? DrawCrop(seed_, iteration, position, height, width, height_, width_, param_.draw(),
+                                              transform_.mirror())
+                      : crops_ > 1 ? TenCrop(position % crops_, height, width, height_, width_)
+                                   : CentreCrop(height, width, height_, width_);
     const int64_t most = std::numeric_limits<int>::max();
     LOG_IF(FATAL, static_cast<int64_t>(height) * width > most / channels)
-        << "its shape is " << Shape(channels, height, width) << ", which is beyond " << most << " values";
-    const auto check_count = [&](const char* what, size_t count) {
-      LOG_IF(FATAL, count != static_cast<uint64_t>(channels) * height * width)
-          << "it has " << count << " " << what << " for a shape of " << Shape(channels, height, width);
-    };
+        << "its shape is " << ShapeString(channels, height, width) << ", which is beyond " << most << " values";
     const Normalisation<Dtype> normalisation = {mean_image_.empty() ? nullptr : mean_image_.data(),
                                                 mean_values_.empty() ? nullptr : mean_values_.data(),
                                                 static_cast<Dtype>(transform_.scale())};
@@ -377,11 +364,11 @@ void CropDataLayer<Dtype>::Read(uint32_t record, uint64_t iteration, uint32_t po
                                        channels};
       CopyCrop(pixels, crop, height_, width_, normalisation, data);
     } else if (datum.data_size > 0) {
-      check_count("bytes of data", datum.data_size);
+      CheckCount(datum, "bytes of data", datum.data_size);
       const Picture<uint8_t> planes = {datum.data, channels, height, width, height * width, width, 1};
       CopyCrop(planes, crop, height_, width_, normalisation, data);
     } else {
-      check_count("values", datum.float_data_size);
+      CheckCount(datum, "values", datum.float_data_size);
       const Picture<float> planes = {datum.float_data, channels, height, width, height * width, width, 1};
       CopyCrop(planes, crop, height_, width_, normalisation, data);
     }

@@ -22,6 +22,7 @@ namespace caffe {
 
 /// Labelled crops of the pictures in an LMDB (section 3.1 of the paper): training takes random crops, half of them
 /// mirrored, of all records in a new order in each epoch; testing takes the centre of each record in the keys' order.
+/// With draw TEN_CROP, testing takes ten crops of each record: sample s is crop s mod 10 of record s / 10 mod n.
 ///
 /// A sample is a function of (seed, iteration, position) alone, iteration being the batch's number and position the
 /// place in it: not of the number of threads, of what was read before, nor of the number of solvers that share a batch.
@@ -102,6 +103,7 @@ class CropDataLayer : public Layer<Dtype> {
   int picture_height_, picture_width_;      // that all pictures must have; 0: any
   uint32_t first_position_, share_;         // of the whole batch, this solver's
   uint32_t chunks_;                         // pieces of work in a batch
+  uint32_t crops_;                          // samples per record: 10 to test with ten crops
   vector<Dtype> mean_image_, mean_values_;  // at most one is not empty
 
   std::mutex orders_mutex_;

@@ -30,12 +30,7 @@ Crop DrawCrop(uint64_t seed, uint64_t iteration, uint32_t position, int height, 
   const int most_down = height - crop_height, most_right = width - crop_width;
   Crop crop;
   if (draw == CropDataParameter::TEN_CROP) {
-    const int place = Below(random[0], 5);
-    crop = CentreCrop(height, width, crop_height, crop_width);
-    if (place < 4) {
-      crop.top = place < 2 ? 0 : most_down;
-      crop.left = place % 2 == 0 ? 0 : most_right;
-    }
+    crop = TenCrop(Below(random[0], 5), height, width, crop_height, crop_width);
   } else {
     crop.top = Below(random[0], most_down + 1);
     crop.left = Below(random[1], most_right + 1);
@@ -46,6 +41,17 @@ Crop DrawCrop(uint64_t seed, uint64_t iteration, uint32_t position, int height, 
 
 Crop CentreCrop(int height, int width, int crop_height, int crop_width) {
   return {(height - crop_height) / 2, (width - crop_width) / 2, false};
+}
+
+Crop TenCrop(int number, int height, int width, int crop_height, int crop_width) {
+  const int place = number % 5;
+  Crop crop = CentreCrop(height, width, crop_height, crop_width);
+  if (place < 4) {
+    crop.top = place < 2 ? 0 : height - crop_height;
+    crop.left = place % 2 == 0 ? 0 : width - crop_width;
+  }
+  crop.mirror = number >= 5;
+  return crop;
 }
 
 std::vector<uint32_t> EpochOrder(uint64_t seed, uint64_t epoch, uint32_t records) {

@@ -28,6 +28,12 @@ Crop DrawCrop(uint64_t seed, uint64_t iteration, uint32_t position, int height, 
 /// The crop in the middle, not mirrored; where there is no middle pixel, the offset is rounded down.
 Crop CentreCrop(int height, int width, int crop_height, int crop_width);
 
+const int kTenCrops = 10;
+
+/// One of ten crops: 0 to 3 the corners (top left, top right, bottom left, bottom right), 4 the centre, 5 to 9 their
+/// mirrors.
+Crop TenCrop(int number, int height, int width, int crop_height, int crop_width);
+
 /// The order of the records in one epoch: a permutation of 0 ... records-1, a function of its arguments alone.
 /// @param epoch  from 0
 std::vector<uint32_t> EpochOrder(uint64_t seed, uint64_t epoch, uint32_t records);

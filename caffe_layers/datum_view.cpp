@@ -5,6 +5,8 @@
 #include <google/protobuf/wire_format_lite.h>
 
 #include <limits>
+#include <opencv2/imgcodecs.hpp>
+#include <string>
 
 namespace caffe {
 namespace {
@@ -74,6 +76,27 @@ DatumView::DatumView(const void* bytes, size_t size) {
   data_size = datum.data().size();
   float_data = datum.float_data().data();
   float_data_size = datum.float_data_size();
+}
+
+cv::Mat DecodePicture(const DatumView& datum, const TransformationParameter& transform) {
+  LOG_IF(FATAL, datum.data_size == 0) << "it is an encoded Datum without data";
+  const cv::Mat encoded(1, static_cast<int>(datum.data_size), CV_8UC1, const_cast<uint8_t*>(datum.data));
+  const cv::Mat picture = cv::imdecode(encoded, transform.force_color()  ? cv::IMREAD_COLOR
+                                                : transform.force_gray() ? cv::IMREAD_GRAYSCALE
+                                                                         : cv::IMREAD_UNCHANGED);
+  LOG_IF(FATAL, picture.empty()) << "its picture does not decode";
+  LOG_IF(FATAL, picture.depth() != CV_8U) << "its picture has more than 8 bits a value: convert it to 8";
+  return picture;
+}
+
+void CheckCount(const DatumView& datum, const char* what, size_t count) {
+  LOG_IF(FATAL, count != static_cast<uint64_t>(datum.channels) * datum.height * datum.width)
+      << "it has " << count << " " << what << " for a shape of "
+      << ShapeString(datum.channels, datum.height, datum.width);
+}
+
+std::string ShapeString(int channels, int height, int width) {
+  return std::to_string(channels) + " x " + std::to_string(height) + " x " + std::to_string(width);
 }
 
 }  // namespace caffe

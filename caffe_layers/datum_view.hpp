@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <opencv2/core.hpp>
 
 #include "caffe/proto/caffe.pb.h"
 
@@ -20,6 +21,16 @@ struct DatumView {
   /// Throws caffe::Error if the bytes are not a Datum.
   DatumView(const void* bytes, size_t size);
 };
+
+/// The picture of an encoded Datum, with the channels that transform_param's force_color or force_gray ask for, or its
+/// own. Throws caffe::Error if it does not decode to 8 bits per value.
+cv::Mat DecodePicture(const DatumView& datum, const TransformationParameter& transform);
+
+/// Throws caffe::Error if a Datum that is not encoded has not `count` values for its shape.
+void CheckCount(const DatumView& datum, const char* what, size_t count);
+
+/// "3 x 64 x 64"
+std::string ShapeString(int channels, int height, int width);
 
 }  // namespace caffe
 

@@ -186,3 +186,13 @@ def test_the_scores_are_those_of_the_test_phase(tmp_path):
     deployed.blobs["data"].reshape(3, 3, 6, 6)
     prob = deployed.forward(data=(pictures[:, :, 1:7, 1:7] - np.float32(100)) * np.float32(0.01))["prob"]
     np.testing.assert_allclose(prob, found["prob"], rtol=1e-5)
+
+
+def test_without_a_crop_size_the_pictures_are_measured(tmp_path):
+    text = DATA.replace("crop_size: 6", "").replace("val", str(tmp_path / "none.lmdb")) + FC + LOSS
+    with pytest.raises(NetError, match="crop_size"):
+        derive.deploy(net(text))
+    with lmdb.open(str(tmp_path / "none.lmdb"), map_size=1 << 24) as env, env.begin(write=True) as transaction:
+        datum = caffe_pb2.Datum(channels=2, height=8, width=9, data=bytes(144))
+        transaction.put(b"0", datum.SerializeToString())
+    assert list(derive.deploy(net(text)).layer[0].input_param.shape[0].dim) == [1, 2, 8, 9]

@@ -10,6 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_imagenet.training.mpi_operation import Operation
+from tiny_imagenet.training.mpi_ranks import MpiRanks
+from tiny_imagenet.training.mpi_thread import MpiThread
+from tiny_imagenet.training.mpi_watch import Watch
 
 import test_gpu_ranks
 from conftest import apart, wait_for
@@ -18,10 +22,6 @@ from tiny_imagenet.errors import GpuError, RunError
 from tiny_imagenet.report import folders
 from tiny_imagenet.runs import Run
 from tiny_imagenet.training import accord, launch, mpi_thread, train
-from tiny_imagenet.training.mpi_operation import Operation
-from tiny_imagenet.training.mpi_ranks import MpiRanks
-from tiny_imagenet.training.mpi_thread import MpiThread
-from tiny_imagenet.training.mpi_watch import Watch
 from tiny_imagenet.training.train import Options
 
 pytestmark = needs_mpi
@@ -72,7 +72,7 @@ def test_the_gradients_that_travel_are_as_many_as_the_parameters(plain, data, tm
     assert 0 <= info["gradients"]["hidden"] <= 1
     assert 0 < info["gradients"]["waited"] <= info["gradients"]["seconds"]
     assert [name.partition(" (")[0] for name in info["sessions"][0]["ranks"]] == ["rank 0", "rank 1"]
-    command = folders.about(folders.read(tmp_path / "run"), "it")["command"]
+    command = folders.command(info)
     assert command.startswith(f"mpirun -n 2 tools/train.py {plain} --data ")
 
 

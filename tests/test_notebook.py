@@ -1,4 +1,4 @@
-"""python/notebooks/evaluate.ipynb: executed as Jupyter does it, by a kernel of this Python."""
+"""python/notebooks/evaluate.ipynb, executed by a kernel of this Python."""
 
 import base64
 import json
@@ -11,6 +11,7 @@ import pytest
 
 from conftest import ROOT, write_tiny_net
 from tiny_imagenet.evaluation import ensemble, evaluate, metrics
+from tiny_imagenet.models import derive, nets
 from tiny_imagenet.runs import Run
 from tiny_imagenet.training.train import Options, train
 
@@ -18,15 +19,15 @@ NOTEBOOK = ROOT / "python" / "notebooks" / "evaluate.ipynb"
 
 
 def execute(folder, upto=None, **settings):
-    """Execute a copy of the notebook in `folder`, of its cells those up to the one with the id `upto`.
+    """Execute a copy of the notebook in `folder`, up to the cell with the id `upto`.
 
-    Returns the finished process and, where no cell failed, the outputs of each code cell by its id.
+    Returns the finished process and the outputs of each code cell by its id, none if a cell failed.
     """
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     ids = [cell["id"] for cell in notebook["cells"]]
     notebook["cells"] = notebook["cells"][: ids.index(upto) + 1 if upto else None]
     (folder / "copy.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
-    # What the notebook calls python3 is this Python, whatever kernels and settings the machine has.
+    # The kernel python3 is this Python, whatever kernels and settings the machine has.
     kernel = folder / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -69,7 +70,7 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def cells(trained, data, tmp_path_factory):
-    """The outputs of the notebook on the trained run; its data is what the run was trained on."""
+    """The outputs of the notebook on the trained run."""
     before = files(trained)
     done, outputs = execute(tmp_path_factory.mktemp("notebook"), TINY_IMAGENET_RUN=trained)
     assert done.returncode == 0, done.stderr
@@ -99,16 +100,16 @@ def test_the_scores_are_those_of_the_run(cells, trained, data):
     low, high = scores["top1_interval"]
     line = f"run: top-1 {scores['top1']:.2%} ({low:.2%} to {high:.2%}), top-5 {scores['top5']:.2%}, 40 images\n"
     assert printed(cells["evaluate"]).startswith(line)
-    assert printed(cells["ensemble"]).startswith("One run: nothing to average.")
+    assert printed(cells["ensemble"]).startswith("One run:")
 
 
-def test_a_mistake_is_an_exception_and_the_net_lives_on(cells, trained):
+def test_a_mistake_is_an_exception_and_the_net_still_works(cells, trained):
     text = (trained / "deploy.prototxt").read_text()
     before = text[: text.index("bottom:")]
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
     typo, misfit, after = printed(cells["mistakes"]).splitlines()
-    assert typo == f'typo.prototxt:{line}:{column + 5}: Message type "caffe.LayerParameter" has no field named "botom".'
-    assert misfit.startswith("layer conv1_1 (Convolution): Check failed: output_dim > 0")
+    assert typo.startswith(f"line {line}, column {column + 5}: typo.prototxt:") and "botom" in typo
+    assert misfit.startswith("layer conv1_1: ")
     assert after == "same output: True"
 
 
@@ -118,15 +119,15 @@ def test_an_edited_net_differs_as_shown(cells):
     assert float(change.rsplit(" ", 1)[1]) > 0
     kernel = printed(cells["kernel"])
     assert "layer conv1_1: convolution_param.kernel_size 3 -> 5\n" in kernel
-    assert "Cannot copy param 0 weights from layer 'conv1_1'; shape mismatch." in kernel
+    assert "'conv1_1'; shape mismatch" in kernel
     assert "conv1_1_wider has weights of 4x3x5x5\n" in kernel
 
 
 def test_a_net_with_prelu_is_edited_too(data, tmp_path):
     solver = write_tiny_net(tmp_path / "net")
-    for name in ("train_val", "deploy"):
-        file = tmp_path / "net" / f"{name}.prototxt"
-        file.write_text(file.read_text().replace("LReLU", "PReLU").replace("lrelu", "prelu"))
+    file = tmp_path / "net" / "train_val.prototxt"
+    file.write_text(file.read_text().replace("LReLU", "PReLU").replace("lrelu", "prelu"))
+    (tmp_path / "net" / "deploy.prototxt").write_text(nets.to_text(derive.deploy(nets.read(file))))
     train(str(solver), Options(data=data, run=tmp_path / "run", max_iter=5))
     done, cells = execute(tmp_path, "edit", TINY_IMAGENET_RUN=tmp_path / "run")
     assert done.returncode == 0, done.stderr
@@ -151,13 +152,10 @@ def test_several_runs_are_averaged(trained, data, tmp_path):
     assert [line.split(" (")[0] for line in lines] == expected
 
 
-def test_a_run_that_is_not_there_is_one_clear_message(tmp_path):
+def test_a_missing_run_is_named(tmp_path):
     done, _ = execute(tmp_path)
     assert done.returncode == 1
-    assert done.stderr.strip().endswith(
-        ": ../../runs/demo/model1 is no run folder: make the default ones with tools/demo.sh, "
-        "or set TINY_IMAGENET_RUN to a folder that tools/train.py made"
-    )
+    assert "runs/demo/model1" in done.stderr.strip().splitlines()[-1]
 
 
 def test_the_committed_notebook_is_clean():

@@ -1,23 +1,20 @@
-"""Predictions beside OpenCV's and numpy's; the thread that reads ahead; image files to classes."""
+"""Predictions compared with OpenCV's and numpy's; image files to classes."""
 
-import contextlib
 import json
 import shutil
-import threading
-import time
+import struct
 
 import caffe
 import cv2
 import numpy as np
 import pytest
 
-from conftest import wait_for
-from tiny_imagenet.data import dataset, datum, lmdb_reader
+from tiny_imagenet.data import datum, images, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError
-from tiny_imagenet.evaluation import classify, evaluate, predict, predictions
-from tiny_imagenet.evaluation.ahead import ahead
+from tiny_imagenet.evaluation import classify, evaluate, predictions
+from tiny_imagenet.evaluation.predict import Predictor
 from tiny_imagenet.export import stock
-from tiny_imagenet.models import nets, zoo
+from tiny_imagenet.models import derive, nets, zoo
 from tiny_imagenet.runs import Run
 
 OFFSETS = {"top left": (0, 0), "top right": (0, 8), "bottom left": (8, 0), "bottom right": (8, 8), "centre": (4, 4)}
@@ -28,8 +25,7 @@ def stock_net(tmp_path_factory):
     """Deploy prototxt and caffemodel of a small net of upstream's types alone, with random weights."""
     folder = tmp_path_factory.mktemp("stock")
     model = zoo.get("model1").replace(convs="5-8 | 5-8 | 5-16 |", hidden=(32,), classes=10)
-    param = stock.export(nets.build(model, deploy=True))
-    (folder / "deploy.prototxt").write_text(nets.to_text(param))
+    (folder / "deploy.prototxt").write_text(nets.to_text(stock.export(derive.deploy(nets.build(model)))))
     net = caffe.Net(str(folder / "deploy.prototxt"), caffe.TEST)
     rng = np.random.default_rng(4)
     for blobs in net.params.values():
@@ -66,105 +62,19 @@ def test_a_stock_net_gives_what_opencv_gives_over_the_validation_split(stock_net
     np.testing.assert_allclose(given.probabilities, want, rtol=2e-4, atol=2e-6)
     assert np.abs(opencv.mean(axis=1) - opencv[:, 4]).max() > 0.01  # the two are not the same
     assert result["top1"] == np.mean(want.argmax(axis=1) == given.labels)
-    assert result["crops"] == given.meta["crops"] == predict.CROPS[ten_crop]
+    assert result["crops"] == given.meta["crops"] == evaluate.CROPS[ten_crop]
 
 
-def test_ten_crops_are_the_corners_the_centre_and_their_mirrors(stock_net, data):
-    predictor = predict.Predictor(stock_net[0], data / "mean.binaryproto", stock_net[1], ten_crop=True)
-    images = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64)).astype(np.uint8)
-    inputs = predictor.prepare(images)
-    assert inputs.shape == (10, 3, 3, 56, 56) and inputs.dtype == np.float32
-    exact = images.astype(np.float64) - predictor.mean
-    for number, (top, left) in enumerate(OFFSETS.values()):
-        want = exact[:, :, top : top + 56, left : left + 56]
-        np.testing.assert_allclose(inputs[number], want, atol=2e-5)
-        np.testing.assert_allclose(inputs[5 + number], want[..., ::-1], atol=2e-5)
-    each = [predictor.forward(one[None]) for one in inputs]
-    np.testing.assert_allclose(predictor(images), np.mean(each, axis=0), rtol=1e-5, atol=1e-7)
-    symmetric = np.concatenate([images[..., :32], images[..., 31::-1]], axis=3)
-    predictor.mean[:] = 0
-    np.testing.assert_allclose(
-        predictor(symmetric), predictor(np.ascontiguousarray(symmetric[..., ::-1])), rtol=1e-5, atol=1e-7
-    )
-
-
-@pytest.mark.parametrize("batch", [1, 7, 40, 64])
-def test_any_batch_sees_every_record_once_in_order(stock_net, data, batch):
-    predictor = predict.Predictor(stock_net[0], data / "mean.binaryproto", stock_net[1], batch)
-    calls = []
-    given = predict.predict(predictor, data / "val.lmdb", between=lambda: calls.append(1))
-    records = list(lmdb_reader.records(data / "val.lmdb"))
-    assert given.keys.tolist() == [key for key, _, _ in records]
-    assert given.labels.tolist() == [label for _, label, _ in records]
-    assert len(calls) == -(-40 // batch)
-    one = predict.Predictor(stock_net[0], data / "mean.binaryproto", stock_net[1])
-    np.testing.assert_allclose(
-        given.probabilities, one(np.stack([image for _, _, image in records])), rtol=1e-4, atol=1e-7
-    )
-
-
-def test_what_is_raised_between_batches_ends_the_prediction_and_its_thread(stock_net, data):
-    predictor = predict.Predictor(stock_net[0], data / "mean.binaryproto", stock_net[1], 1)
-    threads = set(threading.enumerate())
-
-    def stop():
-        raise InterruptedError("stop")
-
-    with pytest.raises(InterruptedError):
-        predict.predict(predictor, data / "val.lmdb", between=stop)
-    assert threads.issuperset(threading.enumerate())
-    assert len(predict.predict(predictor, data / "val.lmdb", between=lambda: None).keys) == 40
-
-
-def test_a_record_of_another_size_is_named(stock_net, data, tmp_path):
-    import lmdb
-
-    with lmdb.open(str(tmp_path / "odd.lmdb"), map_size=1 << 20) as file, file.begin(write=True) as transaction:
-        transaction.put(b"00000000_a.JPEG", datum.encode(np.zeros((3, 64, 64), np.uint8), 1))
-        transaction.put(b"00000001_b.JPEG", datum.encode(np.zeros((3, 32, 64), np.uint8), 1))
-    predictor = predict.Predictor(stock_net[0], data / "mean.binaryproto", stock_net[1], 1)
-    with pytest.raises(DatasetError, match=r"record 00000001_b\.JPEG: shape \(3, 32, 64\) is not"):
-        predict.predict(predictor, tmp_path / "odd.lmdb")
-
-
-# --- a thread that is ahead ---
-
-
-def test_ahead_gives_all_in_order_and_raises_in_turn():
-    assert list(ahead(range(100))) == list(range(100))
-    assert list(ahead([])) == []
-    taken = []
-
-    def items():
-        yield 1
-        yield 2
-        raise ValueError("third")
-
-    with pytest.raises(ValueError, match="third"):
-        taken.extend(ahead(items()))
-    got = ahead(items())
-    assert [next(got), next(got)] == [1, 2]
-    got.close()
-
-
-def test_ahead_is_a_few_items_ahead_and_ends_when_closed():
-    made, threads = [], set(threading.enumerate())
-
-    def items():
-        try:
-            for number in range(1000):
-                made.append(number)
-                yield number
-        finally:
-            made.append("closed")
-
-    with contextlib.closing(ahead(items(), depth=2)) as ready:
-        assert next(ready) == 0
-        wait_for(lambda: len(made) >= 4)
-        time.sleep(0.05)  # it could make more by now
-        assert made == [0, 1, 2, 3]  # one is used, two are ready, one waits for room
-    assert threads.issuperset(threading.enumerate())
-    assert len(made) < 8
+@pytest.mark.parametrize("ten_crop", [False, True])
+def test_an_image_in_memory_has_the_probabilities_of_its_record(trained, data, ten_crop):
+    run = Run(trained)
+    given = evaluate.predict_run(run, data, ten_crop=ten_crop)
+    images = np.stack([image for _, _, image in lmdb_reader.records(data / "val.lmdb")])
+    for net in (run.train_val, run.deploy):
+        predictor = Predictor(nets.read(net), run.mean, run.weights(), ten_crop=ten_crop)
+        np.testing.assert_allclose(predictor(images), given.probabilities, rtol=1e-4, atol=1e-7)
+    with pytest.raises(DatasetError, match="3 x 32 x 32"):
+        predictor(images[:, :, :32, :32])
 
 
 # --- image files ---
@@ -172,7 +82,7 @@ def test_ahead_is_a_few_items_ahead_and_ends_when_closed():
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory, dataset):
-    """A folder of images of several kinds and sizes, one of them no image."""
+    """A folder of images of several kinds and sizes, one of them not an image."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "below").mkdir()
     (folder / ".hidden").mkdir()
@@ -186,15 +96,12 @@ def pictures(tmp_path_factory, dataset):
     return folder
 
 
-def test_a_folder_is_its_images_in_order(pictures):
+def test_a_folder_is_its_images_in_order(pictures, tmp_path):
     found = list(classify.image_files([pictures]))
     assert found == [(str(pictures / name), "") for name in ("a.png", "below/large.png", "broken.jpeg", "grey.JPG")]
-    (path, problem), (named, none) = classify.image_files(["x.txt", pictures / "y.txt"])
-    assert (path, problem, named, none) == ("x.txt", "", str(pictures / "y.txt"), "")  # what is named is tried
-
-
-def test_a_folder_without_images_is_told(tmp_path):
-    assert "has no image: its name must end in one of .jpeg, .jpg, .png" in next(classify.image_files([tmp_path]))[1]
+    assert list(classify.image_files(["x.txt", pictures / "y.txt"])) == [("x.txt", ""), (str(pictures / "y.txt"), "")]
+    ((path, problem),) = classify.image_files([tmp_path])
+    assert path == str(tmp_path) and ".jpeg" in problem
 
 
 def test_images_are_classified_as_their_arrays_are(trained, pictures):
@@ -206,38 +113,38 @@ def test_images_are_classified_as_their_arrays_are(trained, pictures):
     assert [bool(outcome.error) for outcome in outcomes] == [False, False, True, False, True]
     for outcome in outcomes:
         if outcome.error:
-            assert outcome.guesses == [] and outcome.path in outcome.error and "unpack" not in outcome.error
+            assert outcome.guesses == [] and outcome.path in outcome.error
             continue
-        image = dataset.read_image(outcome.path, resize=True)
-        row = predictor(image.transpose(2, 0, 1)[None])[0]
+        row = predictor(images.read_image(outcome.path, resize=True).transpose(2, 0, 1)[None])[0]
         order = sorted(range(10), key=lambda index: -row[index])[:3]
         assert [guess.index for guess in outcome.guesses] == order
         assert [guess.probability for guess in outcome.guesses] == pytest.approx(row[order].tolist(), rel=1e-4)
         assert [guess[1:3] for guess in outcome.guesses] == [names[index] for index in order]
 
 
-def test_a_file_of_the_validation_split_has_the_probabilities_of_its_record(trained, data, dataset):
-    given = evaluate.predict_run(Run(trained), data, ten_crop=True)
-    place = [key.endswith("_val_3.JPEG") for key in given.keys].index(True)
-    predictor = classify.open_run(Run(trained), ten_crop=True)
-    names = classify.class_names(Run(trained))
-    (outcome,) = classify.classify(predictor, [dataset / "val" / "images" / "val_3.JPEG"], names, top=99)
-    row = {guess.index: guess.probability for guess in outcome.guesses}
-    assert [row[index] for index in range(10)] == pytest.approx(given.probabilities[place].tolist(), rel=1e-4)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_photo_is_averaged_and_turned_as_its_camera_was(tmp_path, turned):
+    photo = cv2.resize(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8), (1280, 960))
+    jpeg = cv2.imencode(".jpg", photo)[1].tobytes()
+    if turned:  # Exif orientation 6
+        tiff = b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 0)
+        jpeg = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff + jpeg[2:]
+        photo = cv2.rotate(photo, cv2.ROTATE_90_CLOCKWISE)
+    (tmp_path / "photo.jpg").write_bytes(jpeg)
+    ((_, image),) = classify._read([tmp_path / "photo.jpg"])
+    height, width = photo.shape[:2]
+    means = photo.reshape(64, height // 64, 64, width // 64, 3).mean(axis=(1, 3))
+    assert np.abs(image.transpose(1, 2, 0) - means).mean() < 1
 
 
-def test_the_script_prints_a_line_an_image_and_class(tool, trained, pictures):
+def test_the_script_prints_a_line_per_image_and_class(tool, trained, pictures):
     done = tool("predict", trained, "--top", 2, pictures / "broken.jpeg", pictures / "a.png", "none.png", fails=1)
-    lines = done.stdout.splitlines()
-    assert len(lines) == 2 and all(line.startswith(f"{pictures / 'a.png'} ") for line in lines)
-    assert lines[0].split()[2] == "%" and lines[0].split()[3].startswith("n0000000")
-    assert float(lines[0].split()[1]) >= float(lines[1].split()[1])
-    errors = done.stderr.splitlines()
-    assert (
-        len(errors) == 2
-        and "broken.jpeg: it is " in errors[0]
-        and errors[1].endswith("none.png: No such file or directory")
-    )
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == [str(pictures / "a.png")] * 2
+    assert all(line[2] == "%" and line[3].startswith("n0000000") for line in lines)
+    assert float(lines[0][1]) >= float(lines[1][1])
+    broken, missing = done.stderr.splitlines()
+    assert "broken.jpeg" in broken and "none.png" in missing
 
 
 def test_the_script_prints_one_json_object(tool, trained, pictures, data):
@@ -248,35 +155,27 @@ def test_the_script_prints_one_json_object(tool, trained, pictures, data):
     assert set(image["classes"][0]) == {"index", "wnid", "words", "probability"}
 
 
-def test_a_run_whose_data_is_gone_has_its_wnids(trained, data, tmp_path):
+def test_a_run_whose_data_is_missing_has_its_wnids(tool, trained, data, pictures, tmp_path):
     run = Run(tmp_path / "run")
     shutil.copytree(trained, run.path, symlinks=True)
     info = {**run.info, "data": str(tmp_path / "gone")}
     run.start(info)
     assert classify.class_names(run)[3] == ("n00000003", "")
     assert classify.class_names(run, data)[3] == ("n00000003", "three")
-    with pytest.raises(DatasetError, match=r"manifest\.json is missing"):
+    done = tool("predict", run.path, pictures / "a.png", "--top", 1)
+    assert "--data" in done.stderr
+    known = tool("predict", run.path, pictures / "a.png", "--top", 1, "--data", data)
+    assert known.stderr == "" and known.stdout.startswith(done.stdout.rstrip()) and len(known.stdout.split()) == 5
+    with pytest.raises(DatasetError, match="manifest.json"):
         classify.class_names(run, tmp_path / "gone")
     run.start({**info, "wnids": info["wnids"][::-1]})
     with pytest.raises(DatasetError, match="other classes"):
         classify.class_names(run, data)
 
 
-def test_words_that_are_not_known_are_said(tool, trained, pictures, data, tmp_path):
-    run = Run(tmp_path / "run")
-    shutil.copytree(trained, run.path, symlinks=True)
-    run.update(data=str(tmp_path / "gone"))
-    done = tool("predict", run.path, pictures / "a.png", "--top", 1)
-    assert "words of the classes are not known" in done.stderr and "name the data folder with --data" in done.stderr
-    known = tool("predict", run.path, pictures / "a.png", "--top", 1, "--data", data)
-    assert known.stderr == "" and known.stdout.startswith(done.stdout.rstrip()) and len(known.stdout.split()) == 5
-    error = tool("predict", run.path, pictures / "a.png", "--data", tmp_path / "gone", fails=1).stderr
-    assert "manifest.json is missing" in error
-
-
 def test_a_net_that_does_not_fit_is_refused(trained, pictures):
     predictor = classify.open_run(Run(trained))
-    with pytest.raises(NetError, match="tells 10 classes apart, the data set has 2"):
+    with pytest.raises(NetError, match="10 outputs.* 2 classes"):
         list(classify.classify(predictor, [pictures / "a.png"], [("n1", "one"), ("n2", "two")]))
     predictor.net.params["fc3"][0].data[:] = np.nan
     with pytest.raises(NetError, match="not finite"):
@@ -284,29 +183,25 @@ def test_a_net_that_does_not_fit_is_refused(trained, pictures):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "message"),
+    ("arguments", "status", "named"),
     [
-        ([], 2, "give a run folder"),
-        (["RUN"], 2, "name images or folders"),
-        (["RUN", "a.png", "--top", "0"], 2, "'0' is not a whole number of at least 1"),
-        (["RUN", "a.png", "--submission", "t.txt"], 2, "no images"),
-        (["RUN", "--predictions", "p.npz", "--data", "d", "--submission", "t.txt"], 2, "alone"),
-        (["--predictions", "p.npz"], 2, "needs --submission FILE and --data DIR"),
-        (["--predictions", "p", "--data", "d", "--submission", "t", "--ten-crop"], 2, "no --checkpoint, --ten-crop or"),
-        (["--predictions", "p", "--data", "d", "--submission", "t", "--checkpoint", "last"], 2, "are there already"),
-        (["RUN", "--submission", "/"], 2, "/ is a folder: name a file in it"),
-        (["RUN", "--submission", "PHOTO"], 2, "a.png is there and is something else: name another file"),
-        (["PHOTO", "RUN"], 2, "a.png is a file: the run folder comes first, then the images"),
-        (["photo.png"], 2, "photo.png is taken for the run folder: name images or folders behind it"),
-        (["RUN", "--submission", "t.txt", "--top", "3"], 2, "no images, no --top"),
-        (["RUN", "a.png", "--gpu", "0,1"], 2, "'0,1' is not the number of one GPU"),
-        (["RUN", "a.png", "--data", "nowhere"], 1, "nowhere/manifest.json is missing"),
-        (["nowhere", "a.png"], 1, "no such run folder"),
-        (["RUN", "a.png", "--checkpoint", "7"], 1, "no checkpoint '7': it has best, last, 10, 20"),
+        ([], 2, "run folder"),
+        (["RUN"], 2, "images"),
+        (["RUN", "a.png", "--top", "0"], 2, "'0'"),
+        (["RUN", "a.png", "--submission", "t.txt"], 2, "--submission"),
+        (["RUN", "--predictions", "p.npz", "--data", "d", "--submission", "t.txt"], 2, "--predictions"),
+        (["--predictions", "p.npz"], 2, "--submission FILE"),
+        (["--predictions", "p", "--data", "d", "--submission", "t", "--ten-crop"], 2, "--ten-crop"),
+        (["RUN", "--submission", "/"], 2, "/ is a folder"),
+        (["PHOTO", "RUN"], 2, "a.png is a file"),
+        (["RUN", "--submission", "t.txt", "--top", "3"], 2, "--top"),
+        (["RUN", "a.png", "--gpu", "0,1"], 2, "'0,1'"),
+        (["RUN", "a.png", "--data", "nowhere"], 1, "nowhere/manifest.json"),
+        (["nowhere", "a.png"], 1, "nowhere"),
+        (["RUN", "a.png", "--checkpoint", "7"], 1, "'7'"),
     ],
 )
-def test_the_script_refuses_in_one_line(tool, trained, pictures, arguments, status, message):
-    named = {"RUN": trained, "PHOTO": pictures / "a.png"}
-    arguments = [named.get(argument, argument) for argument in arguments]
-    done = tool("predict", *arguments, fails=status)
-    assert message in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
+def test_the_script_refuses_in_one_line(tool, trained, pictures, arguments, status, named):
+    places = {"RUN": trained, "PHOTO": pictures / "a.png"}
+    done = tool("predict", *(places.get(argument, argument) for argument in arguments), fails=status)
+    assert named in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""

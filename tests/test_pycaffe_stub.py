@@ -79,7 +79,7 @@ def members():
         yield from (
             (f"{name}.{m}", getattr(getattr(_caffe, name), m))
             for m in vars(getattr(_caffe, name))
-            if m in names(cls.body)
+            if m in names(cls.body) and name != "CaffeError"  # described in its class
         )
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Name what is on images, with a trained net; or write the challenge's file of the test images' classes."""
+"""Classify images with a trained net, or write the challenge's file of test predictions."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ def classes(args, parser) -> int:
             for guess in [] if args.json else guesses:
                 print(f"{shown:<{width}}  {100 * guess.probability:6.2f} %  {guess.wnid}  {guess.words}".rstrip())
             sys.stdout.flush()
-    for problem in unreadable:  # only now: stderr is kept quiet while images are decoded
+    for problem in unreadable:  # at the end: stderr is silenced while images are decoded
         cli.note(f"{parser.prog}: error: {problem['error']}")
     if args.json:
         print(json.dumps({"images": images, "unreadable": unreadable}, indent=2))
@@ -50,8 +50,10 @@ def write_submission(args) -> None:
 
         run = runs.Run(args.run)
         data = evaluate.data_of(run, args.data)
-        submission.image_keys(data)  # a folder without them is told at once
-        given = evaluate.predict_run(run, data, "test", args.checkpoint or "best", args.ten_crop, gpu=args.gpu)
+        submission.image_keys(data)  # raises early if there are none
+        given = evaluate.predict_run(
+            run, data, split="test", checkpoint=args.checkpoint or "best", ten_crop=args.ten_crop, gpu=args.gpu
+        )
     print(f"{args.submission}: {submission.write(args.submission, given, data)} images")
 
 
@@ -63,13 +65,16 @@ def main() -> None:
         "  tools/predict.py --predictions ensemble_test.npz --data data --submission test.txt",
     )
     parser.add_argument("run", metavar="RUN", nargs="?", help="a run folder of tools/train.py")
-    parser.add_argument("images", metavar="IMAGE|FOLDER", nargs="*", help="images of any size, folders of such")
-    parser.add_argument("--top", type=cli.positive_int, metavar="K", help="classes an image (5)")
+    parser.add_argument("images", metavar="IMAGE|FOLDER", nargs="*", help="images of any size, or folders of images")
+    parser.add_argument("--top", type=cli.positive_int, metavar="K", help="classes per image (default: 5)")
     cli.add_predicting(parser)
     file = cli.checked(submission.check)
-    parser.add_argument("--submission", type=file, metavar="FILE", help="write the test split's classes")
+    parser.add_argument("--submission", type=file, metavar="FILE", help="write the classes of the test split to FILE")
     parser.add_argument(
-        "--predictions", type=Path, metavar="FILE.npz", help="with --submission: of the test split, instead of a run"
+        "--predictions",
+        type=Path,
+        metavar="FILE.npz",
+        help="with --submission: predictions of the test split, instead of a run",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_intermixed_args()
@@ -78,15 +83,15 @@ def main() -> None:
     if bool(args.predictions) == bool(args.run):
         parser.error("give a run folder, or --predictions FILE.npz with --submission" + " alone" * bool(args.run))
     if args.predictions and (args.checkpoint or args.ten_crop or args.gpu is not None):
-        parser.error("--predictions are there already: no --checkpoint, --ten-crop or --gpu with them")
+        parser.error("--predictions FILE.npz needs no net: omit --checkpoint, --ten-crop and --gpu")
     if args.submission and (args.images or args.json or args.top):
-        parser.error("--submission takes the data folder's test split: no images, no --top and no --json with it")
+        parser.error("--submission uses the test split of the data folder: omit images, --top and --json")
     if args.run and os.path.isfile(args.run):
         parser.error(f"{args.run} is a file: the run folder comes first, then the images")
     if args.submission:
         write_submission(args)
     elif not args.images:
-        parser.error(f"{args.run} is taken for the run folder: name images or folders behind it, or --submission FILE")
+        parser.error(f"name images or folders after the run folder {args.run}, or --submission FILE")
     else:
         sys.exit(classes(args, parser))
 

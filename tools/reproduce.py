@@ -10,7 +10,6 @@ from tiny_imagenet import cli
 from tiny_imagenet.errors import TinyImageNetError
 from tiny_imagenet.experiment import schedulers
 from tiny_imagenet.models import zoo
-from tiny_imagenet.training import launch
 
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
@@ -35,8 +34,11 @@ def main():
     schedulers.add_scheduler(parser, "train on the workers of a Dask cluster, several models at once")
     parser.add_argument("--workers", type=cli.positive_int, metavar="N", help="local or slurm: workers to start (2)")
     args = parser.parse_args()
-    started = launch.launched()
+    from tiny_imagenet.training import mpi  # after the arguments: Caffe takes a moment to load
+
+    started = mpi.launched()
     if started:
+        mpi.let_rank_0_speak()
         parser.error(
             f"{started.launcher} started {started.size} processes, but an experiment is one: run it without "
             f"{started.launcher}; --scheduler trains several models at once"

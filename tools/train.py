@@ -10,7 +10,7 @@ from pathlib import Path
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli
-from tiny_imagenet.training import launch, options
+from tiny_imagenet.training import options
 
 PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 
@@ -19,7 +19,9 @@ class Parser(cli.Parser):
     """Only rank 0 reports a usage error."""
 
     def error(self, message):
-        launch.let_rank_0_speak(launch.launched())
+        from tiny_imagenet.training import mpi
+
+        mpi.let_rank_0_speak()
         super().error(message)
 
 
@@ -43,11 +45,10 @@ def main():
     if missing and not args.resume:
         parser.error(f"the following arguments are required: {', '.join(missing)}; or --resume to continue a run")
 
-    from tiny_imagenet.training import train  # after the arguments, since loading Caffe takes a moment
+    from tiny_imagenet.training import mpi, train  # after the arguments, since loading Caffe takes a moment
 
-    launched = launch.launched()
     argv, given = ["tools/train.py", *sys.argv[1:]], options.parsed(args, PROTOTXT)
-    function = train.train_launched if launched else train.train
+    function = train.train_launched if mpi.launched() else train.train
     result = function(args.source, given, argv)
     if not result:  # a rank other than 0
         return

@@ -22,11 +22,12 @@ namespace caffe {
 /// layer) are not changed.
 template <typename Run>
 auto OfLayer(const LayerParameter& param, const Run& run) -> decltype(run()) {
+  const AtLayer at_layer(param.name());
   const auto prefix = [&param] { return "layer " + param.name() + " (" + param.type() + "): "; };
   try {
     return run();
   } catch (const Error& error) {
-    throw Error(prefix() + error.what(), error.file(), error.line());
+    throw Error(prefix() + error.what(), error.file(), error.line(), error.place());
   } catch (const std::bad_alloc&) {
     throw Error(prefix() + "there is not enough memory", __FILE__, __LINE__);
   } catch (const std::length_error&) {

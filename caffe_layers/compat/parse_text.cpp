@@ -2,6 +2,9 @@
 
 #include <glog/logging.h>
 #include <google/protobuf/io/tokenizer.h>
+#include <google/protobuf/text_format.h>
+
+#include "error.hpp"
 
 namespace caffe {
 namespace {
@@ -12,12 +15,14 @@ class FirstError : public google::protobuf::io::ErrorCollector {
   explicit FirstError(const std::string& filename) : filename_(filename) {}
 
   void AddError(int line, int column, const std::string& message) override {
-    if (text_.empty()) text_ = Place(line, column) + message;
+    if (!text_.empty()) return;
+    text_ = Place(line, column) + message;
+    place_ = {filename_, line + 1, column + 1};
   }
   void AddWarning(int line, int column, const std::string& message) override {
     LOG(WARNING) << Place(line, column) << message;
   }
-  const std::string& text() const { return text_; }
+  [[noreturn]] void Throw() const { throw Error(text_, __FILE__, __LINE__, place_); }
 
  private:
   std::string Place(int line, int column) const {  // protobuf counts from 0, editors from 1
@@ -26,6 +31,7 @@ class FirstError : public google::protobuf::io::ErrorCollector {
 
   const std::string filename_;
   std::string text_;
+  TextPlace place_;
 };
 
 }  // namespace
@@ -35,17 +41,8 @@ bool ParseText(google::protobuf::io::ZeroCopyInputStream* input, const std::stri
   FirstError errors(filename);
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&errors);
-  if (!parser.Parse(input, message)) LOG(FATAL) << errors.text();
+  if (!parser.Parse(input, message)) errors.Throw();
   return true;
-}
-
-void ParseText(const std::string& text, const std::string& filename, google::protobuf::Message* message,
-               google::protobuf::TextFormat::ParseInfoTree* places) {
-  FirstError errors(filename);
-  google::protobuf::TextFormat::Parser parser;
-  parser.RecordErrorsTo(&errors);
-  parser.WriteLocationsTo(places);
-  if (!parser.ParseFromString(text, message)) LOG(FATAL) << errors.text();
 }
 
 }  // namespace caffe

@@ -7,8 +7,9 @@
     solver = caffe.get_solver("solver.prototxt")
     solver.step(100)
 
-Added: CaffeError (a RuntimeError, where upstream ends the process), log_level, Solver, SolverParameter and Blob, and
-how to compute on the GPU: set_tf32, set_workspace_limit and set_deterministic, each with a function that tells it.
+Added: CaffeError (a RuntimeError, where upstream ends the process), log_level, Solver, SolverParameter and Blob,
+LmdbRecords and crop_image (images as CropData reads and crops them), and for the GPU set_tf32, set_workspace_limit and
+set_deterministic, each with a function that returns the setting.
 """
 
 import os
@@ -39,9 +40,11 @@ from ._caffe import (
     Blob,
     CaffeError,
     Layer,
+    LmdbRecords,
     Solver,
     SolverParameter,
     __version__,
+    crop_image,
     deterministic,
     get_solver,
     has_nccl,
@@ -82,6 +85,7 @@ __all__ = [
     "Classifier",
     "Detector",
     "Layer",
+    "LmdbRecords",
     "NesterovSolver",
     "Net",
     "NetSpec",
@@ -91,6 +95,7 @@ __all__ = [
     "SolverParameter",
     "Timer",
     "__version__",
+    "crop_image",
     "deterministic",
     "get_solver",
     "has_nccl",

@@ -51,8 +51,17 @@ void LogOfProtobuf(google::protobuf::LogLevel level, const char* file, int line,
 // What the library throws, whatever its type, is a CaffeError; pybind11's own exceptions (a wrong argument, what Python
 // has raised) stay what they are.
 void Translate(std::exception_ptr thrown) {
-  const auto raise = [](const std::string& text) {  // a file's name may hold any bytes
-    py::set_error(py::module_::import("caffe._caffe").attr("CaffeError"), caffe::ToUtf8(text).c_str());
+  const auto raise = [](const std::string& text, const caffe::TextPlace& place = {}, const std::string& layer = "") {
+    // a file's name may hold any bytes
+    const py::object type = py::module_::import("caffe._caffe").attr("CaffeError");
+    const py::object error = type(py::str(caffe::ToUtf8(text)));
+    if (place.line > 0) {
+      error.attr("file") = caffe::ToUtf8(place.file);
+      error.attr("line") = place.line;
+      error.attr("column") = place.column;
+    }
+    if (!layer.empty()) error.attr("layer") = caffe::ToUtf8(layer);
+    PyErr_SetObject(type.ptr(), error.ptr());
   };
   try {
     std::rethrow_exception(thrown);
@@ -60,6 +69,8 @@ void Translate(std::exception_ptr thrown) {
     throw;
   } catch (const py::error_already_set&) {
     throw;
+  } catch (const caffe::Error& error) {
+    raise(error.what(), error.place(), error.layer());
   } catch (const std::bad_alloc&) {
     raise("there is not enough memory");
   } catch (const std::exception& error) {
@@ -102,7 +113,11 @@ PYBIND11_MODULE(_caffe, m) {
   m.attr("__version__") = AS_STRING(CAFFE_VERSION);
   py::exception<caffe::Error> error(m, "CaffeError", PyExc_RuntimeError);
   error.attr("__doc__") =
-      "A check of Caffe's has failed; the text says which, and for a prototxt that does not parse also where.";
+      R"(A failed check of Caffe.
+
+file, line, column: the place in a prototxt that does not parse, counted from 1. layer: the name of the layer that was
+being built or run. Each is None if it is not known.)";
+  for (const char* name : {"file", "line", "column", "layer"}) error.attr(name) = py::none();
   py::register_local_exception_translator(&Translate);
 
   InitLog(google::GLOG_WARNING, true);
@@ -146,6 +161,7 @@ Returns the level until now, so that caffe.log_level(before) brings it back; wit
   BindThreads(&m);
   BindGpu(&m);
   BindBlob(&m);
+  BindData(&m);
   BindLayer(&m);
   BindNet(&m);
   BindSolvers(&m);

@@ -1,5 +1,6 @@
 // Net. Names that begin with an underscore are for upstream's pycaffe.py, which makes the public ones of them.
 
+#include "caffe/layers/crop_data_layer.hpp"
 #include "caffe/layers/memory_data_layer.hpp"
 #include "caffe/util/io.hpp"
 #include "caffe/util/upgrade_proto.hpp"
@@ -157,6 +158,15 @@ Raises CaffeError: for a prototxt that does not parse its text begins with file:
             net->Reshape();
           },
           ReleaseGil(), "Carry new input shapes through all layers, as forward() does too.")
+      .def(
+          "seek_data",
+          [](Net* net, uint64_t batch) {
+            const InUse in_use(net, "net");
+            caffe::SeekCropData(*net, batch);
+          },
+          ReleaseGil(), py::arg("batch"),
+          "Continue reading at batch number `batch` in each CropData layer, counted from its own "
+          "crop_data_param.iteration.")
       .def("clear_param_diffs", &Net::ClearParamDiffs, ReleaseGil(), "Set the parameters' gradients to zero.")
       .def(
           "copy_from",

@@ -55,6 +55,7 @@ class __attribute__((visibility("hidden"))) Compute {
 typedef py::call_guard<Compute> ReleaseGil;
 
 void BindBlob(py::module_* module);
+void BindData(py::module_* module);
 void BindLayer(py::module_* module);
 void BindNet(py::module_* module);
 void BindSolvers(py::module_* module);

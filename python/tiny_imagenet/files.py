@@ -71,7 +71,7 @@ def atomic_folder(path: str | os.PathLike[str], may_replace: Callable[[Path], No
                 _check_replaceable(final, path, may_replace)
                 if final.exists():
                     os.rename(final, old)
-                os.rename(temporary, final)
+                os.replace(temporary, final)
                 shutil.rmtree(old, ignore_errors=True)
                 sync(final.parent)
             finally:

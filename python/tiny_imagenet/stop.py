@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tiny_imagenet import cli
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # mpirun forwards SIGUSR1 to all ranks
 
 
 class StopRequest:

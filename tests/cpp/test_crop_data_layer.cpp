@@ -1,5 +1,4 @@
-// CropData in C++: float and double, CPU and GPU give the same values, and a small batch that a reader can follow. Its
-// definition is tested in tests/test_crop_data.py.
+// CropData in C++: float and double, CPU and GPU give the same values. tests/test_crop_data.py tests its definition.
 
 #include "caffe/layers/crop_data_layer.hpp"
 
@@ -19,7 +18,7 @@ const int kSide = 9, kCrop = 5, kRecords = 11;
 
 uint8_t Value(int record, int c, int h, int w) { return static_cast<uint8_t>(record * 20 + c * 5 + h * 3 + w); }
 
-/// An LMDB in a folder of its own, which goes with it.
+/// An LMDB in a temporary folder.
 class MadeLmdb {
  public:
   MadeLmdb() : path_(testing::TempDir() + "crop_data_XXXXXX") {
@@ -96,6 +95,35 @@ TYPED_TEST(CropDataLayerTest, BatchesAreTheCropsThatAreDrawn) {
         const int c = j / kCrop / kCrop, h = j / kCrop % kCrop, w = j % kCrop;
         const int column = crop.left + (crop.mirror ? kCrop - 1 - w : w);
         ASSERT_EQ((Value(expected, c, crop.top + h, column) - 3) * 0.5, data.cpu_data()[i * data.count(1) + j]);
+      }
+    }
+  }
+}
+
+TYPED_TEST(CropDataLayerTest, TestingWithTenCropsTakesThemFromEachRecord) {
+  caffe::Caffe::set_mode(reference::mode);
+  const MadeLmdb lmdb;
+  caffe::LayerParameter param = Param(lmdb.path());
+  param.set_phase(caffe::TEST);
+  param.mutable_crop_data_param()->set_draw(caffe::CropDataParameter::TEN_CROP);
+  caffe::Blob<TypeParam> data, label, record;
+  const std::vector<caffe::Blob<TypeParam>*> none, tops = {&data, &label, &record};
+  EXPECT_THROW(caffe::LayerRegistry<TypeParam>::CreateLayer(param)->SetUp(none, tops), caffe::Error);  // 7 samples
+  param.mutable_crop_data_param()->set_batch_size(20);
+  auto layer = caffe::LayerRegistry<TypeParam>::CreateLayer(param);
+  layer->SetUp(none, tops);
+  const int corners[5][2] = {{0, 0}, {0, kSide - kCrop}, {kSide - kCrop, 0}, {kSide - kCrop, kSide - kCrop}, {2, 2}};
+  for (int iteration = 0; iteration < 7; ++iteration) {  // beyond the last record
+    layer->Forward(none, tops);
+    for (int i = 0; i < 20; ++i) {
+      const int expected = (iteration * 2 + i / 10) % kRecords;
+      ASSERT_EQ(expected, record.cpu_data()[i]);
+      ASSERT_EQ(expected, label.cpu_data()[i]);
+      const int* corner = corners[i % 5];
+      for (int j = 0; j < data.count(1); ++j) {
+        const int c = j / kCrop / kCrop, h = j / kCrop % kCrop, w = j % kCrop;
+        const int column = corner[1] + (i % 10 >= 5 ? kCrop - 1 - w : w);
+        ASSERT_EQ((Value(expected, c, corner[0] + h, column) - 3) * 0.5, data.cpu_data()[i * data.count(1) + j]);
       }
     }
   }

@@ -1,9 +1,8 @@
 """From weights to predictions, and from predictions to scores.
 
-predict, evaluate, ahead: weights and images to probabilities; to scores; batches made while the net computes.
-classify, photos, submission: image files to classes; large ones made small; the challenge's test file.
-predictions, metrics, ensemble, members: the predictions file; scores; averages; of files or run folders.
-pedigree: what made predictions: run, iteration, split, crops; whether it stands; what to call it.
-origin: the data they are of: its folder, split and classes.
-features: what a layer makes of images.
+evaluator, evaluate, predict: probabilities of an LMDB; predictions and scores of a run; single images.
+classify, submission: image files to classes; the test file of the challenge.
+predictions, metrics, ensemble: the predictions file; scores and their columns; averages of predictions.
+provenance, data_source: how predictions were made, and names for tables; the data behind them.
+features: activations of a layer.
 """

@@ -7,6 +7,7 @@ checkpoint contains all that is needed to resume exactly.
 
 from __future__ import annotations
 
+import copyreg
 import math
 import signal
 import time
@@ -31,6 +32,14 @@ from tiny_imagenet.training.ranks import Ranks
 from tiny_imagenet.training.schedule import Schedule
 
 DISPLAY = 20  # iterations between two records of the training loss
+
+
+def _solver_parameter(data: bytes) -> caffe_pb2.SolverParameter:
+    return caffe_pb2.SolverParameter.FromString(data)
+
+
+# Its class names a module "caffe_pb2" that does not exist, so pickle needs help to send a Task to another rank.
+copyreg.pickle(caffe_pb2.SolverParameter, lambda message: (_solver_parameter, (message.SerializeToString(),)))
 
 
 @dataclass

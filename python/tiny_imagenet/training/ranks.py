@@ -1,10 +1,9 @@
-"""Processes that train one net together, each on its share of every batch: upstream's data-parallel scheme.
+"""Processes that train one net together, each on its share of every batch: Caffe's data parallelism.
 
-Each has the whole net and the same weights. Before an update the gradients are averaged over all of them, so that they
-all make the same step, which is that of the whole batch. Rank 0 decides and writes; the others do as it says.
+Every rank has the whole net and the same weights. The gradients are averaged over all ranks before each update, so that
+all of them make the step of the whole batch. All ranks run the same loop; rank 0 decides and writes.
 
-`Ranks` is what training needs to know of them. How they reach each other is the business of those that implement it:
-`Alone` here, `gpu_ranks` for several GPUs of one machine, `mpi_ranks` for several machines.
+`Alone` is a single process, `spawn` connects the GPUs of one machine, and `mpi` connects several machines.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ import caffe
 
 @dataclass
 class Traffic:
-    """What averaging gradients has taken.
+    """Time and bytes spent on averaging gradients.
 
     Attributes:
-        iterations: how many updates.
-        bytes: of the gradients that one rank has averaged with the others'.
-        seconds: from the first gradient of an update that travelled to the last that had come, of all updates.
-        waited: how much of that the computation has stood still; the backward pass has hidden the rest.
+        iterations: number of updates.
+        bytes: bytes of gradients that this rank has averaged.
+        seconds: from the start of an update's first transfer to the end of its last, summed over updates.
+        waited: part of `seconds` during which the computation stood still; the backward pass hides the rest.
     """
 
     iterations: int = 0
@@ -33,89 +32,82 @@ class Traffic:
     seconds: float = 0.0
     waited: float = 0.0
 
-    def add(self, begun: float, computed: float, come: float) -> None:
-        """Count an update: when its first gradient set out, when all were computed, when the last had come."""
-        self.iterations += 1
-        self.seconds += come - begun
-        self.waited += max(0.0, come - computed)
-
     @property
     def hidden(self) -> float:
-        """The share of the seconds in which the computation has gone on."""
+        """Share of the transfer time that the computation hides, 0 to 1."""
         return 1 - self.waited / self.seconds if self.seconds else 0.0
 
 
 class Ranks(abc.ABC):
-    """One of `count` processes that train together.
-
-    All of them call each method below, in the same order.
+    """One of `count` processes that train together. All of them call the same methods in the same order.
 
     Attributes:
-        rank: which one, from 0.
-        count: how many there are.
-        names: what people call each, as "GPU 2".
-        traffic: of the gradients since `join`, where that is counted; else None.
+        rank: number of this process, from 0.
+        count: number of processes.
+        names: a name for each rank, such as "GPU 2" or "rank 2 on node7".
+        traffic: of the gradients since `join`; None if it is not measured.
     """
 
     traffic: Traffic | None = None
 
-    def __init__(self, rank: int, names: list[str]):
-        self.rank, self.names = rank, names
+    def __init__(self, rank: int, names: Sequence[str]):
+        self.rank, self.names = rank, list(names)
 
     @property
     def count(self) -> int:
         return len(self.names)
 
     def prepare(self) -> None:
-        """Tell Caffe, in this thread, which share of a batch is this rank's: what is built from here on knows it."""
+        """Set this rank's share of each batch, for the nets that this thread builds from now on."""
         caffe.set_solver_count(self.count)
         caffe.set_solver_rank(self.rank)
         caffe.set_multiprocess(self.count > 1)
 
     def device(self, gpus: Sequence[int]) -> int | None:
-        """The GPU of this rank, of those that people have named; None for the CPU.
+        """Return this rank's GPU out of `gpus`, or None for the CPU.
 
         Raises:
-            GpuError: there is none for this rank.
+            GpuError: there are more ranks than GPUs.
         """
         return gpus[self.rank] if gpus else None
 
     @abc.abstractmethod
     def broadcast(self, value: Any = None) -> Any:
-        """What rank 0 gives, in every rank; what the others give is not looked at.
+        """Return rank 0's value in every rank; the other ranks' values are ignored.
 
         Raises:
-            RankLostError: one of them has gone.
+            RankLostError: a rank was lost.
         """
 
     @abc.abstractmethod
     def gather(self, value: Any) -> list[Any]:
-        """What every rank gives, in their order, in rank 0; in the others an empty list.
+        """Return the values of all ranks, in order, in rank 0, and an empty list in the others.
 
         Raises:
-            RankLostError: one of them has gone.
+            RankLostError: a rank was lost.
         """
 
     @abc.abstractmethod
     def join(self, solver: Any) -> None:
-        """Give `solver` rank 0's weights, and from here on average its gradients over all ranks before each update.
+        """Copy rank 0's weights to `solver`, and average its gradients over all ranks before each update from now on.
 
-        The solver's history and iteration are to be the same in all ranks already.
+        The solvers' history and iteration must already be the same. `solver.step` raises RankLostError if a rank is
+        lost.
 
         Raises:
-            RankLostError: one of them has gone.
-            caffe.CaffeError: they cannot come together.
+            RankLostError: a rank was lost.
+            caffe.CaffeError: the GPUs cannot be connected.
         """
 
 
 class Alone(Ranks):
-    """A process that trains by itself."""
+    """A single process."""
 
     def __init__(self, name: str = "the CPU"):
         super().__init__(0, [name])
 
     def prepare(self) -> None:
-        """Nothing: a solver by itself is what Caffe takes for granted."""
+        """Do nothing: Caffe's defaults are those of a single solver."""
 
     def broadcast(self, value: Any = None) -> Any:
         return value
@@ -124,4 +116,18 @@ class Alone(Ranks):
         return [value]
 
     def join(self, solver: Any) -> None:
-        """Nothing: there is nobody to average with."""
+        """Do nothing: there are no other gradients."""
+
+
+def join_nccl(ranks: Ranks, solver: Any) -> None:
+    """Connect the ranks' solvers, each on its own GPU, by NCCL; see `Ranks.join`.
+
+    With the solver's `layer_wise_reduce` (Caffe's default) a layer's gradients are averaged during the backward pass of
+    the layers below it. The ranks must release their solvers at the same time: NCCL's clean-up waits for all of them.
+    """
+    uid = ranks.broadcast(None if ranks.rank else caffe.NCCL.new_uid())
+    nccl = caffe.NCCL(solver, uid)
+    nccl.bcast()
+    solver.add_callback(nccl)
+    if solver.param.layer_wise_reduce:
+        solver.net.after_backward(nccl)

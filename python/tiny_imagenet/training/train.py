@@ -68,6 +68,8 @@ def train_launched(source: str | None, options: Options, argv: list[str]) -> dic
     """`train` as one of the processes that mpirun or srun started; the result is {} in all ranks but 0."""
     from tiny_imagenet.training import mpi
 
+    if launch := mpi.launched():
+        argv = [launch.launcher, "-n", str(launch.size), *argv]
     return mpi.run(_train_launched, source, options, argv, timeout=options.timeout) or {}
 
 
@@ -156,6 +158,8 @@ def _open_jobs(ranks: Ranks, source: str | None, options: Options, argv: list[st
         made = (jobs.resumed if resumes else jobs.new)(run, source, options, argv)
         for job in made:
             plan.check_shares(job.plan, ranks.names, resumes)
+            if ranks.count > 1:
+                job.info["sessions"][-1]["ranks"] = ranks.names
         try:
             if not resumes:
                 for job in made:
