@@ -72,7 +72,7 @@ def test_the_gradients_that_travel_are_as_many_as_the_parameters(plain, data, tm
     assert 0 <= info["gradients"]["hidden"] <= 1
     assert 0 < info["gradients"]["waited"] <= info["gradients"]["seconds"]
     assert [name.partition(" (")[0] for name in info["sessions"][0]["ranks"]] == ["rank 0", "rank 1"]
-    command = folders.about(folders.read(tmp_path / "run"), "it")["command"]
+    command = folders.command(info)
     assert command.startswith(f"mpirun -n 2 tools/train.py {plain} --data ")
 
 

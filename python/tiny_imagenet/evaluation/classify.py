@@ -11,7 +11,7 @@ import numpy as np
 from tiny_imagenet import cli
 from tiny_imagenet.data import dataset, images, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, RunError
-from tiny_imagenet.evaluation import origin
+from tiny_imagenet.evaluation import data_source
 from tiny_imagenet.evaluation.predict import Predictor
 from tiny_imagenet.models import nets
 from tiny_imagenet.runs import Run
@@ -45,7 +45,7 @@ def class_names(run: Run, data: str | os.PathLike[str] | None = None) -> list[tu
     """
     wnids = run.info.get("wnids")
     try:
-        manifest = lmdb_reader.read_manifest(data or origin.trained_on(run))
+        manifest = lmdb_reader.read_manifest(data or data_source.trained_on(run))
     except (RunError, DatasetError) as error:
         if data or not wnids:
             raise
