@@ -1,8 +1,8 @@
 """The models as rows. Adding a model means adding a row to MODELS.
 
 A row specifies how a model differs from the defaults; layer names, sizes, depth and parameter count follow from it.
-The rows model1, model2, ... are Table 1 of the paper (solvers: section 5.2.1). Where the paper leaves a point open, its
-letter in prototxt/README.md stands beside the reading taken.
+The rows are Table 1 of the paper, with the solvers of section 5.2.1. Our readings of the points that the paper leaves
+open are marked with the letters of prototxt/README.md.
 """
 
 from __future__ import annotations
