@@ -1,4 +1,4 @@
-// What can be said of a net without its weights, its data or its files: for tools that read prototxt.
+// Nets without weights, data or files, for tools that read prototxt.
 
 #include <google/protobuf/text_format.h>
 
@@ -11,7 +11,7 @@ namespace {
 
 typedef google::protobuf::TextFormat::ParseInfoTree Tree;
 
-// The text of `tree`'s places: "layer[2].bottom[0]" -> line, both as people write them.
+// Positions of `tree`'s fields, such as "layer[2].bottom[0]" -> line, counted from 1.
 void Places(const google::protobuf::Message& message, const Tree& tree, const std::string& path, py::dict* places) {
   const auto& get = *message.GetReflection();
   std::vector<const google::protobuf::FieldDescriptor*> fields;
@@ -25,7 +25,7 @@ void Places(const google::protobuf::Message& message, const Tree& tree, const st
       const auto place = tree.GetLocation(field, index);
       if (place.line >= 0) (*places)[name.c_str()] = place.line + 1;
       const Tree* nested = tree.GetTreeForNested(field, index);
-      if (field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE || nested == NULL) continue;
+      if (field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE || nested == nullptr) continue;
       const auto& inner =
           field->is_repeated() ? get.GetRepeatedMessage(message, field, i) : get.GetMessage(message, field);
       Places(inner, *nested, name + ".", places);
@@ -68,19 +68,19 @@ boost::shared_ptr<Net> Outline(const py::object& net) {
 void BindInspect(py::module_* module) {
   py::module_ m = module->def_submodule("_inspect", "Nets without weights, data or files.");
   m.def("places", &PlacesOf, py::arg("text"), py::arg("message"), py::arg("filename"),
-        R"(The lines of a prototxt's fields, {"layer[2].bottom[0]": 17, ...}; `message` is "NetParameter" or
-"SolverParameter". Raises CaffeError for a text that does not parse.)");
+        R"(The lines of a prototxt's fields, {"layer[2].bottom[0]": 17, ...}. `message` is "NetParameter" or
+"SolverParameter". Raises CaffeError if the text does not parse.)");
   m.def("upgrade", &Upgrade, py::arg("net"),
-        "The NetParameter of a net in today's format. `net` is a path or a NetParameter. Raises CaffeError.");
+        "The NetParameter of a net in the current format. `net` is a path or a NetParameter. Raises CaffeError.");
   m.def("resolve", &Resolve, py::arg("net"), py::arg("phase"), py::arg("level") = 0,
         py::arg("stages") = std::vector<std::string>(),
-        R"(The NetParameter that Caffe builds in that phase: old formats upgraded, include and exclude rules followed.
+        R"(The NetParameter that Caffe builds in a phase: upgraded, and filtered by include and exclude rules.
 
 `net` is a path or a NetParameter. Raises CaffeError.)");
   m.def("outline", &Outline, py::arg("net"),
-        R"(A Net whose parameters have shapes and no values: nothing is filled, so no memory is taken for them.
+        R"(A Net whose parameters have shapes but no values, and take no memory.
 
-`net` is what resolve() returned. Raises CaffeError as Net does.)");
+`net` is a result of resolve(). Raises CaffeError as Net does.)");
 }
 
 }  // namespace pycaffe
