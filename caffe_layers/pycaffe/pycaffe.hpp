@@ -106,7 +106,7 @@ Param ReadParam(const py::object& source, void (*read)(const std::string&, Param
     return param;
   }
   const std::string type = py::str(source.attr("DESCRIPTOR").attr("full_name"));
-  if (type != param.GetTypeName()) throw py::type_error("needs a " + param.GetTypeName() + ", not a " + type);
+  if (type != param.GetTypeName()) throw py::type_error("expected a " + param.GetTypeName() + ", got a " + type);
   CHECK(param.ParsePartialFromString(source.attr("SerializePartialToString")().cast<std::string>()))
       << "a " << type << " that cannot be read";
   CHECK(param.IsInitialized()) << "a " << type << " without its " << param.InitializationErrorString();
