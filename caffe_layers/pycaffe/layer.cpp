@@ -85,7 +85,7 @@ boost::shared_ptr<Layer> CreatePythonLayer(const caffe::LayerParameter& param) {
 
 caffe::LayerRegisterer<Dtype> register_python_layer("Python", &CreatePythonLayer);
 
-// For a Python class without the method. A layer of Caffe would access invalid memory with blobs other than those of
+// For a Python class without the method. A layer of Caffe would access invalid memory with blobs that are not those of
 // its net.
 void SetUp(Layer* layer, const py::object& bottom, const py::object& top) {
   LOG_IF(FATAL, !dynamic_cast<PythonLayer*>(layer))

@@ -91,7 +91,7 @@ def _chain(found: outline.Outline) -> list[dict[str, Any]]:
 
 
 def _values(layer: outline.Layer, message: caffe_pb2.LayerParameter) -> dict[str, Any] | None:
-    """The settings of a layer for torch_worker; None if it has others than that can build."""
+    """The settings of a layer for torch_worker; None if torch_worker does not support them."""
     if layer.type == "Convolution":
         param = message.convolution_param
         known = {"num_output", "kernel_size", "pad", "weight_filler", "bias_filler"}
