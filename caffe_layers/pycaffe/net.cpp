@@ -119,8 +119,8 @@ void BindNet(py::module_* module) {
     net = caffe.Net("deploy.prototxt", caffe.TEST, weights="weights.caffemodel")
     scores = net.forward(data=images)["prob"]       # images: float32, of the shape of net.blobs["data"]
 
-net.blobs[name] is a Blob, net.params[layer] the BlobVec of its weights and biases. Two nets may run in two threads at
-once, one net only in one (CaffeError); modes, devices and seeds are those of the thread.)");
+net.blobs[name] is a Blob, net.params[layer] the BlobVec of its weights and biases. Two threads may run two nets, but not
+the same net (CaffeError). Modes, devices and seeds belong to a thread.)");
   net.def(py::init([](const py::object& network_file, int phase, int level,
                       const std::optional<std::vector<std::string>>& stages, const py::object& weights) {
             return Build(network_file, phase, level, stages.value_or(std::vector<std::string>()),
@@ -128,10 +128,10 @@ once, one net only in one (CaffeError); modes, devices and seeds are those of th
           }),
           py::arg("network_file"), py::arg("phase"), py::arg("level") = 0, py::arg("stages") = py::none(),
           py::arg("weights") = py::none(),
-          R"(Build the net of a prototxt, or of a caffe_pb2.NetParameter.
+          R"(Build a net from a prototxt or a caffe_pb2.NetParameter.
 
-phase: caffe.TRAIN or caffe.TEST. level, stages: what include and exclude rules ask for. weights: a .caffemodel or .h5.
-Raises CaffeError: for a prototxt that does not parse its text begins with file:line:column.)")
+phase: caffe.TRAIN or caffe.TEST. level, stages: for include and exclude rules. weights: a .caffemodel or .h5.
+Raises CaffeError; if a prototxt does not parse, the message starts with file:line:column.)")
       .def(py::init([](const py::object& network_file, const Path& weights, int phase) {
              return Build(network_file, phase, 0, {}, weights);
            }),

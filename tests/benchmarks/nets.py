@@ -1,8 +1,8 @@
 """Whole nets by our caffe program, stock Caffe and PyTorch: `tools/benchmark.py nets`.
 
-Needs the cases of `cases` and the programs, but not pycaffe. Each measurement runs in a new process, to measure its peak
-memory. The programs take turns: ours, PyTorch, stock, ours ... Results contain the minimum ("best") and the median over
-the rounds.
+Needs the cases of `cases` and the programs, but not pycaffe. Each measurement runs in a new process, to measure its
+peak memory. The programs take turns: ours, PyTorch, stock, ours ... Results contain the minimum ("best") and the median
+over the rounds.
 """
 
 from __future__ import annotations
