@@ -54,19 +54,6 @@ def test_an_older_generated_file_is_updated(tmp_path):
     assert "base_lr: 0.5" in changed[-1].read_text()
 
 
-def test_links_stay_links(tmp_path):
-    generate.write([MODEL], tmp_path, TOOLS)
-    solver = tmp_path / "model1" / "solver.prototxt"
-    elsewhere = solver.rename(tmp_path / "elsewhere.prototxt")
-    solver.symlink_to(elsewhere)
-    generate.write([MODEL.replace(base_lr=0.5)], tmp_path, TOOLS)
-    assert solver.is_symlink() and "base_lr: 0.5" in elsewhere.read_text()
-    solver.unlink()
-    solver.symlink_to("nowhere")
-    with pytest.raises(NetError, match=r"solver\.prototxt"):
-        generate.write([MODEL], tmp_path, TOOLS)
-
-
 def test_files_of_a_removed_stage_are_deleted(tmp_path):
     row = zoo.MODELS["model9"]
     generate.write([row], tmp_path, TOOLS)

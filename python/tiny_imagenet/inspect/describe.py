@@ -1,4 +1,4 @@
-"""A net as a table for people and as JSON for programs."""
+"""A net as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Source:
 
     @property
     def names_solver(self) -> bool:
-        """Whether the argument is a solver, and not a net with a solver beside it."""
+        """Whether the argument is a solver, and not a net with a solver in its folder."""
         return self.solver is not None and self.path == self.solver_path
 
     @property
@@ -225,11 +225,11 @@ def to_text(source: Source, net: Outline, as_printed: bool = True) -> str:
     for layer, param in zip(net.layers, net.net.layer):
         kind = f"{layer.type} {setting(param)}".strip()
         if layer.shapes is None:
-            table.add_row(_one_line(layer.name), kind, "?", "", "", "")
+            table.add_row(layer.name, kind, "?", "", "", "")
             continue
         shape = ", ".join("x".join(map(str, s)) or "1" for s in layer.shapes)
         table.add_row(
-            _one_line(layer.name),
+            layer.name,
             kind,
             f"{shape} in place" if layer.in_place else shape,
             f"{layer.parameter_count:,}" if layer.parameter_count else "",
@@ -242,10 +242,6 @@ def to_text(source: Source, net: Outline, as_printed: bool = True) -> str:
     lines = [line.rstrip() for line in out.getvalue().rstrip().splitlines()]
     column = _paper(source) if as_printed else None
     return "\n".join([*lines, "", *_files(source), *_totals(source, net, column)]) + "\n"
-
-
-def _one_line(text: str) -> str:
-    return text if text.isprintable() else repr(text)
 
 
 def _files(source: Source) -> list[str]:

@@ -85,8 +85,8 @@ def draw(net: Outline, path: Path) -> None:
     command = ["dot", f"-T{suffix[1:]}", *(["-Gdpi=110"] if suffix == ".png" else [])]
     done = subprocess.run(command, input=_graph(net, boxes, suffix != ".svg").encode(), capture_output=True)
     if done.returncode:
-        said = " ".join(done.stderr.decode(errors="replace").split()) or f"exit status {done.returncode}"
-        raise NetError(f"cannot draw {path}: graphviz's program dot failed: {said[:300]}")
+        reason = " ".join(done.stderr.decode(errors="replace").split()) or f"exit status {done.returncode}"
+        raise NetError(f"cannot draw {path}: graphviz's program dot failed: {reason[:300]}")
     picture = _finish(done.stdout.decode(), net, boxes).encode() if suffix == ".svg" else done.stdout
     with files.atomic_file(path) as temporary:
         temporary.write_bytes(picture)
@@ -202,7 +202,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _finish(svg: str, net: Outline, boxes: list[_Box]) -> str:
-    """Center the texts in their boxes, whatever font a viewer has; name tooltips by layers; take the page's color."""
+    """Center the texts in their boxes for any font, name tooltips by layers, and use the page's text color."""
     ElementTree.register_namespace("", _SVG)
     root = ElementTree.fromstring(svg.encode())
     root.set("class", "net-drawing")
@@ -213,16 +213,16 @@ def _finish(svg: str, net: Outline, boxes: list[_Box]) -> str:
         title = group.find(f"{{{_SVG}}}title")
         numbers = [int(number) for number in re.findall(r"n(\d+)", title.text or "")] if title is not None else []
         if group.get("class") == "node":
-            title.text = _printable(", ".join(net.layers[i].name for i in boxes[numbers[0]].layers))
+            title.text = ", ".join(net.layers[i].name for i in boxes[numbers[0]].layers)
             outline = next(part for part in group.iter() if part.get("points") or part.get("d"))
             across = [float(x) for x in re.findall(r"(-?[\d.]+),", outline.get("points") or outline.get("d"))]
             for text in group.iter(f"{{{_SVG}}}text"):
                 text.set("x", f"{(min(across) + max(across)) / 2:g}")
                 text.set("text-anchor", "middle")
         elif group.get("class") == "edge":
-            title.text = _printable(" to ".join(net.layers[boxes[number].layers[0]].name for number in numbers))
+            title.text = " to ".join(net.layers[boxes[number].layers[0]].name for number in numbers)
         elif title is not None:
-            title.text = _printable(net.name or "net")
+            title.text = net.name or "net"
     for part in root.iter():
         for name in ("fill", "stroke"):
             if part.get(name) in (_INK, _SOFT):
@@ -234,12 +234,8 @@ def _finish(svg: str, net: Outline, boxes: list[_Box]) -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(_printable(text), quote=False)
+    return html.escape(text, quote=False)
 
 
 def _quoted(lines: list[str]) -> str:
-    return '"' + r"\n".join(_printable(line).replace("\\", r"\\").replace('"', r"\"") for line in lines) + '"'
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return '"' + r"\n".join(line.replace("\\", r"\\").replace('"', r"\"") for line in lines) + '"'

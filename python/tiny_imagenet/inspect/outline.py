@@ -20,7 +20,7 @@ from tiny_imagenet.inspect import costs, shape_errors, shape_stubs
 from tiny_imagenet.inspect.costs import FLOAT
 from tiny_imagenet.inspect.shape_stubs import Problem, Shape
 
-_Numbered = list[tuple[int, caffe_pb2.LayerParameter]]
+_Stubs = dict[int, caffe_pb2.LayerParameter]  # by the layer's number
 
 
 @dataclass(frozen=True)
@@ -177,103 +177,74 @@ def outline(
         resolved = _caffe._inspect.resolve(net, getattr(caffe, phase), level, list(stages))
     except caffe.CaffeError as error:
         raise NetError(from_caffe(str(error))) from error
+    rejected: dict[int, Problem] = {}
+    while True:
+        stubs, problems = _stubs(resolved, inputs or {}, rejected)
+        try:
+            built = _net(resolved, stubs) if stubs else None
+            return Outline(resolved.name, phase, tuple(_layers(resolved, stubs, problems, built)), resolved)
+        except caffe.CaffeError as error:
+            number = _rejected_layer(str(error), stubs)
+            before = _net(resolved, {i: layer for i, layer in stubs.items() if i < number})
+            bottoms = [tuple(before.blobs[bottom].shape) for bottom in stubs[number].bottom]
+            rejected[number] = shape_errors.explain(stubs[number], bottoms, str(error))
+
+
+def _stubs(
+    resolved: caffe_pb2.NetParameter, inputs: Mapping[str, Shape], rejected: Mapping[int, Problem]
+) -> tuple[_Stubs, dict[int, Problem]]:
+    """The layers that Caffe can build, by number, and the problems of the others."""
+    stubs: _Stubs = {}
     problems: dict[int, Problem] = {}
-    unknown: set[str] = set()
     made: set[str] = set()
-    kept: _Numbered = []
+    unknown: set[str] = set()
     for i, layer in enumerate(resolved.layer):
-        other = shape_stubs.stub(layer, made, unknown, inputs or {})
-        if isinstance(other, Problem):
-            problems[i] = other
+        stub = rejected.get(i) or shape_stubs.stub(layer, made, unknown, inputs)
+        if isinstance(stub, Problem):
+            problems[i] = stub
             unknown.update(layer.top)
         else:
-            kept.append((i, other))
+            stubs[i] = stub
             unknown.difference_update(layer.top)
         made.update(layer.top)
-    built = _build(resolved, kept, problems)
-    return Outline(resolved.name, phase, tuple(_layers(resolved, kept, problems, built)), resolved)
+    return stubs, problems
 
 
-def _build(resolved: caffe_pb2.NetParameter, kept: _Numbered, problems: dict[int, Problem]) -> caffe.Net | None:
-    """Build the kept layers. Those that Caffe rejects move to `problems`, with the layers that depend on them."""
-    while kept:
-        try:
-            return _net(resolved, kept)
-        except caffe.CaffeError as error:
-            number, problem = _rejected(error, resolved, kept)
-            place, layer = kept[number]
-            problems[place] = problem
-            lost = set(layer.top)
-            later = kept[number + 1 :]
-            del kept[number:]
-            for i, after in later:
-                if lost & set(after.bottom):
-                    lost.update(after.top)
-                    problems.setdefault(i, Problem(""))
-                else:
-                    kept.append((i, after))
-    return None
-
-
-def _net(resolved: caffe_pb2.NetParameter, kept: _Numbered) -> caffe.Net:
+def _net(resolved: caffe_pb2.NetParameter, stubs: _Stubs) -> caffe.Net:
     net = caffe_pb2.NetParameter(name=resolved.name, state=resolved.state, force_backward=resolved.force_backward)
-    net.layer.extend(layer for _, layer in kept)
+    net.layer.extend(stubs.values())
     return _caffe._inspect.outline(net)
 
 
-def _rejected(error: caffe.CaffeError, resolved: caffe_pb2.NetParameter, kept: _Numbered) -> tuple[int, Problem]:
-    """The number among the kept layers of the one that Caffe rejects, and why.
-
-    Raises:
-        NetError: the error is not in a layer.
-    """
-    for number, (_, layer) in enumerate(kept):
-        if str(error).startswith(f"layer {layer.name} ({layer.type}): "):
-            earlier = _net(resolved, kept[:number]).blobs if number else {}
-            bottoms = [tuple(earlier[bottom].shape) for bottom in layer.bottom]
-            return number, shape_errors.explain(layer, bottoms, str(error))
-    raise NetError(from_caffe(str(error)))
+def _rejected_layer(text: str, stubs: _Stubs) -> int:
+    """The number of the layer that Caffe rejects with the error `text`."""
+    for number, layer in stubs.items():
+        if text.startswith(f"layer {layer.name} ({layer.type}): "):
+            return number
+    raise NetError(from_caffe(text))
 
 
 def _layers(
-    resolved: caffe_pb2.NetParameter, kept: _Numbered, problems: Mapping[int, Problem], built: caffe.Net | None
+    resolved: caffe_pb2.NetParameter, stubs: _Stubs, problems: Mapping[int, Problem], built: caffe.Net | None
 ) -> Iterator[Layer]:
-    shaped = {i for i, _ in kept}
-    blobs = built.blobs if built else {}
-    made = _in_order(kept, built) if built else {}
+    made = dict(zip(built._layer_names, built.layers)) if built else {}
     owners: dict[str, str] = {}
     for i, layer in enumerate(resolved.layer):
-        names = {"bottoms": tuple(layer.bottom), "tops": tuple(layer.top)}
-        if i not in shaped:
-            problem = problems.get(i, Problem(""))
-            reason = {"problem": problem.text, "problem_field": problem.field, "certain": problem.certain}
-            yield Layer(layer.name, layer.type, **names, **reason)
+        names = {"name": layer.name, "type": layer.type, "bottoms": tuple(layer.bottom), "tops": tuple(layer.top)}
+        if i in problems:
+            problem = problems[i]
+            yield Layer(**names, problem=problem.text, problem_field=problem.field, certain=problem.certain)
             continue
-        shapes = tuple(tuple(blobs[top].shape) for top in layer.top)
-        parameters = tuple(tuple(blob.shape) for blob in made[i].blobs)
+        shapes = tuple(tuple(built.blobs[top].shape) for top in layer.top)
+        parameters = tuple(tuple(blob.shape) for blob in made[layer.name].blobs)
         given = [spec.name for spec in layer.param][: len(parameters)]
         owned = [bool(name) and owners.setdefault(name, layer.name) != layer.name for name in given]
         yield Layer(
-            layer.name,
-            layer.type,
             **names,
             shapes=shapes,
             parameters=parameters,
             shared=(*owned, *[False] * (len(parameters) - len(owned))),
             in_place=bool(layer.top) and set(layer.top) <= set(layer.bottom),
-            multiply_adds=costs.multiply_adds(layer, blobs, shapes, parameters),
-            working_bytes=costs.working_bytes(layer, blobs, shapes, parameters),
+            multiply_adds=costs.multiply_adds(layer, built.blobs, shapes, parameters),
+            working_bytes=costs.working_bytes(layer, built.blobs, shapes, parameters),
         )
-
-
-def _in_order(kept: _Numbered, built: caffe.Net) -> dict[int, caffe.Layer]:
-    """The built layers by number, without the Split layers that Caffe inserts."""
-    found, wanted = {}, iter(kept)
-    number, layer = next(wanted)
-    for name, built_layer in zip(built._layer_names, built.layers):
-        if name == layer.name:
-            found[number] = built_layer
-            number, layer = next(wanted, (None, layer))
-            if number is None:
-                break
-    return found

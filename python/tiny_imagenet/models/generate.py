@@ -129,12 +129,10 @@ def write(
     Raises:
         NetError: a file was edited by hand, and `force` is not set; then nothing is written.
     """
-    if not folder.resolve().name.isprintable():
-        raise NetError(f"the name of the folder {str(folder)!r} is not printable")
     changed: dict[Path, str | None] = {}
     for model in models:
         changed.update(_stale(model, folder, tools, arguments, origin))
-    edited = [path for path in changed if os.path.lexists(path) and is_edited(_read(path))]
+    edited = [path for path in changed if path.exists() and is_edited(_read(path))]
     if edited and not force:
         more = f" and {len(edited) - 1} more" if len(edited) > 1 else ""
         raise NetError(f"{edited[0]}{more} was edited by hand: keep it, or overwrite it with --force")
@@ -142,9 +140,8 @@ def write(
         if text is None:
             path.unlink()
             continue
-        target = path.resolve()  # a link stays a link
-        files.write_text(target, text)
-        target.chmod(0o755 if path.name == TRAIN_SCRIPT else 0o644)
+        files.write_text(path, text)
+        path.chmod(0o755 if path.name == TRAIN_SCRIPT else 0o644)
     for stage in {path.parent for path, text in changed.items() if text is None}:
         with contextlib.suppress(OSError):  # the folder contains other files
             stage.rmdir()
@@ -168,8 +165,4 @@ def _stale(model: Model, folder: Path, tools: Path, arguments: str, origin: str)
 
 
 def _read(path: Path) -> str:
-    """The text of a file; "" if it cannot be read, which counts as edited."""
-    try:
-        return path.read_bytes().decode()
-    except (UnicodeDecodeError, OSError):
-        return ""
+    return path.read_bytes().decode(errors="replace")
