@@ -22,7 +22,7 @@ Engine Choose(const ConvolutionShape& s) {
 template <typename Dtype>
 void ConvolutionLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   LOG_IF(FATAL, std::find_first_of(top.begin(), top.end(), bottom.begin(), bottom.end()) != top.end())
-      << "Convolution does not work in place: give the top another name than the bottom";
+      << "Convolution cannot work in place: give the top another name";
   BaseConvolutionLayer<Dtype>::LayerSetUp(bottom, top);
 }
 
@@ -33,7 +33,8 @@ void ConvolutionLayer<Dtype>::compute_output_shape() {
     const int extent = this->dilation_.cpu_data()[i] * (this->kernel_shape_.cpu_data()[i] - 1) + 1;
     const int inputs = this->input_shape(i + 1);
     const int output_dim = (inputs + 2 * this->pad_.cpu_data()[i] - extent) / this->stride_.cpu_data()[i] + 1;
-    CHECK_GT(output_dim, 0) << "outputs for " << inputs << " inputs and a kernel that spans " << extent;
+    LOG_IF(FATAL, output_dim <= 0) << "its kernel of size " << extent << " is larger than its input of size "
+                                   << inputs + 2 * this->pad_.cpu_data()[i];
     this->output_shape_.push_back(output_dim);
   }
 }

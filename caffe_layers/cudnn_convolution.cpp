@@ -209,8 +209,7 @@ template <typename Dtype>
 std::unique_ptr<Convolution<Dtype>> ConvolutionFor(const LayerParameter& param, int axes) {
   if (axes != 2) {
     LOG_IF(FATAL, param.convolution_param().engine() == ConvolutionParameter_Engine_CUDNN)
-        << "engine: CUDNN " << (param.type() == "Deconvolution" ? "deconvolves" : "convolves")
-        << " along 2 axes, and its bottom has " << axes << ": leave the engine out, or write engine: CAFFE";
+        << "engine: CUDNN supports 2 spatial axes, and its bottom has " << axes << ": remove engine, or set it to CAFFE";
     return nullptr;
   }
   return std::unique_ptr<Convolution<Dtype>>(

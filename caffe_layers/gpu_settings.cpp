@@ -73,7 +73,7 @@ unsigned Generation() { return Get().generation; }
 namespace {
 
 void Refuse(bool on, const char* what) {
-  LOG_IF(FATAL, on) << what << " is a setting of the GPU, and this build of Caffe was made without CUDA";
+  LOG_IF(FATAL, on) << what << " is a GPU setting, and Caffe was built without CUDA";
 }
 
 }  // namespace

@@ -21,8 +21,8 @@ LmdbRecords::LmdbRecords(const std::string& path) : path_(path), env_(nullptr), 
     LOG_IF(FATAL, result != MDB_SUCCESS)
         << "the LMDB " << path << " cannot be opened: " << mdb_strerror(result)
         << (result != ENOENT ? ""
-            : there          ? ": the folder has no data.mdb, tools/convert.py makes one"
-                             : ": paths are relative to the working folder, tools/convert.py makes LMDBs");
+            : there          ? ": the folder has no data.mdb; tools/convert.py writes one"
+                             : ": paths are relative to the working folder; tools/convert.py writes LMDBs");
     MDB_envinfo info;
     MDB_stat stats;
     CHECK_EQ(mdb_env_info(env_, &info), MDB_SUCCESS);
@@ -86,10 +86,10 @@ void LmdbRecords::CheckWhole() const {
   mdb_filehandle_t file;
   struct stat status;
   CHECK_EQ(mdb_env_get_fd(env_, &file), MDB_SUCCESS);
-  LOG_IF(FATAL, fstat(file, &status) != 0) << "the file of the LMDB " << path_ << " cannot be asked for its size";
+  LOG_IF(FATAL, fstat(file, &status) != 0) << "cannot get the size of the LMDB " << path_;
   LOG_IF(FATAL, static_cast<uint64_t>(status.st_size) < needed_)
-      << "the LMDB " << path_ << " has been cut short: it has " << status.st_size << " bytes of " << needed_
-      << ", copy or convert it again";
+      << "the LMDB " << path_ << " is truncated: it has " << status.st_size << " of " << needed_
+      << " bytes; copy or convert it again";
 }
 
 }  // namespace caffe

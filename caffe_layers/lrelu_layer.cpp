@@ -13,8 +13,8 @@ void LReLULayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vec
   const Dtype slope = param.has_negative_slope() ? param.negative_slope() : Dtype(0.01);
   LOG_IF(FATAL, !std::isfinite(slope)) << "LReLU's negative_slope is " << slope << ", it must be a finite number";
   LOG_IF(FATAL, bottom[0] == top[0] && slope < 0)
-      << "LReLU with negative_slope " << slope << " cannot work in place: its output does not tell the input's sign; "
-      << "give the top another name than the bottom";
+      << "LReLU with negative_slope " << slope << " cannot work in place, because its output loses the input's sign: "
+      << "give the top another name";
   slope_.Reshape(vector<int>());
   slope_.mutable_cpu_data()[0] = slope;
 }

@@ -10,7 +10,7 @@ namespace caffe {
 template <typename Dtype>
 void PReLULayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   CHECK_GE(bottom[0]->num_axes(), 2) << "PReLU needs a bottom of at least 2 axes (N x C x ...)";
-  LOG_IF(FATAL, bottom[0]->shape(1) == 0) << "PReLU needs channels, its bottom is " << bottom[0]->shape_string();
+  LOG_IF(FATAL, bottom[0]->shape(1) == 0) << "PReLU needs channels, but its bottom is " << bottom[0]->shape_string();
   const PReLUParameter& param = this->layer_param_.prelu_param();
   channel_shared_ = param.channel_shared();
   if (this->blobs_.empty()) {
@@ -25,7 +25,7 @@ void PReLULayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vec
     shared_ptr<Filler<Dtype>>(GetFiller<Dtype>(filler))->Fill(this->blobs_[0].get());
   }
   const int slopes = channel_shared_ ? 1 : bottom[0]->shape(1);
-  CHECK_EQ(this->blobs_[0]->count(), slopes) << "PReLU has one slope a channel, or one in all with channel_shared";
+  CHECK_EQ(this->blobs_[0]->count(), slopes) << "PReLU needs one slope per channel, or a single one with channel_shared";
   this->param_propagate_down_.resize(this->blobs_.size(), true);
 }
 
@@ -33,7 +33,7 @@ template <typename Dtype>
 void PReLULayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   CHECK_GE(bottom[0]->num_axes(), 2) << "PReLU needs a bottom of at least 2 axes (N x C x ...)";
   if (!channel_shared_) {
-    CHECK_EQ(bottom[0]->shape(1), this->blobs_[0]->count()) << "the number of channels must stay that of the slopes";
+    CHECK_EQ(bottom[0]->shape(1), this->blobs_[0]->count()) << "the number of channels must equal the number of slopes";
   }
   channels_ = channel_shared_ ? 1 : bottom[0]->shape(1);
   outer_ = channel_shared_ ? 1 : bottom[0]->shape(0);

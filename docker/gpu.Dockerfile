@@ -4,14 +4,14 @@
 #   docker run --rm -it --gpus all --user "$(id -u):$(id -g)" -v "$PWD/data:/data" -v "$PWD/runs:/runs" \
 #     tiny-imagenet:gpu prototxt/model8/train.sh --data /data --run /runs/model8 --gpu 0
 #
-# Docker needs NVIDIA's container toolkit, and CUDA 13 a driver of 580 or newer. --build-arg CUDAARCHS=90 compiles for one
-# kind of GPU alone, in a fraction of the time. Without --gpus the image computes on the CPU.
+# Needs NVIDIA's container toolkit and a driver for CUDA 13 (580 or newer). --build-arg CUDAARCHS=90 compiles for one
+# architecture in a fraction of the time. Without --gpus the image computes on the CPU.
 #
-# What differs from cpu.Dockerfile stands above the line.
+# Below the line, both Dockerfiles are the same. docker/README.md has more examples.
 
 ARG BUILD_IMAGE=nvidia/cuda:13.0.3-cudnn-devel-ubuntu24.04
 ARG RUN_IMAGE=nvidia/cuda:13.0.3-cudnn-runtime-ubuntu24.04
-# Of each library that Caffe is linked to, the package without its headers
+# The packages, without headers, of the libraries that Caffe is linked with
 ARG RUN_LIBRARIES="libboost-filesystem1.83.0 libboost-thread1.83.0 libgflags2.2 libgomp1 libgoogle-glog0v6t64 \
     libhdf5-103-1t64 libhdf5-hl-100t64 libhwy1t64 liblmdb0 libopenblas0-openmp libopencv-core406t64 \
     libopencv-imgcodecs406t64 libopencv-imgproc406t64 libprotobuf32t64"
@@ -34,7 +34,7 @@ FROM tools AS source
 COPY tools/fetch_caffe.sh /
 RUN apt-get update && /fetch_caffe.sh /caffe
 
-# The Python packages, and Caffe compiled beside them
+# The Python packages, and Caffe
 FROM tools AS build
 COPY tools/requirements.txt docker/jupyter.txt /
 RUN python3 -m venv /opt/venv && \
@@ -44,20 +44,20 @@ COPY --from=source /caffe build/caffe-source
 COPY CMakeLists.txt ./
 COPY caffe_layers caffe_layers
 ARG CMAKE_OPTIONS
-# So many compilers at once (none given: one a core); each takes up to 1.5 GB of memory
+# Number of compilers (default: one per core); each takes up to 1.5 GB of memory
 ARG JOBS
 RUN cmake -B build -G Ninja -DBUILD_TESTING=OFF -DPython_EXECUTABLE=/opt/venv/bin/python ${CMAKE_OPTIONS} && \
     cmake --build build -j "${JOBS:-$(nproc)}" && \
     packages=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
     cmake --install build --component python --prefix "$packages" && \
     echo /opt/tiny-imagenet/python >"$packages/tiny_imagenet.pth"
-# With what several machines together need, Dask and MPI: --build-arg CLUSTER=1
+# Dask and MPI: --build-arg CLUSTER=1
 ARG CLUSTER
 COPY tools/requirements-cluster.txt /
 RUN [ -z "${CLUSTER}" ] || \
     /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -r /requirements-cluster.txt
 
-# The image: libraries without their headers, the packages, and last the checkout, where most edits are
+# The image: libraries, packages, and last the checkout, which changes most often
 FROM ${RUN_IMAGE}
 ARG RUN_LIBRARIES
 ARG CLUSTER
@@ -66,9 +66,9 @@ RUN apt-get update && \
         ca-certificates graphviz python3 tini ${CLUSTER:+openmpi-bin} ${RUN_LIBRARIES} && \
     rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/tiny-imagenet
-# Any user may be the one who runs it (--user), so what is written to is everybody's.
+# Any user may run it (--user), so these folders are writable for all.
 ENV HOME=/home/user LANG=C.UTF-8 PATH=/opt/venv/bin:$PATH TINY_IMAGENET_IMAGE=1
-# MPI's ranks would read each other's memory, which Docker does not let them.
+# Docker does not allow ranks to read each other's memory.
 ENV OMPI_MCA_btl_vader_single_copy_mechanism=none
 RUN mkdir -m 1777 /home/user /data /runs && ln -s /opt/venv .venv
 COPY --from=build /opt/venv /opt/venv
@@ -76,10 +76,10 @@ COPY --from=build /opt/tiny-imagenet/build/caffe /opt/tiny-imagenet/build/libcaf
 RUN python -c 'import caffe'
 COPY . .
 RUN chmod -R a+rwX .
-# The commit that runs note: --build-arg COMMIT="$(git describe --always --dirty --abbrev=40)"
+# The commit that runs record: --build-arg COMMIT="$(git describe --always --dirty --abbrev=40)"
 ARG COMMIT
 ENV TINY_IMAGENET_COMMIT=$COMMIT
 USER 1000:1000
-# Passes SIGTERM on, so that a training ends with a checkpoint on docker stop
+# tini forwards SIGTERM, so that docker stop ends a training with a checkpoint
 ENTRYPOINT ["tini", "--"]
 CMD ["bash"]

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Cross-compile the CPU engine's kernels for arm64 into build/arm64/, and run their gtests in an emulator.
+# Cross-compile the kernels of the CPU engine for arm64 into build/arm64/ and run their gtests in an emulator.
 #
 #   tests/arm64.sh
 #
 # For Debian on another processor. Needs g++-aarch64-linux-gnu and qemu-user-static; GoogleTest, Highway and OpenBLAS for
-# arm64 are unpacked into build/arm64/root from the mirrors that apt is set up with, and not installed. The emulated
-# processors have NEON alone, and SVE of 128, 256 and 512 bits. Two minutes on two cores.
+# arm64 are downloaded by apt into build/arm64/root and not installed. The emulated processors have NEON, and SVE with
+# 128, 256 and 512 bits. Takes two minutes on two cores.
 set -euo pipefail
 
 die() { echo "arm64.sh: error: $*" >&2; exit 1; }
@@ -30,15 +30,15 @@ if [ ! -e "$root" ]; then
   work=$build/apt
   rm -rf "$work" "$root.new"
   mkdir -p "$work/lists/partial" "$work/archives/partial" "$root.new"
-  touch "$work/status" # nothing is installed there
+  touch "$work/status" # no installed packages
   options=(-qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=root
     -o "Dir::State=$work" -o "Dir::State::status=$work/status" -o "Dir::Cache=$work")
   { apt-get "${options[@]}" update &&
     apt-get "${options[@]}" install --yes --no-install-recommends --download-only \
       libgtest-dev libhwy-dev libopenblas-openmp-dev; } >"$build/apt.log" 2>&1 ||
-    { tail -n 5 "$build/apt.log" >&2; die "the libraries could not be fetched (whole log: $build/apt.log)"; }
+    { tail -n 5 "$build/apt.log" >&2; die "the libraries could not be downloaded (log: $build/apt.log)"; }
   for package in "$work"/archives/*.deb; do
-    case $package in */libc6_* | */libgcc-s1_* | */libstdc++6_*) continue ;; esac # the compiler has its own
+    case $package in */libc6_* | */libgcc-s1_* | */libstdc++6_*) continue ;; esac # part of the compiler
     dpkg-deb --extract "$package" "$root.new"
   done
   rm -rf "$work"
@@ -46,7 +46,7 @@ if [ ! -e "$root" ]; then
 fi
 
 echo "==> Build into build/arm64/"
-compile() { # as CMakeLists.txt has it
+compile() { # with the options of CMakeLists.txt
   local flags=(-std=c++17 -O3 -DNDEBUG -fopenmp -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare)
   [ "$1" != caffe_layers/rectifier.cpp ] || flags+=(-ffp-contract=off)
   $compiler "${flags[@]}" -Icaffe_layers -isystem "$root/usr/include" \
@@ -58,9 +58,9 @@ kernels=(image_convolution max_pooling rectifier sgd_update winograd winograd_ke
 tests=(convolution max_pooling rectifier sgd_update)
 rm -f "$build"/*.o
 printf '%s\n' "${kernels[@]/#/caffe_layers/}" "${tests[@]/#/tests/cpp/test_}" |
-  xargs -P "${JOBS:-$(nproc)}" -I NAME bash -c 'compile NAME.cpp' || die "it does not compile"
+  xargs -P "${JOBS:-$(nproc)}" -I NAME bash -c 'compile NAME.cpp' || die "compilation failed"
 $compiler -fopenmp "$build"/*.o -L"$libraries" -L"$libraries/openblas-openmp" -Wl,-rpath-link,"$libraries" \
-  -lgtest_main -lgtest -lhwy -lopenblas -o "$build/kernels_test" || die "it does not link"
+  -lgtest_main -lgtest -lhwy -lopenblas -o "$build/kernels_test" || die "linking failed"
 
 run() { # PROCESSOR TESTS
   echo "==> $2 on $1"

@@ -1,4 +1,4 @@
-"""What the tests of clusters share: schedulers and workers as people start them, and an experiment with tiny nets."""
+"""Schedulers, workers and experiments as processes, with tiny nets, for the tests of clusters."""
 
 import contextlib
 import glob
@@ -15,7 +15,7 @@ from conftest import ROOT, wait_for, write_small_nets
 from tiny_imagenet.runs import Run
 
 DASK = [sys.executable, "-m", "dask"]
-# What a cut cable takes away shows in the shortest time that Dask allows.
+# Connections time out as fast as Dask allows.
 SETTINGS = {
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "11s",
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s",
@@ -24,7 +24,7 @@ SETTINGS = {
 
 
 def write_checkout(folder):
-    """tools/reproduce.py with nets that train in a moment."""
+    """Write tools/reproduce.py and nets that train in a moment."""
     write_small_nets(folder / "prototxt")
     (folder / "tools").mkdir()
     for name in ("reproduce.py", "_venv.py"):
@@ -33,21 +33,21 @@ def write_checkout(folder):
 
 
 class Worker:
-    """A worker's process, and its address."""
+    """Process of a worker, and its address."""
 
     def __init__(self, process, address):
         self.process, self.address = process, address
         self.pid, self.kill = process.pid, process.kill
 
     def steps(self):
-        """The processes of the steps that it does."""
+        """Processes of its steps."""
         children = f"/proc/{self.pid}/task/*/children"
         pids = {int(pid) for path in glob.glob(children) for pid in open_text(path).split()}
         return [pid for pid in pids if "step_process" in open_text(f"/proc/{pid}/cmdline")]
 
 
 class Cluster:
-    """A scheduler and workers, each a process, perhaps elsewhere (`inside` is the command that goes there)."""
+    """A scheduler and workers, each a process; `inside` is a command prefix that runs it elsewhere."""
 
     def __init__(self, folder, host="127.0.0.1", inside=(), environment=None):
         self.folder, self._stack, self.workers = folder, contextlib.ExitStack(), []
@@ -57,7 +57,7 @@ class Cluster:
         self.address = self._logged(r"Scheduler at: +(tcp://\S+)\n", "scheduler", self.scheduler)
 
     def worker(self, resources="training=1", threads=1, host="127.0.0.1", inside=(), environment=None, preload=None):
-        """Start one, and wait until it is there."""
+        """Start a worker, and wait until it has joined."""
         name = f"worker{len(self.workers)}"
         offered = ["--resources", resources] if resources else []
         common = ["--nthreads", threads, "--no-dashboard", "--no-nanny", "--local-directory", self.folder / name]
@@ -69,8 +69,12 @@ class Cluster:
         self.workers.append(Worker(process, self._logged(r"Start worker at: +(tcp://\S+)\n", name, process)))
         return self.workers[-1]
 
+    def working(self):
+        """The workers that run a step."""
+        return [worker for worker in self.workers if worker.steps()]
+
     def _logged(self, pattern, name, process):
-        """What a process has said in its log, once it has."""
+        """Wait until a process has logged a pattern; return its group."""
         log = self.folder / f"{name}.log"
         wait_for(lambda: re.search(pattern, log.read_text()), process)
         return re.search(pattern, log.read_text())[1]
@@ -96,17 +100,17 @@ class Cluster:
 
 @contextlib.contextmanager
 def held(pid):
-    """A process stands still for the block."""
+    """Stop a process for the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError):  # somebody has ended it
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 
 
 def open_text(path):
-    """What a file says; nothing where it has gone."""
+    """Text of a file, "" if it is missing."""
     with contextlib.suppress(OSError), open(path) as file:
         return file.read()
     return ""
@@ -118,7 +122,7 @@ def end(process):
 
 
 class Experiment:
-    """tools/reproduce.py as a process."""
+    """Process of tools/reproduce.py."""
 
     def __init__(self, checkout, data, out, *options, inside=(), environment=None):
         command = [sys.executable, checkout / "tools" / "reproduce.py", "--data", data, "--out", out, *options]
@@ -136,13 +140,8 @@ class Experiment:
     def run(self, model, seed=1):
         return Run(self.out / model / f"seed{seed}")
 
-    def claim(self, model, seed=1):
-        """Who has a run at this moment; None for nobody."""
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads((self.out / ".cluster" / f"{model}-seed{seed}.claim").read_text())
-
     def wait_for(self, condition):
-        """Wait until something holds, or it has ended, which is said."""
+        """Wait for a condition; fail if the process ends before that."""
         try:
             wait_for(lambda: condition() or self.process.poll() is not None)
         except BaseException:
@@ -153,7 +152,7 @@ class Experiment:
                 raise AssertionError(self.end())
 
     def end(self, seconds=300):
-        """Status, stdout and stderr."""
+        """Wait for the end; return status, stdout and stderr."""
         try:
             stdout, stderr = self.process.communicate(timeout=seconds)
         finally:
@@ -161,8 +160,8 @@ class Experiment:
         return self.process.returncode, stdout, stderr
 
 
-def weights(out):
-    """What must come out the same, by its path: the sha256 of weights, and the records of training but for times."""
+def results(out):
+    """What must be the same here and on a cluster, by path: digests of weights; records and tables without times."""
     found = {}
     for path in sorted(out.rglob("*")):
         name = str(path.relative_to(out))

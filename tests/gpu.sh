@@ -1,30 +1,29 @@
 #!/usr/bin/env bash
-# Build with CUDA, then everything that needs a GPU: upstream's own tests of the GPU, our kernels' and layers' tests,
-# cuDNN's convolutions, the nine nets beside the CPU, a short training, several GPUs where there are, compute-sanitizer
-# over our kernels, how fast the nets are beside PyTorch's, and the Python tests that need a GPU.
+# Build with CUDA and run everything that needs a GPU: upstream's GPU tests, the tests of our kernels and layers, cuDNN's
+# convolutions, the nets compared with the CPU, a short training, several GPUs, compute-sanitizer, the benchmarks against
+# PyTorch, and the Python tests that need a GPU.
 #
 #   tests/gpu.sh [-- CMAKE ARGUMENTS]                 build into build-gpu/ (needs nvcc), then run
-#   tests/gpu.sh --pack DIR [-- CMAKE ARGUMENTS]      build, then copy into DIR what another machine needs to run it
-#   tests/gpu.sh --programs DIR                       run what is in DIR: a packed folder, or another build's programs
+#   tests/gpu.sh --pack DIR [-- CMAKE ARGUMENTS]      build, then copy everything that another machine needs into DIR
+#   tests/gpu.sh --programs DIR                       run the programs in DIR: a packed folder, or another build
 #
 #   --only PART[,PART]   of kernels, layers, cudnn, upstream, sanitizer, nets, learning, several, python, bandwidth and
-#                        benchmark (default: all); an hour's worth can be run in pieces
-#   --no-cuda            with --pack: without CUDA's own libraries (2 GB), for a machine that has them
+#                        benchmark (default: all, which takes about an hour)
+#   --no-cuda            with --pack: without CUDA's libraries (2 GB), for a machine that has them
 #
-#   JOBS=N               so many compilers at once (default: one a core)
-#   BUILD=DIR            the build folder (build-gpu)
+#   JOBS=N               number of compilers (default: one per core)
+#   BUILD=DIR            the build folder (default: build-gpu)
 #   PYTHON=PYTHON        for the nets (numpy), the benchmark (numpy, rich) and the Python tests (default: .venv's, python3)
-#   TORCH_PYTHON=PYTHON  a Python that has torch, for the benchmark
-#   CUDA_HOME=DIR        CUDA's folder (/usr/local/cuda)
+#   TORCH_PYTHON=PYTHON  a Python with torch, for the benchmark
+#   CUDA_HOME=DIR        CUDA's folder (default: /usr/local/cuda)
 #
-# A machine that lends a GPU may have no network, no compiler and none of our libraries. Take this checkout and a packed
-# folder there:
+# For a machine without network, compiler and our libraries, copy this checkout and a packed folder there:
 #
-#   here:   tests/gpu.sh --pack packed --no-cuda -- -DCMAKE_CUDA_ARCHITECTURES=90     (its GPU's, for a small folder)
+#   here:   tests/gpu.sh --pack packed --no-cuda -- -DCMAKE_CUDA_ARCHITECTURES=90     (its architecture: a small folder)
 #   there:  tests/gpu.sh --programs packed        (CUDA's libraries: of CUDA_HOME, or of the nvidia packages of PYTHON)
 #
-# Without a GPU the build is still made. What could not run is listed at the end. Ends with 0 when all that ran passed,
-# 1 when something failed, 2 for bad use, 77 when nothing could run.
+# Without a GPU it only builds. Skipped parts are listed at the end. Exits with 0 if all parts that ran passed, 1 if one
+# failed, 2 for bad use, and 77 if nothing could run.
 set -uo pipefail
 
 die() {
@@ -40,27 +39,27 @@ only=$PARTS
 cuda_too=true
 while [ $# -gt 0 ]; do
   case "$1" in
-    -h | --help) sed -n '2,33s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,31s/^# \{0,1\}//p' "$0"; exit 0 ;;
     --)
       shift
       cmake_arguments=("$@")
       break
       ;;
     --programs)
-      [ $# -ge 2 ] && [ -d "$2" ] || die 2 "--programs needs a folder that is there, not '${2-}'"
+      [ $# -ge 2 ] && [ -d "$2" ] || die 2 "--programs needs an existing folder, got '${2-}'"
       programs=$(cd "$2" && pwd)
       shift
       ;;
     --pack)
-      [ $# -ge 2 ] && [ -n "$2" ] || die 2 "--pack needs the folder to make"
+      [ $# -ge 2 ] && [ -n "$2" ] || die 2 "--pack needs a folder to write"
       pack=$(realpath -m "$2")
       shift
       ;;
     --only)
-      [ $# -ge 2 ] && [ -n "$2" ] || die 2 "--only needs one of ${PARTS// /, }, or several with commas"
+      [ $# -ge 2 ] && [ -n "$2" ] || die 2 "--only needs one of ${PARTS// /, }, or several separated by commas"
       only=${2//,/ }
       for part in $only; do
-        [[ " $PARTS " == *" $part "* ]] || die 2 "--only knows no '$part': it is one of ${PARTS// /, }"
+        [[ " $PARTS " == *" $part "* ]] || die 2 "--only: unknown part '$part', expected one of ${PARTS// /, }"
       done
       shift
       ;;
@@ -69,9 +68,9 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[ -n "$pack" ] || $cuda_too || die 2 "--no-cuda goes with --pack"
+[ -n "$pack" ] || $cuda_too || die 2 "--no-cuda requires --pack"
 if [ -n "$pack" ] && [ -e "$pack" ] && [ ! -e "$pack/.packed" ] && [ -n "$(ls -A "$pack" 2>/dev/null)" ]; then
-  die 2 "$pack is there and was not made by --pack: name another folder"
+  die 2 "$pack exists and was not written by --pack: name another folder"
 fi
 cd -P "$(dirname "$0")/.." || exit 1
 
@@ -81,7 +80,7 @@ ran=0
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 
-# Runs what follows the name, and notes the name where it fails; 77 says that it was skipped.
+# Run a command and record its name if it fails, or if it is skipped (status 77).
 check() {
   local name=$1 result=0
   shift
@@ -110,7 +109,7 @@ finish() {
 
 wanted() { [[ " $only " == *" $1 "* ]]; }
 
-# A CUDA program by its name: on the PATH, or where CUDA puts it.
+# The path of a CUDA program: on the PATH, or in CUDA's folder.
 cuda_program() {
   command -v "$1" || ls "${CUDA_HOME:-/usr/local/cuda}/bin/$1" 2>/dev/null
 }
@@ -129,7 +128,7 @@ if [ -z "$programs" ]; then
     finish
   fi
   echo "==> Build with $nvcc into $build/"
-  once=() # what a build folder cannot be told again
+  once=() # cannot be changed in a configured build folder
   if [ ! -e "$build/CMakeCache.txt" ]; then
     once=(-DCMAKE_CUDA_COMPILER="$nvcc")
     if command -v ninja >/dev/null; then once+=(-G Ninja); fi
@@ -139,14 +138,14 @@ if [ -z "$programs" ]; then
   programs=$build/programs
 fi
 caffe=$programs/caffe
-if [ ! -x "$caffe" ]; then caffe=$(dirname "$programs")/caffe; fi # where a build has it
+if [ ! -x "$caffe" ]; then caffe=$(dirname "$programs")/caffe; fi # its place in a build folder
 
 # --- Pack ------------------------------------------------------------------------------------------------------------
-# What every machine has, and what comes with a driver.
+# Libraries of every machine and of the driver.
 SYSTEM='/(ld-linux[^/]*|lib(c|m|dl|rt|pthread|resolv|util|cuda|nvidia-[^/]*)\.so[^/]*)$'
 CUDA='/lib(cudart|cublas|cublasLt|curand|cudnn[a-z_]*|nccl|nvrtc[^/]*|nvJitLink)\.so[^/]*$'
 
-# Paths of the libraries that programs load, those that cuDNN looks for by itself among them.
+# Paths of the libraries that programs load, including those that cuDNN loads itself.
 libraries_of() {
   local path
   ldd "$@" 2>/dev/null | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p' | sort -u | grep -vE "$SYSTEM" |
@@ -167,7 +166,7 @@ make_pack() {
     fi
   done
   missing=$(ldd "$pack"/* 2>/dev/null | sed -n 's/^[[:space:]]*\(.*\) => not found/\1/p' | sort -u | grep -vE '^libcuda\.')
-  [ -z "$missing" ] || die 1 "libraries that the programs need are not here: ${missing//$'\n'/, }"
+  [ -z "$missing" ] || die 1 "missing libraries: ${missing//$'\n'/, }"
   while read -r path; do
     if ! $cuda_too && [[ "$path" =~ $CUDA ]]; then continue; fi
     cp -L "$path" "$pack/" || die 1 "cannot copy $path"
@@ -175,7 +174,7 @@ make_pack() {
   done < <(libraries_of "$pack"/* | sort -u)
   local source=${CAFFE_SOURCE_DIR:-build/caffe-source}
   if [ ! -d "$source/src/caffe/test" ]; then source=$(dirname "$caffe")/caffe-source; fi
-  if [ -d "$source/src/caffe/test/test_data" ]; then # what upstream's tests read
+  if [ -d "$source/src/caffe/test/test_data" ]; then # read by upstream's tests
     mkdir -p "$pack/caffe-source/src/caffe/test" "$pack/caffe-source/examples"
     cp -r "$source/src/caffe/test/test_data" "$pack/caffe-source/src/caffe/test/"
     cp -r "$source/examples/images" "$pack/caffe-source/examples/"
@@ -186,7 +185,7 @@ make_pack() {
     "$python" tests/gpu_models.py --write "$pack/nets" &&
       "$python" tools/benchmark.py nets --write-cases "$pack/cases.json" >/dev/null || die 1 "the nets could not be written"
   else
-    echo "note: $python has no caffe and tiny_imagenet (tools/setup.sh): nets, learning and the benchmark are left out"
+    echo "note: $python has no caffe and tiny_imagenet (tools/setup.sh): nets, learning and the benchmark are not packed"
   fi
   echo "==> $pack: $(du -sh "$pack" | cut -f 1), of which the largest:"
   du -h "$pack"/* | sort -rh | head -n 5
@@ -199,7 +198,7 @@ if [ -n "$pack" ]; then
   exit 0
 fi
 
-# --- Where the programs find their libraries -------------------------------------------------------------------------
+# --- The libraries of the programs -----------------------------------------------------------------------------------
 paths=
 if [ -e "$programs/.packed" ]; then
   paths=$programs
@@ -213,7 +212,7 @@ if [ -e "$programs/.packed" ]; then
   done < <("$python" -c "$code" 2>/dev/null)
   if [ -d "$programs/caffe-source" ]; then export CAFFE_SOURCE=$programs/caffe-source; fi
 fi
-# With the libraries, of a program alone: Python and what it brings have their own.
+# Run a program with these libraries; Python has its own.
 here() { LD_LIBRARY_PATH="$paths${LD_LIBRARY_PATH:+${paths:+:}$LD_LIBRARY_PATH}" "$@"; }
 if [ -x "$caffe" ]; then
   printf '#!/bin/sh\nLD_LIBRARY_PATH="%s${LD_LIBRARY_PATH:+%s$LD_LIBRARY_PATH}" exec "%s" "$@"\n' \
@@ -221,7 +220,7 @@ if [ -x "$caffe" ]; then
   chmod +x "$work/caffe"
 fi
 
-# The program where it is there to be run, else a note of what is left out.
+# Whether a program exists; otherwise it is recorded as skipped.
 have() {
   if [ -x "$programs/$1" ]; then return 0; fi
   skipped+=("$1: not in $programs")
@@ -230,19 +229,19 @@ have() {
 
 # --- Is there a GPU? -------------------------------------------------------------------------------------------------
 if [ -x "$programs/rectifier_cuda_test" ]; then
-  # One quick test says whether there is a device; the reason is in its output.
+  # One quick test finds out whether there is a device; its output contains the reason.
   probe=$(here "$programs/rectifier_cuda_test" --gtest_filter='*/0.SizesOfZeroDoNothing' 2>&1)
 elif [ -x "$programs/caffe_layers_test" ]; then
   probe=$(here "$programs/caffe_layers_test" --gpu --gtest_filter='-*' 2>&1)
 else
-  probe="SKIPPED no CUDA device: there is no program of ours in $programs that would find one"
+  probe="SKIPPED no CUDA device: $programs has no program that could find one"
 fi
 if grep -q 'no CUDA device' <<<"$probe"; then
   skipped+=("everything: $(grep -o 'no CUDA device.*' <<<"$probe" | head -n 1)")
   finish
 fi
 nvidia-smi -L 2>/dev/null || true
-# As CUDA counts them: CUDA_VISIBLE_DEVICES may hide some of those that nvidia-smi lists.
+# As CUDA counts them: CUDA_VISIBLE_DEVICES may hide some.
 gpus=$(GLOG_logtostderr=1 GLOG_minloglevel=0 "$work/caffe" device_query --gpu=all 2>&1 | grep -c 'Device id:')
 if [ "$gpus" -lt 1 ]; then gpus=1; fi # no caffe program
 
@@ -269,11 +268,11 @@ if [ ! -d "$nets" ] && { wanted nets || wanted learning || wanted several || wan
   nets=$work/nets cases=$work/cases.json
   "$python" tests/gpu_models.py --write "$nets" && "$python" tools/benchmark.py nets --write-cases "$cases" >/dev/null
 fi
-# Whether nets can be trained: the program, the nets, and a Python with the modules that follow.
+# Whether nets can be trained: the program, the nets, and a Python with these modules exist.
 trainable() {
   local what=$1 modules=$2
   if [ ! -x "$work/caffe" ]; then
-    skipped+=("$what: no caffe program in $programs or beside it")
+    skipped+=("$what: no caffe program in $programs or its parent")
   elif [ ! -d "$nets" ]; then
     skipped+=("$what: no nets in $programs, and $python has no caffe and tiny_imagenet to write them (tools/setup.sh)")
   elif ! "$python" -c "import $modules" 2>/dev/null; then
@@ -284,21 +283,21 @@ trainable() {
   return 1
 }
 models=("$python" tests/gpu_models.py "$work/caffe" "$nets")
-if wanted nets && trainable "The nine nets beside the CPU" numpy; then
-  check "The nine nets beside the CPU" "${models[@]}" --tf32 --deterministic
+if wanted nets && trainable "The nets compared with the CPU" numpy; then
+  check "The nets compared with the CPU" "${models[@]}" --tf32 --deterministic
 fi
 if wanted learning && trainable "A short training" numpy; then
-  check "A short training, and a test of what it has learnt" "${models[@]}" --learn
+  check "A short training and a test" "${models[@]}" --learn
 fi
 if wanted several; then
   if [ "$gpus" -lt 2 ]; then
-    skipped+=("Several GPUs: there is one")
+    skipped+=("Several GPUs: only one found")
   elif ! here ldd "$caffe" 2>/dev/null | grep -q libnccl; then
-    skipped+=("Several GPUs: this build has no NCCL, without which they do not train together (libnccl-dev)")
+    skipped+=("Several GPUs: this build has no NCCL (libnccl-dev)")
   elif trainable "Several GPUs" numpy; then
-    for number in 2 4 8; do # that the nets' batch of 8 splits between
+    for number in 2 4 8; do # divisors of the nets' batch of 8
       if [ "$number" -gt "$gpus" ]; then break; fi
-      check "$number GPUs beside the CPU" "${models[@]}" model1 model5 model6 --gpu "$(seq -s , 0 $((number - 1)))"
+      check "$number GPUs compared with the CPU" "${models[@]}" model1 model5 model6 --gpu "$(seq -s , 0 $((number - 1)))"
     done
     check "2 GPUs learn" "${models[@]}" --learn --gpu 0,1
   fi
@@ -314,7 +313,7 @@ fi
 # --- compute-sanitizer -----------------------------------------------------------------------------------------------
 if wanted sanitizer && have rectifier_cuda_test; then
   if sanitizer=$(cuda_program compute-sanitizer); then
-    for tool in memcheck racecheck initcheck; do # the large sizes would take hours
+    for tool in memcheck racecheck initcheck; do # the large sizes take hours
       check "compute-sanitizer $tool" here "$sanitizer" --tool "$tool" --error-exitcode 1 "$programs/rectifier_cuda_test" \
         --gtest_filter='-*LargeSizes*' --gtest_brief=1
     done
@@ -336,7 +335,7 @@ if wanted benchmark && trainable "Training speed" "numpy, rich"; then
   if [ -n "${TORCH_PYTHON-}" ]; then
     torch=(--torch-python "$TORCH_PYTHON")
   elif ! "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
-    skipped+=("PyTorch's speed: TORCH_PYTHON names no Python that has torch")
+    skipped+=("PyTorch's speed: set TORCH_PYTHON to a Python with torch")
   fi
   for task in training inference; do
     check "${task^} speed" env PYTHONPATH="$PWD/python${PYTHONPATH:+:$PYTHONPATH}" "$python" tools/benchmark.py nets \

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What the training loop costs over the caffe program's own, on the same net, batch and data. Run by hand.
+"""Cost of the training loop compared with the caffe program, with the same net, batch and data. Run by hand.
 
     tests/loop_speed.py DATA [MODEL] [--batch N] [--rounds N]
 
-DATA is what tools/convert.py wrote. Each round trains for few and for many iterations with both programs, in turns; the
-difference of the two times is what the iterations between take, without the start. Close other programs first.
+DATA is a folder written by tools/convert.py. Each round trains for few and for many iterations with both programs, in
+turns; the difference of the two times excludes the start. Close other programs first.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main():
     ours = [sys.executable, ROOT / "tools" / "train.py"]
     caffe = [ROOT / "build" / "caffe", "train", "--solver"]
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "made"  # the net fitted to the data, as both train it
+        run = Path(folder) / "made"  # the net that both train
         flags = ["--data", args.data, "--no-stages", "--batch", args.batch, "--quiet"]
         timed([*ours, args.model, *flags, "--run", run, "--max-iter", 1])
         from caffe.proto import caffe_pb2
@@ -57,7 +57,7 @@ def main():
             for name, (short, long) in times.items():
                 seconds[name].append((long - short) / (many - few))
     for name, values in seconds.items():
-        print(f"{name:<15} {1000 * statistics.median(values):8.2f} ms an iteration (median of {args.rounds})")
+        print(f"{name:<15} {1000 * statistics.median(values):8.2f} ms per iteration (median of {args.rounds})")
     ratios = [b / a for a, b in zip(*seconds.values())]
     print(f"ratio           {statistics.median(ratios):8.4f} (from {min(ratios):.4f} to {max(ratios):.4f})")
 

@@ -113,18 +113,8 @@ class Machines:
     def command(self, *arguments, count=None, python=()):
         """Return mpirun's command, on the first machine, that trains with one rank on each of `count` machines."""
         count = count or len(self._names)
-        inside = [
-            "ip",
-            "netns",
-            "exec",
-            self._names[0],
-            "unshare",
-            "--uts",
-            "sh",
-            "-c",
-            'hostname node0; exec "$@"',
-            "-",
-        ]
+        inside = ["ip", "netns", "exec", self._names[0], "unshare", "--uts"]
+        inside += ["sh", "-c", 'hostname node0; exec "$@"', "-"]
         options = ["--mca", "plm_rsh_agent", self._agent, "--host", ",".join(self._addresses[:count])]
         rest = several(count, *arguments, python=python)[len(MPIRUN) :]
         return [*inside, *MPIRUN, "-x", "OMP_NUM_THREADS", *options, *rest]

@@ -1,20 +1,19 @@
 #!/usr/bin/env bash
-# Build the package for each Python, install it beside numpy 1 and beside numpy 2, and run the tests of pycaffe, upstream's
-# own among them.
+# Build the package for each Python, install it with numpy 1 and with numpy 2, and run the tests of pycaffe and upstream's.
 #
 #   tests/pythons.sh PYTHON...
 #   tests/pythons.sh python3.9 /usr/local/bin/python3.13
 #
-# Everything stays in build/pythons. Ends with 0 when all that could be installed passed, 1 when a test failed, 2 for bad
-# use. The last lines say what was run, and what could not be installed and so was not.
+# Uses build/pythons. Exits with 0 if all combinations that can be installed pass, 1 if a test fails, and 2 for bad use.
+# The last lines list the results and the combinations that cannot be installed.
 set -uo pipefail
 
 case "${1---help}" in
-  -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; [ $# -gt 0 ] && exit 0 || exit 2 ;;
+  -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; [ $# -gt 0 ] && exit 0 || exit 2 ;;
 esac
 for python in "$@"; do
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null ||
-    { echo "pythons.sh: error: '$python' is no Python 3.9 or newer" >&2; exit 2; }
+    { echo "pythons.sh: error: '$python' is not a Python 3.9 or newer" >&2; exit 2; }
 done
 cd "$(dirname "$0")/.." || exit 2
 
@@ -26,7 +25,7 @@ for python in "$@"; do
   version=$("$python" -c 'import platform; print(platform.python_version())')
   rm -rf "$folder/wheel-$version"
   echo "==> Python $version: build"
-  # One build folder for all: only the module itself is compiled anew.
+  # Shared build folder: only the module is compiled again.
   if ! "$python" -m pip wheel -q . --no-deps -w "$folder/wheel-$version" --config-settings=build-dir="$folder/build" \
     >"$folder/$version.log" 2>&1; then
     tail -n 20 "$folder/$version.log"
@@ -40,7 +39,7 @@ for python in "$@"; do
     rm -rf "$venv"
     "$python" -m venv "$venv"
     if ! "$venv/bin/pip" install -q --only-binary=:all: "$numpy" >"$folder/$version.log" 2>&1; then
-      results+=("Python $version, $numpy: there is none for this Python")
+      results+=("Python $version, $numpy: not available for this Python")
       continue
     fi
     if ! "$venv/bin/pip" install -q "$numpy" pytest hypothesis "$folder/wheel-$version"/*.whl \

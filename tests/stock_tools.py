@@ -1,4 +1,4 @@
-"""Caffe's own programs for data, as upstream has them: built on request, and what they are given."""
+"""Upstream's programs for data sets, built on request, for comparisons."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ QUIET = {**os.environ, "GLOG_minloglevel": "2"}
 
 
 def build() -> tuple[Path, Path]:
-    """convert_imageset and compute_image_mean, built in build/ where they are missing (two minutes)."""
+    """Return convert_imageset and compute_image_mean; builds them in build/ if they are missing (two minutes)."""
     folder = ROOT / "build"
     command = ["cmake", "--build", str(folder), "--target", *PROGRAMS]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed (tools/setup.sh makes build/):\n{done.stdout[-2000:]}")
+        raise SystemExit(f"{' '.join(command)} failed (tools/setup.sh creates build/):\n{done.stdout[-2000:]}")
     convert, mean = (folder / name for name in PROGRAMS)
     return convert, mean
 
 
 def write_list(path: Path, root: Path, records: list[tuple[str, int]]) -> None:
-    """A list of images for convert_imageset: paths within `root` and labels."""
+    """Write a list of images for convert_imageset: paths relative to `root`, and labels."""
     path.write_text("".join(f"{os.path.relpath(name, root)} {label}\n" for name, label in records))
 
 
 def convert_imageset(program: Path, root: Path, images: Path, out: Path, *flags: str) -> None:
-    """Make the LMDB `out` of the list `images`."""
+    """Write the LMDB `out` from the list `images`."""
     subprocess.run([program, *flags, "--backend=lmdb", f"{root}/", images, out], check=True, env=QUIET)

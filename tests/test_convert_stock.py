@@ -1,4 +1,4 @@
-"""Records and mean beside those of Caffe's own convert_imageset and compute_image_mean."""
+"""Records and mean compared with those of Caffe's convert_imageset and compute_image_mean."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def programs():
 
 
 @pytest.mark.parametrize("split", ["train", "train_screened", "val"])
-def test_records_and_mean_are_those_of_caffes_own_programs(programs, tmp_path, split):
+def test_records_and_mean_equal_those_of_caffes_programs(programs, tmp_path, split):
     root, out = tmp_path / "digits", tmp_path / "ours"
     sample.write(root, train=1500, val=100, test=20, seed=4)  # some are grey
     convert.convert(root, out, workers=2, seed=3)
@@ -41,7 +41,7 @@ def test_records_and_mean_are_those_of_caffes_own_programs(programs, tmp_path, s
         assert value == other, name  # the whole Datum: shape, pixels, label and the order of its fields
     subprocess.run([programs[1], tmp_path / "theirs", tmp_path / "mean"], check=True, env=stock_tools.QUIET)
     mean = np.mean([datum.decode(value)[0] for _, value in ours], axis=0, dtype=np.float64)
-    # Theirs adds in float32: a sum of 1,500 pixels is below 2**24 and so exact, the division rounds once.
+    # Caffe adds in float32: a sum of 1,500 pixels is below 2**24 and so exact, and the division rounds once.
     np.testing.assert_allclose(datum.read_mean(tmp_path / "mean"), mean, rtol=2e-7)
     if split == "train":
         np.testing.assert_array_equal(datum.read_mean(tmp_path / "mean"), datum.read_mean(out / "mean.binaryproto"))

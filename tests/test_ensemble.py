@@ -1,19 +1,15 @@
-import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tiny_imagenet.data import convert
 from tiny_imagenet.errors import PredictionsError
-from tiny_imagenet.evaluation import ensemble, metrics, predictions
+from tiny_imagenet.evaluation import ensemble, evaluate, metrics, predictions
 from tiny_imagenet.evaluation.predictions import Predictions
-
-ROOT = Path(__file__).parent.parent
+from tiny_imagenet.runs import Run
 
 
 def make(seed, count=300, classes=10, skill=1.0, order_seed=None, model=None):
@@ -63,9 +59,9 @@ def test_members_are_matched_by_key():
     assert (shuffled.probabilities[back] == straight.probabilities).all()
 
 
-def test_one_member_is_itself_and_none_is_refused():
+def test_one_member_is_itself_and_none_is_rejected():
     assert (ensemble.average([make(1)]).probabilities == make(1).probabilities).all()
-    with pytest.raises(PredictionsError, match="at least one member"):
+    with pytest.raises(PredictionsError):
         ensemble.average([])
 
 
@@ -94,54 +90,33 @@ def not_finite(given):
 
 
 @pytest.mark.parametrize(
-    ("second", "message"),
+    ("second", "named"),
     [
-        (
-            make(2, count=299),
-            r"differ in their images \(300 and \d+\): 1 only in the first \(such as '00000299_val_299.JPEG'\)",
-        ),
-        (
-            make(2, count=301),
-            r"differ in their images \(300 and \d+\): 1 only in the second \(such as '00000300_val_300.JPEG'\)",
-        ),
-        (other_keys(make(2)), "1 only in the first .*'00000007_val_7.JPEG'.* 1 only in the second .*'foreign'"),
-        (other_labels(make(2, order_seed=4)), "differ in their labels: '.*' is . in one and . in the other"),
-        (changed(make(2), labels=np.full(300, -1)), "differ in their labels"),
-        (make(2, classes=11), "differ: 10 classes and 11"),
+        (make(2, count=299), "300 and 299 images, .*'00000299_val_299.JPEG'"),
+        (make(2, count=301), "300 and 301 images, .*'00000300_val_300.JPEG'"),
+        (other_keys(make(2)), "'00000007_val_7.JPEG'"),
+        (other_labels(make(2, order_seed=4)), "1 of 300 labels"),
+        (changed(make(2), labels=np.full(300, -1)), "300 of 300 labels"),
+        (make(2, classes=11), "10 and 11 classes"),
     ],
 )
-def test_members_that_do_not_fit_are_refused(second, message):
+def test_members_that_do_not_match_are_rejected_by_name(second, named):
     second = changed(second, path="b/predictions.npz")
-    with pytest.raises(PredictionsError, match=message) as caught:
+    with pytest.raises(PredictionsError, match=named) as caught:
         ensemble.average([changed(make(1), path="a/predictions.npz"), make(3), second])
-    text = str(caught.value)
-    assert text.startswith("member 1 (a/predictions.npz) and member 3 (b/predictions.npz) differ") and "\n" not in text
+    assert str(caught.value).startswith("member 1 (a/predictions.npz) and member 3 (b/predictions.npz) ")
 
 
-@pytest.mark.parametrize(("spoil", "message"), [(doubled, "there 2 times"), (not_finite, "not finite")])
-def test_members_that_are_not_valid_are_refused(spoil, message):
-    with pytest.raises(PredictionsError, match=rf"member 2 \(model2\): .*{message}"):
+@pytest.mark.parametrize(("spoil", "named"), [(doubled, "'00000008_val_8.JPEG'"), (not_finite, "not finite")])
+def test_invalid_members_are_rejected(spoil, named):
+    with pytest.raises(PredictionsError, match=rf"member 2 \(model2\): .*{named}"):
         ensemble.average([make(1), spoil(make(2))])
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, -1], [0, 0], [1, np.nan], [np.inf, 1]])
-def test_weights_that_make_no_mean_are_refused(weights):
+def test_invalid_weights_are_rejected(weights):
     with pytest.raises(PredictionsError, match="weights"):
         ensemble.average([make(1), make(2)], weights)
-
-
-def test_only_the_ratio_of_weights_counts_however_large_or_small_they_are():
-    members = [make(1), make(2)]
-    for weights, shares in [
-        ([1e308, 1e308], [0.5, 0.5]),
-        ([1.7e308, 0], [1, 0]),
-        ([5e-324, 5e-324], [0.5, 0.5]),
-        ([3e-310, 1e-310], [0.75, 0.25]),
-    ]:
-        result = ensemble.average(members, weights)
-        assert [member["weight"] for member in result.meta["members"]] == pytest.approx(shares)
-        assert ensemble.describe(members, result, weights)["weights"] == pytest.approx(shares)
-        assert (result.probabilities == ensemble.average(members, shares).probabilities).all()
 
 
 def test_the_search_finds_the_best_prefix_of_the_greedy_path():
@@ -154,7 +129,6 @@ def test_the_search_finds_the_best_prefix_of_the_greedy_path():
     assert metrics.top_k(ensemble.average(members, found.weights), 1) == pytest.approx(found.top1, abs=1 / 300)
     prefixes = [np.bincount(found.order[:length], minlength=4) for length in range(1, len(found.order))]
     assert all(metrics.top_k(ensemble.average(members, prefix), 1) < found.top1 for prefix in prefixes)
-    assert "optimistic" in found.note
     assert ensemble.search(members) == found
 
 
@@ -176,15 +150,15 @@ def certain(guesses, labels, model):
 
 
 def test_held_out_scores_by_hand():
-    """Where one member is always right and the other never, every choice is the first, and right."""
+    """One member is always right and the other never: each choice is the first."""
     labels = np.arange(30) % 3
     right, wrong = certain(labels, labels, "right"), certain((labels + 1) % 3, labels, "wrong")
     held = ensemble.hold_out([wrong, right], 4)
-    assert [fold.weights for fold in held.folds] == [(0, 1)] * 4
-    assert [fold.count for fold in held.folds] == [8, 8, 7, 7]
-    assert held.top1 == held.chosen_on == 1 and held.top1_interval == metrics.wilson(30, 30)
+    assert [fold["weights"] for fold in held.folds] == [(0, 1)] * 4
+    assert [fold["count"] for fold in held.folds] == [8, 8, 7, 7]
+    assert held.top1 == pytest.approx(held.chosen_on) == 1 and held.top1_interval == metrics.wilson(30, 30)
     both_wrong = ensemble.hold_out([wrong, wrong], 30)  # an image a fold
-    assert both_wrong.top1 == 0 and {fold.count for fold in both_wrong.folds} == {1}
+    assert both_wrong.top1 == 0 and {fold["count"] for fold in both_wrong.folds} == {1}
 
 
 def test_folds_are_those_of_a_search_on_the_other_images():
@@ -199,9 +173,9 @@ def test_folds_are_those_of_a_search_on_the_other_images():
             for pick in (~out, out)
         ]
         found = ensemble.search(parts[0])
-        assert fold.weights == found.weights and fold.chosen_on == found.top1
+        assert fold["weights"] == found.weights and fold["chosen_on"] == found.top1
         score = metrics.top_k(ensemble.average(parts[1], found.weights), 1)
-        assert fold.top1 == pytest.approx(score) and fold.count == 30
+        assert fold["top1"] == pytest.approx(score) and fold["count"] == 30
         right += 30 * score
     assert held.top1 == pytest.approx(right / 90)
 
@@ -214,37 +188,24 @@ def test_held_out_scores_depend_on_the_seed_and_not_on_the_order_of_images():
     assert ensemble.hold_out(members, 5, seed=4) != held
 
 
-def test_what_is_chosen_from_chance_is_chance_on_held_out_images():
-    members = [make(seed, count=400, skill=0) for seed in range(12)]
-    found, held = ensemble.search(members), ensemble.hold_out(members, 5)
-    assert found.top1 > 0.13 and held.chosen_on > 0.13  # of ten classes: optimistic
-    low, high = held.top1_interval
-    assert low < 0.1 < high and held.top1 < held.chosen_on
-
-
 @pytest.mark.parametrize("folds", [-1, 0, 1, 301])
-def test_folds_that_cannot_be_are_refused(folds):
-    with pytest.raises(PredictionsError, match=rf"{folds} folds of 300 labelled images: 2 to 300 are allowed"):
+def test_invalid_numbers_of_folds_are_rejected(folds):
+    with pytest.raises(PredictionsError, match=f"300 .*got {folds}"):
         ensemble.hold_out([make(1), make(2)], folds)
 
 
-def test_members_of_other_classes_are_refused_by_name():
+def test_members_with_different_classes_are_rejected_by_name():
     wnids = [f"n{index}" for index in range(10)]
-    one, same, none = (
-        changed(make(seed), meta=meta) for seed, meta in [(1, {"wnids": wnids, "split": "val"})] * 2 + [(3, {})]
-    )
-    assert ensemble.average([none, one, same]).meta["wnids"] == wnids
-    assert ensemble.average([none, one, same]).meta["split"] == "val"
+    one, none = changed(make(1), meta={"wnids": wnids}), changed(make(3), meta={})
+    assert ensemble.average([none, one]).meta["wnids"] == wnids
     other = changed(make(4), meta={"model": "m", "wnids": [*wnids[:8], "n9", "n8"]})
-    with pytest.raises(PredictionsError, match="differ in their classes: class 8 is n8 in one and n9 in the other"):
+    with pytest.raises(PredictionsError, match="member 2 .* and member 3 .m."):
         ensemble.average([none, one, other])
-    odd = changed(make(4), meta={"wnids": ["n0"]})  # not one a class: says nothing
-    assert "wnids" not in ensemble.average([one, odd]).meta
 
 
-def test_an_unlabelled_set_cannot_be_searched_but_averaged():
+def test_unlabelled_images_can_be_averaged_but_not_searched():
     members = [changed(make(seed), labels=np.full(300, -1)) for seed in (1, 2)]
-    with pytest.raises(PredictionsError, match="no image has a known label"):
+    with pytest.raises(PredictionsError):
         ensemble.search(members)
     result = ensemble.describe(members, ensemble.average(members))
     assert result["ensemble"]["top1"] is None and result["ensemble"]["unlabelled"] == 300
@@ -273,38 +234,26 @@ def files(tmp_path):
     return tmp_path
 
 
-def script(*arguments, cwd):
-    command = [sys.executable, str(ROOT / "tools" / "ensemble.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-
-
-def test_the_script_prints_members_and_ensemble_and_writes_the_average(files):
-    done = script("model1.npz", "model2.npz", "--weights", 1, 3, "--out", "both.npz", cwd=files)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_the_script_prints_a_table_and_writes_the_average(files, tool):
+    pair = ("model1.npz", "model2.npz")
+    done = tool("ensemble", *pair, "--weights", 1, 3, "--out", "both.npz", cwd=files)
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines()[1:]}
-    both = ensemble.average([predictions.load(files / f"model{seed}.npz") for seed in (1, 2)], [1, 3])
+    both = ensemble.average([predictions.load(files / name) for name in pair], [1, 3])
     assert rows["model2"][1] == "0.750"
     assert rows["ensemble"][1] == f"{100 * metrics.top_k(both, 1):.2f}"
     assert (predictions.load(files / "both.npz").probabilities == both.probabilities).all()
 
 
-def test_the_script_prints_one_json_object(files):
-    done = script("model1.npz", "model2.npz", "--search", "--json", cwd=files)
-    assert (done.returncode, done.stderr) == (0, "")
-    result = json.loads(done.stdout)
-    assert set(result) == {"split", "crops", "records", "members", "ensemble", "weights", "search"}
+def test_the_script_prints_one_json_object(files, tool):
+    arguments = ("model1.npz", "model2.npz", "--search", "--folds", 4, "--seed", 9)
+    result = json.loads(tool("ensemble", *arguments, "--json", cwd=files).stdout)
+    assert set(result) == {"split", "crops", "records", "members", "ensemble", "weights", "search", "held_out"}
     assert result["search"]["note"] == ensemble.OPTIMISTIC
     assert result["ensemble"]["top1"] == pytest.approx(result["search"]["top1"], abs=1 / 300)
-    assert "optimistic" in script("model1.npz", "model2.npz", "--search", cwd=files).stdout
-
-
-def test_the_script_scores_the_search_on_held_out_folds(files):
-    arguments = ("model1.npz", "model2.npz", "--search", "--folds", 4, "--seed", 9)
-    result = json.loads(script(*arguments, "--json", cwd=files).stdout)
     held = ensemble.hold_out([predictions.load(files / f"model{seed}.npz") for seed in (1, 2)], 4, 9)
     assert result["held_out"]["top1"] == held.top1 and len(result["held_out"]["folds"]) == 4
-    text = script(*arguments, cwd=files).stdout
-    assert f"held out, 4 folds (seed 9): top-1 {100 * held.top1:.2f} %" in text and "optimistic" in text
+    text = tool("ensemble", *arguments, cwd=files).stdout
+    assert f"{100 * held.top1:.2f} %" in text and ensemble.OPTIMISTIC in text
 
 
 # --- run folders ---
@@ -312,9 +261,7 @@ def test_the_script_scores_the_search_on_held_out_folds(files):
 
 @pytest.fixture
 def run(trained, tmp_path):
-    """A copy of the trained run without any predictions."""
-    from tiny_imagenet.runs import Run
-
+    """A copy of the trained run without predictions."""
     shutil.copytree(trained, tmp_path / "run", symlinks=True)
     for path in (tmp_path / "run").rglob("predictions*.npz"):
         path.unlink()
@@ -322,15 +269,12 @@ def run(trained, tmp_path):
 
 
 def test_run_folders_stand_for_their_predictions(run, tool, tmp_path):
-    from tiny_imagenet.evaluation import evaluate
-
-    other = tmp_path / "other"
-    shutil.copytree(run.path, other, symlinks=True)
+    other = shutil.copytree(run.path, tmp_path / "other", symlinks=True)
     error = tool("ensemble", run.path, other, fails=1).stderr
-    assert f"has no predictions.npz: make it with tools/evaluate.py {run.path}" in error
+    assert "predictions.npz" in error and f"tools/evaluate.py {run.path}" in error
     error = tool("ensemble", run.path, other, "--split", "test", "--ten-crop", fails=1).stderr
-    assert "has no predictions_test_tencrop.npz" in error and "--split test --ten-crop" in error
-    assert "not a run folder" in tool("ensemble", tmp_path, run.path, fails=1).stderr
+    assert "predictions_test_tencrop.npz" in error and "--split test --ten-crop" in error
+    tool("ensemble", tmp_path, run.path, fails=1)
     evaluate.evaluate_run(run)
     evaluate.evaluate_run(run, checkpoint="10", out=tmp_path / "ten.npz")
     done = tool("ensemble", run.path, tmp_path / "ten.npz", "--out", tmp_path / "both.npz")
@@ -339,24 +283,20 @@ def test_run_folders_stand_for_their_predictions(run, tool, tmp_path):
     assert (predictions.load(tmp_path / "both.npz").probabilities == ensemble.average(parts).probabilities).all()
 
 
-def test_predictions_of_an_earlier_best_are_told(run, tool):
-    from tiny_imagenet.evaluation import evaluate
-
+def test_predictions_of_an_earlier_best_are_noted(run, tool):
     evaluate.evaluate_run(run)
     best = int(run.weights("best").parent.name)
     other = next(iteration for iteration in run.iterations() if iteration != best)
     run.link("best", other)
     evaluate.evaluate_run(run, checkpoint=str(other))
     error = tool("ensemble", run.path, run.path / f"predictions_{other}.npz").stderr
-    assert error == f"note: {run.predictions} is of iteration {best}, best is {other} by now: evaluate it again\n"
+    assert f"{run.predictions} is from iteration {best}" in error and error.count("\n") == 1
 
 
-def test_the_checkpoints_of_a_run_are_members(run, tool, tmp_path):
-    from tiny_imagenet.evaluation import evaluate
-
+def test_checkpoints_can_be_members(run, tool, tmp_path):
     done = tool("ensemble", run.path, "--checkpoints", "--weights", 1, 3, "--out", tmp_path / "both.npz")
-    rows = [line.split()[:2] for line in done.stdout.splitlines()[1:]]
-    assert rows[:2] == [["tiny@10", "0.250"], ["tiny@20", "0.750"]] and rows[2][0] == "ensemble"
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert [row[:1] + row[2:3] for row in rows[:2]] == [["tiny@10", "0.250"], ["tiny@20", "0.750"]]
     each = [evaluate.predict_run(run, checkpoint=str(iteration)) for iteration in run.iterations()]
     want = ensemble.average(each, [1, 3]).probabilities
     assert (predictions.load(tmp_path / "both.npz").probabilities == want).all()
@@ -368,36 +308,24 @@ def test_the_checkpoints_of_a_run_are_members(run, tool, tmp_path):
     tool("ensemble", run.path, "--checkpoints")
     assert kept.stat().st_mtime_ns > first
     assert not run.predictions.exists() and run.resume_from() is not None
-    error = tool("ensemble", run.path, "--checkpoints", "--weights", 1, 1, 1, fails=1).stderr
-    assert "3 weights for 2 members" in error
+    tool("ensemble", run.path, "--checkpoints", "--weights", 1, 1, 1, fails=1)
+    shutil.rmtree(run.path / "checkpoints" / "10")
+    assert "tiny@20 (run)" in tool("ensemble", run.path, "--checkpoints").stderr  # it is alone
 
 
-def test_a_member_that_is_given_twice_is_refused(run, tool, files):
-    from tiny_imagenet.evaluation import evaluate
-
+def test_a_member_that_is_given_twice_is_rejected(run, tool, files):
     evaluate.evaluate_run(run)
     (files / "link.npz").symlink_to("model1.npz")
     for arguments in (
         [run.path, run.predictions],
-        [run.path, f"{run.path}/"],
         [run.path, run.path, "--checkpoints"],
         [files / "model1.npz", files / "model2.npz", files / "link.npz"],
     ):
-        error = tool("ensemble", *arguments, fails=2).stderr
-        assert "is given twice" in error and "name each member once" in error and error.count("\n") == 1
-    assert not list(run.path.glob("checkpoints/*/predictions.npz"))  # refused before anything is predicted
+        assert "given twice" in tool("ensemble", *arguments, fails=2).stderr
+    assert not list(run.path.glob("checkpoints/*/predictions.npz"))  # rejected before predicting
 
 
-def test_a_member_that_is_alone_is_told(run, tool):
-    shutil.rmtree(run.path / "checkpoints" / "10")
-    error = tool("ensemble", run.path, "--checkpoints").stderr
-    assert "note: tiny@20 is the only member, so that the average is its own predictions" in error
-
-
-def test_checkpoints_predict_the_data_that_is_named(run, tool, dataset, tmp_path):
-    from tiny_imagenet.data import convert
-    from tiny_imagenet.evaluation import evaluate
-
+def test_checkpoints_predict_the_given_data(run, tool, dataset, tmp_path):
     convert.convert(dataset, tmp_path / "moved", workers=1, seed=1)
     convert.convert(dataset, tmp_path / "shuffled", workers=1, seed=9)
     run.update(data=str(tmp_path / "gone"))
@@ -410,96 +338,52 @@ def test_checkpoints_predict_the_data_that_is_named(run, tool, dataset, tmp_path
         assert results[name]["records"] == manifest["lmdbs"]["val"]["sha256"]
     want = metrics.summary(evaluate.predict_run(run, tmp_path / "shuffled", checkpoint="20"))["top1"]
     assert results["shuffled"]["members"][1]["top1"] == want
-    error = tool("ensemble", run.path, "--checkpoints", "--data", tmp_path, fails=1).stderr
-    assert "manifest.json is missing" in error
-    assert "--data is for what --checkpoints predicts" in tool("ensemble", "a", "b", "--data", "x", fails=2).stderr
+    assert "manifest.json" in tool("ensemble", run.path, "--checkpoints", "--data", tmp_path, fails=1).stderr
 
 
-def test_what_members_are_of_is_written_and_said(run, tool, tmp_path):
-    from tiny_imagenet.evaluation import evaluate
-
-    for split, ten_crop, checkpoint in itertools.product(("val", "test"), (False, True), ("best", "10")):
-        evaluate.evaluate_run(run, None, split, checkpoint, ten_crop=ten_crop)
+def test_provenance_is_written_and_printed(run, tool, tmp_path):
+    for options in ({}, {"checkpoint": "10"}, {"ten_crop": True}, {"split": "test"}):
+        evaluate.evaluate_run(run, **options)
     best = int(run.weights("best").parent.name)
-    files = [run.path / f"predictions{name}.npz" for name in ("", "_10", "_tencrop", "_test", "_test_10")]
+    files = [run.path / f"predictions{name}.npz" for name in ("", "_10", "_tencrop", "_test")]
     result = json.loads(tool("ensemble", *files[:2], "--json").stdout)
     assert (result["split"], result["crops"]) == ("val", "centre")
     assert result["records"] == run.info["lmdbs"]["val"]["sha256"]
-    told = ("name", "model", "run", "checkpoint", "iteration", "split", "crops")
-    assert [[member[key] for key in told] for member in result["members"]] == [
+    keys = ("name", "model", "run", "checkpoint", "iteration", "split", "crops")
+    assert [[member[key] for key in keys] for member in result["members"]] == [
         ["tiny", "tiny", str(run.path), "best", best, "val", "centre"],
         ["tiny", "tiny", str(run.path), "10", 10, "val", "centre"],
     ]
-    assert "these are of" not in tool("ensemble", *files[:2]).stdout
     done = tool("ensemble", files[0], files[2], "--out", tmp_path / "both.npz")
-    assert "members differ in their crops: tiny (centre crop), tiny (ten crops)" in done.stderr
-    assert "these are of the val split, mixed crops" in done.stdout
-    assert done.stdout.endswith(f"the average's predictions are in {tmp_path / 'both.npz'}\n")
+    assert "tiny (run, ten crops)" in done.stderr and "val split, mixed crops" in done.stdout
     assert predictions.load(tmp_path / "both.npz").meta["crops"] == "mixed"
-    done = tool("ensemble", *files[:2], "--out", tmp_path / "both.npz", "--json")
-    assert json.loads(done.stdout)["out"] == str(tmp_path / "both.npz")
-    done = tool("ensemble", *files[3:])
-    assert "these are of the test split, centre crop" in done.stdout
-    assert done.stdout.count("20 without labels") == 3 and " 0\n" not in done.stdout
-    assert "differ in their images" in tool("ensemble", files[0], files[3], fails=1).stderr
-
-
-def test_members_of_one_model_have_names_of_their_own(run, tool, tmp_path):
-    from tiny_imagenet.evaluation import evaluate
-
-    shutil.copytree(run.path, tmp_path / "seeds" / "two", symlinks=True)
-    runs = [run, type(run)(tmp_path / "seeds" / "two")]
-    for one in runs:
-        one.link("best", 20)
-        evaluate.evaluate_run(one)
-        evaluate.evaluate_run(one, checkpoint="10")
-    names = [line.split("  ")[0] for line in tool("ensemble", *(one.path for one in runs)).stdout.splitlines()]
-    assert names[1:3] == ["tiny (run)", "tiny (two)"]
-    given = [one.path / f"predictions{name}.npz" for one in runs for name in ("", "_10")]
-    names = [line.split("  ")[0] for line in tool("ensemble", *given).stdout.splitlines()]
-    assert names[1:5] == [f"tiny ({name}, iteration {number})" for name in ("run", "two") for number in (20, 10)]
-    names = [
-        line.split()[0] for line in tool("ensemble", *(one.path for one in runs), "--checkpoints").stdout.splitlines()
-    ]
-    assert names[1:3] == ["tiny@10", "tiny@20"]
+    shutil.copy(files[3], tmp_path / "copy.npz")
+    done = tool("ensemble", files[3], tmp_path / "copy.npz")
+    assert "test split, centre crop" in done.stdout and done.stdout.count("20 unlabelled") == 3
+    tool("ensemble", files[0], files[3], fails=1)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "message"),
+    ("arguments", "status", "named"),
     [
         (["model1.npz", "model2.npz", "--folds", "2"], 2, "--search"),
-        (["model1.npz", "model2.npz", "--search", "--folds", "1"], 2, "at least 2"),
-        (["model1.npz", "model2.npz", "--search", "--folds", "301"], 1, "2 to 300 are allowed"),
-        (["model1.npz"], 2, "at least two"),
-        ([], 2, "required"),
-        (["model1.npz", "model2.npz", "--weights", "1"], 2, "1 weights for 2 members"),
+        (["model1.npz", "model2.npz", "--search", "--folds", "1"], 2, "--folds"),
+        (["model1.npz", "model2.npz", "--search", "--folds", "301"], 1, "301"),
+        (["model1.npz"], 2, "two"),
+        (["model1.npz", "model2.npz", "--weights", "1"], 2, "--weights"),
         (["model1.npz", "model2.npz", "--weights", "1", "-1"], 2, "-1"),
-        (["model1.npz", "model2.npz", "--weights", "1", "x"], 2, "'x' is not a number"),
-        (["model1.npz", "model2.npz", "--weights", "1", "1", "--search"], 2, "not allowed with"),
+        (["model1.npz", "model2.npz", "--weights", "1", "x"], 2, "'x'"),
+        (["model1.npz", "model2.npz", "--weights", "0", "0", "--out", "both.npz"], 2, "--weights"),
         (["model1.npz", "model2.npz", "--out", "both.csv"], 2, ".npz"),
-        (["model1.npz", "none.npz"], 1, "none.npz: no such file"),
-        (["model1.npz", "other.npz", "--out", "both.npz"], 1, "differ in their images"),
-        (["model1.npz", "model2.npz", "--weights", "0", "0", "--out", "both.npz"], 2, "at least one must be above 0"),
-        (["model1.npz", "model2.npz", "--split", "val"], 2, "of run folders: files are taken as they are"),
-        (["model1.npz", "model2.npz", "--ten-crop"], 2, "of run folders: files are taken as they are"),
-        (["model1.npz", "model2.npz", "--search", "--seed", "0"], 2, "--seed deals out the folds of --folds"),
-        (["model1.npz", "model2.npz", "--out", "model1.npz/both.npz"], 2, "cannot write"),
+        (["model1.npz", "none.npz"], 1, "none.npz"),
+        (["model1.npz", "other.npz", "--out", "both.npz"], 1, "300 and 299"),
+        (["model1.npz", "model2.npz", "--split", "val"], 2, "--split"),
+        (["model1.npz", "model2.npz", "--data", "x"], 2, "--checkpoints"),
+        (["model1.npz", "model2.npz", "--search", "--seed", "0"], 2, "--folds"),
     ],
 )
-def test_the_script_refuses_in_one_line_and_leaves_nothing(files, arguments, status, message):
+def test_the_script_rejects_in_one_line_and_writes_nothing(files, tool, arguments, status, named):
     before = sorted(files.iterdir())
-    done = script(*arguments, cwd=files)
-    assert done.returncode == status and done.stdout == ""
-    assert done.stderr.startswith("ensemble.py: error: ") and done.stderr.count("\n") == 1
-    assert message in done.stderr
+    done = tool("ensemble", *arguments, fails=status, cwd=files)
+    assert done.stdout == "" and done.stderr.count("\n") == 1 and named in done.stderr
     assert sorted(files.iterdir()) == before
-
-
-def test_the_help_has_an_example():
-    assert "example:" in script("--help", cwd=ROOT).stdout
-
-
-def test_every_order_of_members_gives_the_same_average():
-    members = [make(seed) for seed in (1, 2, 3)]
-    results = [ensemble.average(order).probabilities for order in itertools.permutations(members)]
-    assert all(result == pytest.approx(results[0], abs=1e-6) for result in results)

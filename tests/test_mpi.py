@@ -46,7 +46,7 @@ def test_any_number_of_ranks_computes_the_same(count, single, plain, data, tmp_p
     assert info["gradients"]["bytes"] == 4 * info["parameters"] > 0
     assert 0 <= info["gradients"]["hidden"] <= 1
     assert [name.partition(" on ")[0] for name in info["sessions"][0]["ranks"]] == [f"rank {n}" for n in range(count)]
-    assert folders.about(folders.read(folder), "it")["command"].startswith(f"mpirun -n {count} tools/train.py {plain}")
+    assert folders.command(info).startswith(f"mpirun -n {count} tools/train.py {plain}")
 
 
 @needs_mpi

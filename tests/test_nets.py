@@ -1,45 +1,25 @@
 import caffe
-import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
 
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.models import nets, solvers, zoo
-from tiny_imagenet.runs import Run
-
-SMALL = [name for name in zoo.MODELS if name not in ("model7", "model8", "model9")]
+from tiny_imagenet.inspect import outline
+from tiny_imagenet.models import derive, nets, solvers, zoo
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_caffe_counts_the_parameters_that_the_row_says(name, tmp_path):
-    net = build(zoo.MODELS[name], tmp_path)
-    assert sum(blob.count for blobs in net.params.values() for blob in blobs) == zoo.MODELS[name].parameters
+@pytest.mark.parametrize("name", [*zoo.MODELS, *zoo.VARIANTS])
+def test_caffe_counts_the_parameters_of_the_row(name):
+    row = zoo.get(name)
+    for model in (row, row.replace(batch_norm=True, activation="PReLU", shallow=())):
+        made = outline.outline(derive.deploy(nets.build(model)))
+        assert made.parameter_count == model.parameters
+        weights = [layer.name for layer in made.layers if layer.type in ("Convolution", "InnerProduct")]
+        convs = [conv.name for stage in model.stages for conv in stage]
+        assert weights == [*convs, *(name for name, _ in model.fully_connected)]
 
 
-@pytest.mark.parametrize("name", ["model7", "model9"])
-def test_the_large_nets_build_with_narrow_hidden_layers(name, tmp_path):
-    """Their fully connected layers alone are hundreds of megabytes; the rest is built as it is."""
-    model = zoo.MODELS[name].replace(hidden=(8, 8))
-    net = build(model, tmp_path)
-    assert sum(blob.count for blobs in net.params.values() for blob in blobs) == model.parameters
-    assert [layer for layer in net.params if layer.startswith(("conv", "fc"))] == [
-        *(conv.name for stage in model.stages for conv in stage),
-        *(name for name, _ in model.fully_connected),
-    ]
-
-
-def build(model, folder):
-    path = folder / "deploy.prototxt"
-    path.write_text(nets.to_text(nets.build(model, deploy=True)))
-    return caffe.Net(str(path), caffe.TEST)
-
-
-def types(net, phase=None):
-    return [
-        layer.type
-        for layer in net.layer
-        if phase is None or not layer.include or any(rule.phase == phase for rule in layer.include)
-    ]
+def types(net, phase):
+    return [la.type for la in net.layer if not la.include or any(rule.phase == phase for rule in la.include)]
 
 
 def test_the_layers_of_model6_in_order():
@@ -48,56 +28,63 @@ def test_the_layers_of_model6_in_order():
     head = ["InnerProduct", "ReLU", "Dropout", "InnerProduct"]
     expected = ["CropData", "Power", *stages, *head, "SoftmaxWithLoss"]
     assert types(nets.build(zoo.MODELS["model6"]), caffe.TRAIN) == expected
+    assert types(nets.build(zoo.MODELS["model6"]), caffe.TEST) == [*expected, "Accuracy", "Accuracy"]
 
 
-def test_only_models_4_6_7_and_8_drop_out_after_the_convolutions():
-    dropped = {name for name, row in zoo.MODELS.items() if "drop_conv3" in [la.name for la in nets.build(row).layer]}
-    assert dropped == {"model4", "model6", "model7", "model8"}
+def test_batch_norm_follows_each_convolution():
+    net = nets.build(zoo.MODELS["model1"].replace(batch_norm=True))
+    kinds = [layer.type for layer in net.layer]
+    starts = [i for i, kind in enumerate(kinds) if kind == "Convolution"]
+    assert len(starts) == 3
+    assert all(kinds[i : i + 4] == ["Convolution", "BatchNorm", "Scale", "ReLU"] for i in starts)
+    assert not any(layer.convolution_param.bias_term for layer in net.layer if layer.type == "Convolution")
+    assert nets.nonlinearity(net) == "ReLU"
 
 
-def test_training_crops_at_random_and_mirrors_and_validation_does_not():
-    net = nets.build(zoo.MODELS["model8"])
-    train, val = (layer for layer in net.layer if layer.type == "CropData")
+def test_training_crops_at_random_and_validation_in_the_centre():
+    train, val = (layer for layer in nets.build(zoo.MODELS["model8"]).layer if layer.type == "CropData")
     sources = [nets.data_param(layer).source for layer in (train, val)]
     assert sources == ["data/train_screened.lmdb", "data/val.lmdb"]
     assert (train.transform_param.mirror, val.transform_param.mirror) == (True, False)
     assert train.transform_param.crop_size == val.transform_param.crop_size == 56
     assert train.crop_data_param.batch_size == 200
-    assert train.crop_data_param.draw == caffe_pb2.CropDataParameter.UNIFORM
     ten = nets.build(zoo.MODELS["model8"].replace(draw="TEN_CROP"))
     assert ten.layer[0].crop_data_param.draw == caffe_pb2.CropDataParameter.TEN_CROP
 
 
-def test_a_deploy_net_gives_probabilities_for_any_number_of_images(tmp_path):
-    net = build(zoo.MODELS["model1"].replace(classes=10), tmp_path)
-    net.blobs["data"].reshape(3, 3, 56, 56)
-    net.reshape()
-    net.blobs["data"].data[...] = np.random.default_rng(1).normal(size=(3, 3, 56, 56))
-    prob = net.forward()["prob"]
-    assert prob.shape == (3, 10)
-    np.testing.assert_allclose(prob.sum(axis=1), 1, rtol=1e-5)
-
-
-def test_solvers_hold_the_values_of_their_rows():
+def test_solvers_have_the_values_of_their_rows():
     solver = solvers.build(zoo.MODELS["model8"])
-    assert solver.base_lr == np.float32(0.02)
-    assert solver.weight_decay == np.float32(1e-4)
+    assert (solver.base_lr, solver.weight_decay) == (pytest.approx(0.02), pytest.approx(1e-4))
     assert (solver.max_iter, solver.test_iter[0], solver.test_interval) == (50_000, 100, 500)
 
 
-def test_a_typo_is_found_with_its_place(tmp_path):
-    path = tmp_path / "net.prototxt"
-    path.write_text('name: "x"\nlayer {\n  nam: "y"\n}\n')
-    with pytest.raises(NetError, match=r"net\.prototxt:3:\d+: .*nam"):
-        nets.read(path)
-    path.write_text("")
-    with pytest.raises(NetError, match="no layers"):
-        nets.read(path)
-    with pytest.raises(NetError, match="cannot read"):
-        nets.read(tmp_path / "missing.prototxt")
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(NetError, match="no text"):
-        nets.read(path)
+def test_a_solver_finds_the_net_beside_it(tmp_path):
+    for name in ("original", "copy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "net.prototxt").write_text('layer { name: "x" type: "Silence" }')
+    for net in ("net.prototxt", "prototxt/model1/net.prototxt", tmp_path / "original" / "net.prototxt"):
+        solver = caffe_pb2.SolverParameter(net=str(net))
+        assert solvers.net_path(solver, tmp_path / "copy" / "s.prototxt") == tmp_path / "copy" / "net.prototxt"
+    (tmp_path / "copy" / "net.prototxt").unlink()
+    assert solvers.net_path(solver, tmp_path / "copy" / "s.prototxt") == tmp_path / "original" / "net.prototxt"
+    with pytest.raises(NetError, match=r"no\.prototxt"):
+        solvers.net_path(caffe_pb2.SolverParameter(net="no.prototxt"), tmp_path / "s.prototxt")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "no layers"),
+        ('net: "a" base_lr: 0', "base_lr"),
+        ('net: "a" base_lr: 1 max_iter: 0', "max_iter"),
+        ("base_lr: 1", "net:"),
+    ],
+)
+def test_an_unusable_file_is_refused(text, named, tmp_path):
+    path = tmp_path / "file.prototxt"
+    path.write_text(text)
+    with pytest.raises(NetError, match=named):
+        (solvers if text else nets).read(path)
 
 
 def test_the_last_layer_is_found_and_changed():
@@ -106,8 +93,3 @@ def test_the_last_layer_is_found_and_changed():
     nets.set_outputs(net, 7)
     assert nets.outputs(net) == 7
     assert nets.nonlinearity(nets.build(zoo.MODELS["model5"])) == "PReLU"
-
-
-def test_a_run_trained_by_hand_is_read_by_opencv_too(trained):
-    """The weights file is Caffe's own format, LReLU or not."""
-    assert caffe.Net(str(Run(trained).deploy), caffe.TEST, weights=str(Run(trained).weights())).params["fc3"]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tiny_imagenet.data import dataset, datum, lmdb_reader
+from tiny_imagenet.data import datum, images, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError
 from tiny_imagenet.evaluation import classify, evaluate, predictions
 from tiny_imagenet.evaluation.predict import Predictor
@@ -115,7 +115,7 @@ def test_images_are_classified_as_their_arrays_are(trained, pictures):
         if outcome.error:
             assert outcome.guesses == [] and outcome.path in outcome.error
             continue
-        row = predictor(dataset.read_image(outcome.path, resize=True).transpose(2, 0, 1)[None])[0]
+        row = predictor(images.read_image(outcome.path, resize=True).transpose(2, 0, 1)[None])[0]
         order = sorted(range(10), key=lambda index: -row[index])[:3]
         assert [guess.index for guess in outcome.guesses] == order
         assert [guess.probability for guess in outcome.guesses] == pytest.approx(row[order].tolist(), rel=1e-4)

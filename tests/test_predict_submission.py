@@ -1,4 +1,4 @@
-"""The challenge's test file: a line an image, or no file at all."""
+"""The challenge's test file."""
 
 import json
 import shutil
@@ -62,24 +62,21 @@ def test_an_ensembles_predictions_make_the_same_file_whatever_their_order(tool, 
     assert out.read_text().splitlines() == want
 
 
-def test_it_takes_the_place_of_an_earlier_one_alone(data, tmp_path):
+def test_only_an_earlier_submission_is_replaced(data, tmp_path):
     out = tmp_path / "test.txt"
     submission.check(out)
     submission.write(out, made_up(data), data)
     submission.check(out)
-    predictions.save(tmp_path / "p.npz", made_up(data))
-    for name, content in (("line.txt", b"a line of text\n"), ("one", b"word"), ("photo", b"\xff\xd8\xff\xe0 \0\n")):
-        (tmp_path / name).write_bytes(content)
-    for name in ("line.txt", "one", "photo", "p.npz"):
-        with pytest.raises(TinyImageNetError, match=f"{name} is there and is something else: name another file"):
+    (tmp_path / "line.txt").write_bytes(b"a line of text\n")
+    (tmp_path / "photo").write_bytes(b"\xff\xd8\xff\xe0 \0\n")
+    for name in ("line.txt", "photo"):
+        with pytest.raises(TinyImageNetError, match=name):
             submission.check(tmp_path / name)
-    out.write_text("")
-    submission.check(out)
-    with pytest.raises(TinyImageNetError, match="is a folder"):
+    with pytest.raises(TinyImageNetError):
         submission.check(tmp_path)
 
 
-def test_of_equal_classes_the_first_is_taken(data):
+def test_the_first_of_equal_classes_is_taken(data):
     given = made_up(data)
     given.probabilities[:] = 0.1
     assert {line.split()[1] for line in submission.lines(given, data)} == {"n00000000"}
@@ -97,77 +94,53 @@ def renamed(given, index, key):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "named"),
     [
-        (lambda g: without(g, 3), r"lacks 1 of its 20 test images \(such as '00000003_"),
-        (lambda g: renamed(g, 3, "00000003_other.JPEG"), r"lacks 1 .* and has 1 others \(such as '00000003_other"),
-        (lambda g: renamed(g, 3, str(g.keys[4])), "is there 2 times"),
-        (lambda g: Predictions(g.keys, g.labels, g.probabilities * 2, {}), "sum to 2, not 1"),
-        (lambda g: Predictions(g.keys, g.labels, g.probabilities * np.float32(np.nan), {}), "not finite"),
-        (lambda g: Predictions(g.keys, g.labels, np.full((20, 4), 0.25, np.float32), {}), "4 classes apart"),
-        (lambda g: Predictions(g.keys, g.labels, g.probabilities, {"wnids": ["n1"] * 10}), "has other classes"),
+        (lambda g: without(g, 3), "1 of 20 .*'00000003_"),
+        (lambda g: renamed(g, 3, "00000003_other.JPEG"), "1 of 20"),
+        (lambda g: renamed(g, 3, str(g.keys[4])), "00000004_"),
+        (lambda g: Predictions(g.keys, g.labels, g.probabilities * 2, {}), "00000000_"),
+        (lambda g: Predictions(g.keys, g.labels, np.full((20, 4), 0.25, np.float32), {}), "classes"),
+        (lambda g: Predictions(g.keys, g.labels, g.probabilities, {"wnids": ["n1"] * 10}), "classes"),
     ],
 )
-def test_predictions_that_do_not_fit_leave_no_file(data, tmp_path, change, message):
+def test_predictions_that_do_not_match_leave_the_file(data, tmp_path, change, named):
     out = tmp_path / "test.txt"
     out.write_text("the old one\n")
-    with pytest.raises(PredictionsError, match=message) as caught:
+    with pytest.raises(PredictionsError, match=named):
         submission.write(out, change(made_up(data)), data)
-    assert "\n" not in str(caught.value)
     assert out.read_text() == "the old one\n" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_the_validation_splits_predictions_are_refused(tool, trained, data, tmp_path):
+def test_predictions_of_the_validation_split_are_rejected(tool, trained, data, tmp_path):
     predictions.save(tmp_path / "val.npz", evaluate.predict_run(Run(trained), data))
     arguments = ("--predictions", tmp_path / "val.npz", "--data", data, "--submission", tmp_path / "t.txt")
-    error = tool("predict", *arguments, fails=1).stderr
-    assert "lacks 20 of its 20 test images" in error and "--split test" in error
+    assert "--split test" in tool("predict", *arguments, fails=1).stderr
     assert not (tmp_path / "t.txt").exists()
 
 
-def test_data_without_a_test_split_is_refused(tool, trained, data, edited, tmp_path):
+def test_data_without_a_test_split_is_rejected(tool, trained, data, edited, tmp_path):
     folder = edited(lambda manifest: manifest["lmdbs"].pop("test"))
-    error = tool("predict", trained, "--data", folder, "--submission", tmp_path / "t.txt", fails=1).stderr
-    assert "has no test split (no test.lmdb)" in error and error.count("\n") == 1
-    given = made_up(data)
+    assert "test.lmdb" in tool("predict", trained, "--data", folder, "--submission", tmp_path / "t.txt", fails=1).stderr
     folder = edited(lambda manifest: manifest["lmdbs"].update(test={"count": 21}))
-    with pytest.raises(DatasetError, match="has 20 records, the manifest says 21"):
-        submission.lines(given, folder)
+    with pytest.raises(DatasetError, match="20 .* 21"):
+        submission.lines(made_up(data), folder)
     shutil.rmtree(folder / "test.lmdb")
-    with pytest.raises(DatasetError, match="has no test split"):
-        submission.lines(given, folder)
-    assert not (tmp_path / "t.txt").exists()
-
-
-def test_data_of_other_classes_is_refused(tool, trained, data, edited, tmp_path):
-    folder = edited(lambda manifest: manifest["classes"].reverse())
-    error = tool("predict", trained, "--data", folder, "--submission", tmp_path / "t.txt", fails=1).stderr
-    assert "has other classes, or in another order, than" in error
-    wnids = [entry["wnid"] for entry in lmdb_reader.read_manifest(data)["classes"]]
-    with pytest.raises(PredictionsError, match="has other classes"):
-        submission.lines(made_up(data, wnids=wnids), folder)
-    folder = edited(lambda manifest: manifest["classes"].pop())
-    with pytest.raises(PredictionsError, match="10 classes apart, .* has 9"):
+    with pytest.raises(DatasetError, match=r"test\.lmdb"):
         submission.lines(made_up(data), folder)
     assert not (tmp_path / "t.txt").exists()
 
 
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["a b.JPEG", "c.JPEG"], "'a b.JPEG' of record .* has a space"),
-        (["a.JPEG", "a.JPEG"], "'a.JPEG' .* there twice"),
-    ],
-)
-def test_names_that_no_line_can_hold_are_refused(data, edited, names, message):
+def test_names_with_spaces_or_twice_are_rejected(data, edited):
     import lmdb
 
     from tiny_imagenet.data import datum
 
     folder = edited(lambda manifest: manifest["lmdbs"].update(test={"count": 2}))
-    shutil.rmtree(folder / "test.lmdb")
-    with lmdb.open(str(folder / "test.lmdb"), map_size=1 << 20) as file, file.begin(write=True) as transaction:
-        for index, name in enumerate(names):
-            transaction.put(f"{index:08d}_{name}".encode(), datum.encode(np.zeros((3, 64, 64), np.uint8), -1))
-    with pytest.raises(DatasetError, match=message):
-        submission.lines(made_up(folder), folder)
+    for names, named in ((["a b.JPEG", "c.JPEG"], "'a b.JPEG'"), (["a.JPEG", "a.JPEG"], "'a.JPEG'")):
+        shutil.rmtree(folder / "test.lmdb")
+        with lmdb.open(str(folder / "test.lmdb"), map_size=1 << 20) as file, file.begin(write=True) as transaction:
+            for index, name in enumerate(names):
+                transaction.put(f"{index:08d}_{name}".encode(), datum.encode(np.zeros((3, 64, 64), np.uint8), -1))
+        with pytest.raises(DatasetError, match=named):
+            submission.lines(made_up(folder), folder)

@@ -1,4 +1,4 @@
-"""The nine nets beside programs that nobody here wrote: PyTorch, and OpenCV's reader of Caffe's files."""
+"""The nets compared with independent implementations: PyTorch, and OpenCV's reader of Caffe's files."""
 
 import json
 import os
@@ -12,10 +12,10 @@ from caffe.proto import caffe_pb2
 
 from conftest import ROOT
 from tiny_imagenet.export import stock
-from tiny_imagenet.models import nets, solvers, zoo
+from tiny_imagenet.models import derive, nets, solvers, zoo
 from tiny_imagenet.models.paper import PAPER
 
-# The fully connected layers of the large nets take most of the memory and none of the interest.
+# Narrow fully connected layers of the large nets save memory.
 NARROW = {"model7": (256, 128), "model8": (256, 128), "model9": (256, 128)}
 STAGED = {stage.name: stage for name in PAPER for model in [zoo.MODELS[name]] for stage in model.training_stages}
 CLASSES = 20
@@ -31,11 +31,11 @@ def narrow(name):
 def torch_python():
     python = os.environ.get("TORCH_PYTHON", sys.executable)
     found = subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 0
-    return python if found else pytest.skip("no PyTorch: set TORCH_PYTHON to a Python that has it")
+    return python if found else pytest.skip("no PyTorch: set TORCH_PYTHON to a Python with torch")
 
 
 def randomize(net):
-    """Weights that let signals of both signs through every layer, biases and slopes included."""
+    """Set weights, biases and slopes so that signals of both signs pass every layer."""
     rng = np.random.default_rng(5)
     for blobs in net.params.values():
         for blob in blobs:
@@ -44,7 +44,7 @@ def randomize(net):
 
 
 def in_torch(python, folder, param, net, inputs):
-    """What the reader computes: the blobs prob or loss, and the gradient of each parameter."""
+    """Compute prob or loss and the gradient of each parameter with tests/torch_reader.py."""
     counts = {name: len(layer.blobs) for name, layer in zip(net._layer_names, net.layers)}
     layers = []
     for layer in param.layer:
@@ -65,20 +65,20 @@ def in_torch(python, folder, param, net, inputs):
 
 
 @pytest.mark.parametrize("name", STAGED)
-def test_deploy_nets_give_the_softmax_of_pytorch(name, torch_python, tmp_path):
-    param = nets.build(narrow(name), deploy=True)
+def test_deploy_nets_match_the_softmax_of_pytorch(name, torch_python, tmp_path):
+    param = derive.deploy(nets.build(narrow(name)))
     net = caffe.Net(param, caffe.TEST)
     randomize(net)
     images = np.random.default_rng(6).normal(scale=50, size=(2, 3, 56, 56)).astype(np.float32)
     net.blobs["data"].reshape(*images.shape)
     ours = net.forward(data=images)["prob"]
     theirs = in_torch(torch_python, tmp_path, param, net, {"data": images})["prob"]
-    assert np.ptp(theirs) > 0.01  # or nothing would be compared
+    assert np.ptp(theirs) > 0.01  # the comparison is not trivial
     np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=1e-6)
 
 
 def use(engine, param):
-    """Whose convolutions: Winograd's round a little more, so that more kinks and pools fall the other way."""
+    """Select the engine of convolutions; Winograd rounds more, which changes more decisions of ReLU and pooling."""
     for layer in param.layer:
         if layer.type == "Convolution":
             layer.convolution_param.engine = caffe_pb2.ConvolutionParameter.Engine.Value(engine)
@@ -86,8 +86,8 @@ def use(engine, param):
 
 @pytest.mark.parametrize(("engine", "most"), [("CAFFE", 5e-3), ("DEFAULT", 2e-2)])
 @pytest.mark.parametrize("name", STAGED)
-def test_training_nets_have_the_loss_and_gradients_of_pytorch(name, engine, most, torch_python, tmp_path):
-    """On one batch, with dropout off; in float64 there, so that what differs is the rounding here."""
+def test_training_nets_match_the_loss_and_gradients_of_pytorch(name, engine, most, torch_python, tmp_path):
+    """On one batch without dropout; PyTorch computes in float64, so that only our rounding differs."""
     model = narrow(name)
     param = nets.build(model)
     data = caffe_pb2.LayerParameter(name="data", type="Input", top=["data", "label"])
@@ -111,7 +111,7 @@ def test_training_nets_have_the_loss_and_gradients_of_pytorch(name, engine, most
     for layer, blobs in net.params.items():
         for i, blob in enumerate(blobs):
             want = theirs[f"{layer}/{i}"]
-            # Where two values in a pool, or the sign of a rectifier's input, differ by rounding, so does a gradient.
+            # Rounding may change the winner of a pool or the sign of a rectifier's input, and with it a gradient.
             off = np.linalg.norm(blob.diff - want) / np.linalg.norm(want)
             assert off < most, (layer, i)
 
@@ -120,15 +120,15 @@ def test_training_nets_have_the_loss_and_gradients_of_pytorch(name, engine, most
     ("name", "convs", "off"),
     [
         ("model1", "3-32 5-32 3-32", 1e-4),
-        ("model1", "5-8 3-8", 1e-4),  # with tanh in place of kinks, to the rounding
-        # where float32 and float64 are on two sides of a kink they part, the more the longer
+        ("model1", "5-8 3-8", 1e-4),  # with tanh instead of kinks, equal up to rounding
+        # float32 and float64 diverge when they are on different sides of a kink
         ("model1", "5-64 | 5-64 | 5-128 |", 0.1),
         ("model5", "3-64 3-64 | 3-128 3-128 | 3-256 3-256 |", 0.1),
         ("model6", "3-64 3-64 | 3-128 3-128 | 3-256 3-256 |", 0.1),
     ],
 )
-def test_twenty_iterations_are_those_of_pytorchs_sgd(name, convs, off, torch_python, tmp_path):
-    """Momentum, weight decay, rate, and the multipliers of a parameter's rate and decay; dropout off."""
+def test_twenty_iterations_match_the_sgd_of_pytorch(name, convs, off, torch_python, tmp_path):
+    """Momentum, weight decay, learning rate and the multipliers of parameters, without dropout."""
     small = {"classes": CLASSES, "batch": 8, "dropout": 0, "crop": 24, "hidden": (32,)}
     model = STAGED[name].replace(convs=convs, drop_after_stage=0, **small)
     net = nets.build(model)
@@ -176,10 +176,10 @@ def test_twenty_iterations_are_those_of_pytorchs_sgd(name, convs, off, torch_pyt
 
 
 @pytest.mark.parametrize("name", STAGED)
-def test_opencv_reads_the_stock_export_and_gives_the_same_softmax(name, tmp_path):
+def test_opencv_reads_the_stock_export_and_computes_the_same_softmax(name, tmp_path):
     import cv2
 
-    param = nets.build(narrow(name), deploy=True)
+    param = derive.deploy(nets.build(narrow(name)))
     net = caffe.Net(param, caffe.TEST)
     randomize(net)
     net.save(tmp_path / "weights.caffemodel")
@@ -192,11 +192,11 @@ def test_opencv_reads_the_stock_export_and_gives_the_same_softmax(name, tmp_path
 
 
 @pytest.mark.parametrize("name", STAGED)
-def test_the_stock_export_holds_nothing_of_ours(name, tmp_path):
-    """Upstream's own caffe.proto, without our messages, reads it."""
+def test_upstreams_caffe_proto_reads_the_stock_export(name, tmp_path):
+    """Upstream's caffe.proto does not have our messages."""
     source = ROOT / "build" / "caffe-source" / "src" / "caffe" / "proto"
     if not source.is_dir():
-        pytest.skip("Caffe's source is in the build folder, which is not here")
+        pytest.skip("no Caffe source in build/")
     for deploy in (False, True):
         param = stock.export(nets.build(STAGED[name], deploy))
         assert not {layer.type for layer in param.layer} & stock.OURS

@@ -1,4 +1,4 @@
-"""The built-in sample: layout, boxes, shares, that splits share no digit, and that it is the same every time."""
+"""The sample of digits: layout, boxes, fractions of hard objects, separate digits per split, reproducibility."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tiny_imagenet.data import dataset, sample, screening
+from tiny_imagenet.data import dataset, images, sample, screening
 from tiny_imagenet.errors import DatasetError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +42,7 @@ def test_counts_and_classes(data):
     assert all(record.box for split in ("train", "val") for record in data.splits[split])
 
 
-def test_shares_of_hard_objects(data):
+def test_fractions_of_hard_objects(data):
     train = boxes(data.splits["train"])
     height = train[:, 3] - train[:, 1] + 1
     assert np.mean((height >= 20) & (height <= 48)) > 0.85
@@ -55,7 +55,7 @@ def test_shares_of_hard_objects(data):
     assert val.max() < 60
 
 
-def test_boxes_bound_the_ink(monkeypatch):
+def test_boxes_are_the_bounds_of_the_digits(monkeypatch):
     monkeypatch.setattr(sample, "_ground", lambda rng: np.zeros((64, 64, 3), np.float32))
     rng = np.random.default_rng(0)
     digits = [digit for members in sample._sources(0)["train"] for digit in members]
@@ -67,16 +67,16 @@ def test_boxes_bound_the_ink(monkeypatch):
         assert (np.abs(found - box) <= 1).all(), (found, box)
 
 
-def test_boxes_fit_the_files(data):
+def test_boxes_match_the_files(data):
     off = []
     for record in data.splits["train"]:
-        grey = cv2.cvtColor(dataset.read_image(record.path), cv2.COLOR_BGR2GRAY)
+        grey = cv2.cvtColor(images.read_image(record.path), cv2.COLOR_BGR2GRAY)
         rows, columns = np.nonzero(grey > (np.median(grey) + grey.max()) / 2)
         off.append(np.abs(np.array([columns.min(), rows.min(), columns.max(), rows.max()]) - record.box).max())
     assert np.mean(np.array(off) <= 2) > 0.85
 
 
-def test_files_are_64x64_jpegs_some_grey(data):
+def test_files_are_64x64_jpegs_and_some_are_gray(data):
     grey = 0
     for record in data.splits["train"]:
         content = Path(record.path).read_bytes()
@@ -87,7 +87,7 @@ def test_files_are_64x64_jpegs_some_grey(data):
     assert 0.005 * 1203 < grey < 0.05 * 1203
 
 
-def test_splits_draw_on_different_digits():
+def test_splits_use_different_digits():
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -107,7 +107,7 @@ def tree(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_same_seed_same_bytes(tmp_path):
+def test_the_same_seed_gives_the_same_bytes(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         sample.write(tmp_path / name, train=20, val=10, test=10, seed=seed)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
@@ -116,7 +116,7 @@ def test_same_seed_same_bytes(tmp_path):
 
 
 def test_too_few_images(tmp_path):
-    with pytest.raises(DatasetError, match="val is 9: at least 10"):
+    with pytest.raises(DatasetError, match="val"):
         sample.write(tmp_path / "x", val=9)
     assert not list(tmp_path.iterdir())
 
@@ -135,7 +135,7 @@ def test_script(tmp_path):
     again = script(tmp_path / "x")
     assert again.returncode == 1
     assert again.stderr.count("\n") == 1
-    assert "not empty" in again.stderr
+    assert str(tmp_path / "x") in again.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--train", "9"], ["--val", "0"], ["--test", "x"], ["--seed", "-1"], ["--nope"]])

@@ -1,4 +1,4 @@
-"""Screening against a count of pixels over every crop."""
+"""Screening compared with counting pixels in every crop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def boxes(draw, image=64):
 
 
 def counted(box, image=64, crop=56):
-    """The fewest visible pixels and the area, from a picture of the box and each of the crops."""
+    """Return the fewest visible pixels and the area, from an image of the box and all crops."""
     x0, y0, x1, y1 = box
     picture = np.zeros((image, image), int)
     picture[y0 : y1 + 1, x0 : x1 + 1] = 1
@@ -38,20 +38,20 @@ def test_matches_a_pixel_count(box):
 
 
 @given(boxes(image=12), st.integers(1, 12), st.fractions(0, 1, max_denominator=100))
-def test_any_size_crop_and_share(box, crop, share):
+def test_any_image_crop_and_fraction(box, crop, share):
     visible, area = counted(box, 12, crop)
     assert screening.worst_pixels(np.array([box]), 12, crop).tolist() == [visible]
     assert screening.keep(np.array([box]), 12, crop, share).tolist() == [Fraction(int(visible), int(area)) >= share]
 
 
 def test_exactly_a_quarter_is_kept():
-    # 16x16 in a corner: the far crop sees 8x8 of it, a quarter; 15x15 there shows 7x7 of 225, less.
+    # The opposite crop shows 8x8 pixels of 16x16 in a corner, exactly a quarter, and 7x7 of 15x15, which is less.
     corners = np.array([(0, 0, 15, 15), (48, 48, 63, 63), (0, 48, 15, 63), (0, 0, 14, 14), (49, 0, 63, 14)])
     assert screening.worst_visible(corners)[:3].tolist() == [0.25, 0.25, 0.25]
     assert screening.keep(corners).tolist() == [True, True, True, False, False]
 
 
-def test_many_boxes_at_once_and_none():
+def test_many_boxes_at_once_or_none():
     rng = np.random.default_rng(0)
     corners = np.sort(rng.integers(0, 64, (200, 2, 2)), axis=1).reshape(200, 4)
     expected = [4 * visible >= area for visible, area in map(counted, corners.tolist())]
@@ -67,7 +67,7 @@ def test_small_is_an_area_under_64():
 
 
 @given(st.tuples(*[st.integers(-20, 84)] * 4), st.integers(1, 70), st.integers(1, 70))
-def test_a_mended_box_has_the_pixels_of_the_image_that_the_box_has(box, width, height):
+def test_a_mended_box_covers_the_same_pixels_of_the_image(box, width, height):
     x0, y0, x1, y1 = box
     columns = np.arange(-100, 200)  # a plane far larger than the image
     inside = lambda low, high: (columns >= min(low, high)) & (columns <= max(low, high))  # noqa: E731
@@ -99,18 +99,18 @@ def test_a_scaled_box_is_the_pixels_it_touches(box, width, height):
         assert [low, high] == [touched[0], touched[-1]]
 
 
-def test_mending_says_what_was_wrong():
+def test_mending_names_the_problem():
     assert screening.mend((3, 4, 5, 6)) == ((3, 4, 5, 6), "")
     assert screening.mend((-3, 4, 5, 64)) == ((0, 4, 5, 63), "sticks out")
     assert screening.mend((5, 4, 3, 66)) == ((3, 4, 5, 63), "inside out")
     assert screening.mend((64, 4, 70, 6)) == (None, "outside the image")
 
 
-def test_a_share_is_exact_unless_it_is_a_float():
+def test_a_fraction_is_exact_unless_it_is_a_float():
     exact = Fraction(1, 10**15)
     assert screening.share(exact) == exact
     assert screening.share(0.1) == Fraction(1, 10) and screening.share(1) == 1
-    box = np.array([(0, 0, 9, 9)])  # the far crop shows 2x2 of 100 pixels
+    box = np.array([(0, 0, 9, 9)])  # the opposite crop shows 2x2 of 100 pixels
     least = Fraction(int(screening.worst_pixels(box)[0]), 100)
     for share in (least, least - exact, least + exact, least + Fraction(1, 10**40)):
         assert screening.keep(box, min_visible=share).tolist() == [share <= least]

@@ -1,4 +1,4 @@
-"""Upstream's own tests of pycaffe, from the fetched source as they are, against our module."""
+"""Upstream's tests of pycaffe, unchanged, with our module."""
 
 import os
 import re
@@ -13,11 +13,11 @@ from conftest import ROOT
 TESTS = ROOT / "build" / "caffe-source" / "python" / "caffe" / "test"
 
 
-def test_upstreams_own_tests_pass(tmp_path):
+def test_upstreams_tests_pass(tmp_path):
     if not TESTS.is_dir():
-        pytest.skip("Caffe's source is in the build folder, which is not here")
+        pytest.skip("no Caffe source in build/")
     if not shutil.which("dot"):
-        pytest.skip("graphviz's dot, with which upstream's test_draw draws, is not installed")
+        pytest.skip("graphviz's dot is not installed")
     plugins = ["-p", "no:cacheprovider", "-p", "old_unittest"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *plugins, "-c", os.devnull, f"--rootdir={tmp_path}", "-q", str(TESTS)],

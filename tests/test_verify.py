@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from tiny_imagenet.data import convert, datum, lmdb_reader, sample, verify
+from tiny_imagenet.data.splits import SPLITS
 from tiny_imagenet.errors import DatasetError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,16 +41,16 @@ def script(*arguments):
 
 
 @pytest.mark.parametrize("name", ["raw", "encoded"])
-def test_a_good_output(outputs, name):
+def test_a_good_output_passes(outputs, name):
     done = script("--verify", outputs / name)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == [f"{name}.lmdb" for name in convert.LMDBS] + ["dropped", "mean"]
+    assert [line.split()[0] for line in lines] == [f"{name}.lmdb" for name in SPLITS] + ["dropped", "mean"]
     assert "300 records" in lines[0]
 
 
 def rewrite(path, change):
-    """Write the LMDB anew with its list of [key, value] as `change` leaves it, in whatever order."""
+    """Replace the LMDB by one with its list of [key, value] after `change`."""
     records = [[key.encode(), value] for key, value in lmdb_reader.raw_records(path)]
     change(records)
     shutil.rmtree(path)
@@ -90,43 +90,40 @@ def swap_images(records):
     records[3][1], records[4][1] = records[4][1], records[3][1]
 
 
-GREY = cv2.imencode(".png", np.zeros((8, 8), np.uint8))[1].tobytes()
+def next_label(records):
+    label = datum.Datum.FromString(records[4][1]).label
+    set_value(4, label=(label + 1) % 10)(records)
+
+
+BLACK = bytes(3 * 64 * 64)
+PNG = cv2.imencode(".png", np.zeros((64, 64), np.uint8))[1].tobytes()
 
 
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        ("val", set_value(7, label=10), ["record 00000007_val_", "label is 10", "0 to 9"]),
-        ("val", set_value(7, label=-1), ["record 00000007_val_", "label is -1"]),
-        ("test", set_value(0, label=0), ["record 00000000_test_0", "label is 0", "-1 to -1"]),
-        ("val", set_value(2, height=32, data=bytes(3 * 32 * 64)), ["record 00000002_", "(3, 32, 64), not (3, 64, 64)"]),
-        ("val", set_value(2, data=b"short"), ["record 00000002_", "5 bytes"]),
-        ("val", set_value(2, data=GREY, encoded=True), ["record 00000002_", "encoded"]),
-        ("val", lambda records: records[5].__setitem__(1, b"\xff\xff"), ["record 00000005_", "not a Datum"]),
-        ("val", set_key(4, b"4_x"), ["record 00000005_", "the key should be 00000004_"]),
-        ("val", set_key(4, b"00000004_"), ["record 00000004_: ", "the key should be"]),
-        ("val", set_key(4, b"00000004_other.JPEG"), ["val.lmdb", "another sha256"]),
-        ("val", drop(4), ["val.lmdb has 19 records, the manifest says 20"]),
-        ("val", set_value(4, label=9), ["val.lmdb", "another sha256"]),
-        ("train", set_value(8, data=bytes(3 * 64 * 64)), ["mean.binaryproto", "not the mean of train.lmdb"]),
-        ("train_screened", set_value(8, data=bytes(3 * 64 * 64)), ["train_screened.lmdb", "lacks train's record"]),
-        ("val", set_value(8, data=bytes(3 * 64 * 64)), ["val.lmdb: the images are not those", "values_sha256"]),
-        ("test", set_value(8, data=bytes(3 * 64 * 64)), ["test.lmdb: the images are not those", "values_sha256"]),
-        ("val", swap_images, ["val.lmdb", ""]),
-        ("train_screened", swap_images, ["train_screened.lmdb", ""]),
+        ("val", set_value(7, label=10), ["record 00000007_val_", "got 10"]),
+        ("test", set_value(0, label=0), ["record 00000000_test_0", "got 0"]),
+        ("val", set_value(2, height=32, data=bytes(3 * 32 * 64)), ["record 00000002_", "(3, 32, 64)"]),
+        ("val", set_value(2, data=PNG, encoded=True), ["record 00000002_", "encoded"]),
+        ("val", lambda records: records[5].__setitem__(1, b"\xff\xff"), ["record 00000005_", "Datum"]),
+        ("val", set_key(4, b"4_x"), ["record 00000005_", "00000004_"]),
+        ("val", set_key(4, b"00000004_other.JPEG"), ["val.lmdb", "sha256"]),
+        ("val", drop(4), ["val.lmdb", "20", "19"]),
+        ("val", next_label, ["val.lmdb", "sha256"]),
+        ("train", set_value(8, data=BLACK), ["mean.binaryproto", "train.lmdb"]),
+        ("train_screened", set_value(8, data=BLACK), ["train_screened.lmdb", "record 0000"]),
+        ("test", set_value(8, data=BLACK), ["test.lmdb", "values_sha256"]),
+        ("val", swap_images, ["val.lmdb"]),
+        ("train_screened", swap_images, ["train_screened.lmdb"]),
     ],
 )
-def test_what_is_wrong_is_named(out, name, change, words):
-    if name == "val" and words == ["val.lmdb", "another sha256"]:
-        label = next(label for index, (_, label, _) in enumerate(lmdb_reader.records(out / "val.lmdb")) if index == 4)
-        assert label != 9
+def test_a_changed_record_is_named(out, name, change, words):
     rewrite(out / f"{name}.lmdb", change)
     with pytest.raises(DatasetError) as caught:
         verify.verify(out)
-    message = str(caught.value)
-    assert "\n" not in message and message.count("convert the data set again") == 1
-    for word in words:
-        assert word in message
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
 
 
 def edit(out, **changes):
@@ -143,21 +140,19 @@ def edit(out, **changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"screening__dropped": lambda names: names[1:]}, "which screening did not drop"),
-        ({"screening__dropped": lambda names: [*names, "x.JPEG"]}, "has x.JPEG, which the manifest says was dropped"),
-        ({"lmdbs__train__sha256": lambda digest: digest[::-1]}, "train.lmdb: .*another sha256"),
-        ({"lmdbs__test__count": lambda count: count + 1}, "test.lmdb has 10 records, the manifest says 11"),
-        ({"image__width": lambda width: 32}, r"record 00000000_.*not \(3, 64, 32\)"),
-        ({"image": lambda image: []}, "lacks a part"),
-        ({"lmdbs": lambda lmdbs: {"train": lmdbs["train"]}}, "no entry 'test'"),
-        ({"encoded": lambda encoded: True}, "record 00000000_.*not encoded"),
-        ({"mean": lambda mean: "manifest.json"}, "not a BlobProto"),
-        ({"image__width": lambda width: 10**9}, r"lacks a part .*\(3, 64, 1000000000\)"),
-        ({"lmdbs__val__count": lambda count: float("inf")}, "is not JSON .*Infinity is not a number"),
-        ({"lmdbs__val__values_sha256": lambda digest: digest[::-1]}, r"val\.lmdb: the images .*another values_sha256"),
+        ({"screening__dropped": lambda names: names[1:]}, "train_screened.lmdb"),
+        ({"screening__dropped": lambda names: [*names, "x.JPEG"]}, r"x\.JPEG"),
+        ({"lmdbs__train__sha256": lambda digest: digest[::-1]}, "train.lmdb.*sha256"),
+        ({"lmdbs__test__count": lambda count: count + 1}, "test.lmdb.*11.*10"),
+        ({"image__width": lambda width: 32}, r"record 00000000_.*\(3, 64, 32\)"),
+        ({"image": lambda image: []}, "manifest.json"),
+        ({"lmdbs": lambda lmdbs: {"train": lmdbs["train"]}}, "train_screened"),
+        ({"encoded": lambda encoded: True}, "record 00000000_.*encoded"),
+        ({"mean": lambda mean: "manifest.json"}, "BlobProto"),
+        ({"lmdbs__val__values_sha256": lambda digest: digest[::-1]}, r"val\.lmdb.*values_sha256"),
     ],
 )
-def test_a_manifest_that_does_not_fit(out, changes, words):
+def test_a_manifest_that_does_not_match(out, changes, words):
     edit(out, **changes)
     with pytest.raises(DatasetError, match=words):
         verify.verify(out)
@@ -168,60 +163,17 @@ def test_an_encoded_image_that_does_not_decode(outputs, tmp_path):
     rewrite(out / "train_screened.lmdb", set_value(11, data=b"no image"))
     done = script("--verify", out)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.count("\n") == 1
-    assert "train_screened.lmdb, record 00000011_" in done.stderr and "cannot be decoded" in done.stderr
+    assert done.stderr.count("\n") == 1 and "train_screened.lmdb, record 00000011_" in done.stderr
 
 
-@pytest.mark.parametrize("kept", [0, 100, 5000, 8192, 100_000, -4096, -1])
-def test_a_file_that_is_cut_short(out, kept):
+@pytest.mark.parametrize("kept", [0, 8192, -4096])
+def test_a_file_cut_short(out, kept):
     file = out / "val.lmdb" / "data.mdb"
     with open(file, "r+b") as stream:
         stream.truncate(kept if kept >= 0 else file.stat().st_size + kept)
     done = script("--verify", out)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1 and str(out / "val.lmdb") in done.stderr
-
-
-def test_what_is_no_output(tmp_path, outputs):
-    for folder in (tmp_path, tmp_path / "none", outputs / "digits"):
-        done = script("--verify", folder)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.count("\n") == 1 and "manifest.json is missing" in done.stderr
-
-
-def test_records_by_number(outputs):
-    path = outputs / "raw" / "val.lmdb"
-    all_records = list(lmdb_reader.records(path))
-    records = lmdb_reader.Records(path)
-    assert len(records) == 20
-    for index in (0, 7, 19, -1, -20):
-        key, label, image = records[index]
-        assert (key, label) == all_records[index][:2]
-        np.testing.assert_array_equal(image, all_records[index][2])
-    assert [key for key, _, _ in records[3:9:2]] == [key for key, _, _ in all_records[3:9:2]]
-    assert [key for key, _, _ in records] == [key for key, _, _ in all_records]
-    again = lmdb_reader.Records(path)  # LMDB itself opens no file twice in a process
-    both = zip(lmdb_reader.records(path), lmdb_reader.records(path))
-    first, second = next(both)
-    assert first[0] == second[0] == records[0][0] == again[0][0]
-    assert lmdb_reader.count(path) == 20
-    del again, both
-    assert records[1][0] == all_records[1][0]
-    for index in (20, -21):
-        with pytest.raises(IndexError, match=f"record {index} of"):
-            records[index]
-    with pytest.raises(DatasetError, match=r"no data\.mdb"):
-        lmdb_reader.Records(outputs)
-
-
-def test_a_manifest_of_before_there_were_sums_of_values(out):
-    rewrite(out / "val.lmdb", set_value(8, data=bytes(3 * 64 * 64)))
-    manifest = json.loads((out / "manifest.json").read_text())
-    for entry in manifest["lmdbs"].values():
-        del entry["values_sha256"]
-    (out / "manifest.json").write_text(json.dumps(manifest))
-    lines = verify.verify(out)
-    assert sum("the pixels were not checked" in line for line in lines) == 4
 
 
 def test_damaged_pages_are_one_line(out):
@@ -231,20 +183,27 @@ def test_damaged_pages_are_one_line(out):
     data[at + 3] ^= 0x40
     file.write_bytes(data)
     done = script("--verify", out)
-    assert (done.returncode, done.stdout) == (1, "")  # SIGBUS before
+    assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1 and str(out / "val.lmdb") in done.stderr
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "mean.binaryproto", "val.lmdb/data.mdb"])
-def test_a_pipe_in_place_of_a_file(out, name):
-    (out / name).unlink()
-    os.mkfifo(out / name)
-    with pytest.raises(DatasetError, match="is not a plain file"):  # it waited before
-        verify.verify(out)
+def test_a_folder_that_is_not_converted(tmp_path, outputs):
+    for folder in (tmp_path, outputs / "digits"):
+        done = script("--verify", folder)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.count("\n") == 1 and str(folder / "manifest.json") in done.stderr
+
+
+def test_a_manifest_of_an_earlier_version(out):
+    manifest = json.loads((out / "manifest.json").read_text())
+    for entry in manifest["lmdbs"].values():
+        del entry["values_sha256"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert sum("values_sha256" in line for line in verify.verify(out)) == 4
 
 
 @pytest.mark.parametrize("flag", [["--encoded"], ["--workers", "2"], ["--seed", "3"], ["--crop", "40"], ["--replace"]])
 def test_verify_takes_no_other_flag(outputs, flag):
     done = script("--verify", outputs / "raw", *flag)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"--verify takes OUT alone, not {flag[0]} as well" in done.stderr and done.stderr.count("\n") == 1
+    assert flag[0] in done.stderr and done.stderr.count("\n") == 1

@@ -1,9 +1,9 @@
-"""A small reader of prototxt and caffemodel for PyTorch, to compare with; runs in a Python that has torch.
+"""Compute a net with PyTorch, as a reference; runs in a Python with torch.
 
     torch_reader.py FOLDER
 
-reads FOLDER/net.json (the layers), FOLDER/in.npz (weights, inputs) and writes FOLDER/out.npz: the blobs and gradients,
-or, where there is a FOLDER/sgd.json, the parameters after so many steps on the one batch.
+reads FOLDER/net.json (layers) and FOLDER/in.npz (weights and inputs), and writes FOLDER/out.npz: blobs and gradients,
+or with FOLDER/sgd.json the parameters after some SGD steps on the batch.
 """
 
 import json
@@ -48,13 +48,13 @@ def run(layers, values, dtype, parameters=None):
         elif kind == "SoftmaxWithLoss":
             y = F.cross_entropy(x[0], x[1].long())
         else:
-            raise ValueError(f"no layer type {kind}")
+            raise ValueError(f"unknown layer type {kind}")
         blobs[layer["top"]] = y
     return blobs, parameters
 
 
 def train(layers, values, sgd):
-    """The parameters after sgd["steps"] steps; sgd["groups"] has what each is learned with."""
+    """Return the parameters after sgd["steps"] steps; sgd["groups"] contains the options of each parameter."""
     _, parameters = run(layers, values, torch.float64)
     groups = [{"params": [parameters[name]], **options} for name, options in sgd["groups"].items()]
     optimizer = torch.optim.SGD(groups, momentum=sgd["momentum"])

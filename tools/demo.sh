@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# From nothing to a trained, evaluated ensemble on the built-in sample of real handwritten digits.
+# Train, evaluate and combine two models on the built-in sample of handwritten digits.
 #
 #   tools/demo.sh [--quick] [RUNS]
 #
-# Sets up, makes and converts the sample, trains Model 1 and Model 6 briefly, evaluates both and their ensemble,
-# prints the table and leaves RUNS/report.html (RUNS: runs/demo, replaced as a whole). With --quick it trains on so
-# few images that the nets learn next to nothing: half a minute that shows whether everything works.
+# Sets up, writes and converts the sample, trains Model 1 and Model 6 briefly, evaluates both and their ensemble, prints
+# the table and writes RUNS/report.html (default: runs/demo, which is replaced). After the setup it takes one to four
+# minutes on two cores; with --quick it takes 30 seconds and only checks that everything runs.
 set -euo pipefail
 
 quick=
@@ -22,7 +22,7 @@ runs=$(realpath -m "${1:-$root/runs/demo}")
 begin=$SECONDS
 
 if [ -e "$runs" ] && [ ! -e "$runs/.demo" ]; then
-  echo "demo.sh: error: $runs exists and is no earlier demo: name another folder or remove it" >&2
+  echo "demo.sh: error: $runs exists and was not written by the demo: name another folder or remove it" >&2
   exit 1
 fi
 "$root/tools/setup.sh"
@@ -37,7 +37,7 @@ tools/sample.py "$runs/sample" ${quick:+--train 400 --val 100 --test 20}
 echo "==> Convert: screening, LMDBs, mean"
 tools/convert.py "$runs/sample" "$runs/data"
 
-# A few minutes instead of the paper's days: small batches, few of them.
+# Minutes instead of the paper's days: few, small batches.
 train() {
   echo "==> Train $1"
   "prototxt/$1/train.sh" --data "$runs/data" --run "$runs/$1" "${@:2}"
@@ -57,4 +57,4 @@ tools/ensemble.py --json "$runs/model1/predictions.npz" "$runs/model6/prediction
 tools/report.py "$runs/model1" "$runs/model6" --ensemble "$runs/ensemble.json" --out "$runs/report.html"
 echo "==> Results on the validation split"
 tools/ensemble.py "$runs/model1/predictions.npz" "$runs/model6/predictions.npz"
-echo "==> Done after $((SECONDS - begin)) seconds: open $runs/report.html"
+echo "==> Done in $((SECONDS - begin)) seconds: open $runs/report.html"

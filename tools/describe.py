@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Describe a net: a table of its layers, a picture, what differs from another, whether an edited file is sound."""
+"""Describe a net: a table of its layers, a picture, its differences from another net, mistakes in an edited file."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ def shape(text):
     except ValueError:
         sizes = ()
     if not name or not sizes or min(sizes) < 0 or max(sizes) > cli.LARGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape: write a blob and its sizes, as in data=64,3,56,56")
+        raise argparse.ArgumentTypeError(f"expected a blob and its sizes as in data=64,3,56,56, got {text!r}")
     return name, sizes
 
 
@@ -30,34 +30,34 @@ def main():
     parser = cli.Parser(__doc__, "tools/describe.py model8 --draw model8.svg")
     parser.add_argument("source", metavar="MODEL|FILE", help=f"{zoo.NAMES}, or the prototxt of a net or a solver")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--diff", metavar="MODEL|FILE", help="say what this one has otherwise")
+    what.add_argument("--diff", metavar="MODEL|FILE", help="list the differences of this one")
     out = cli.checked(destination.check)
     what.add_argument("--draw", type=out, metavar="OUT", help="write a picture: .svg, .png or .pdf")
-    what.add_argument("--check", action="store_true", help="say what is wrong and in which line; fail on errors")
+    what.add_argument("--check", action="store_true", help="list mistakes with their lines; fail on errors")
     what.add_argument(
-        "--export-stock", type=out, metavar="OUT", help="write the net in upstream's layer types, for other programs"
+        "--export-stock", type=out, metavar="OUT", help="write the net in upstream Caffe's own layer types"
     )
     parser.add_argument(
-        "--phase", choices=("TRAIN", "TEST"), help="which of its nets (default: training, if it has one)"
+        "--phase", choices=("TRAIN", "TEST"), help="phase of the net (default: TRAIN, if it can be trained)"
     )
-    parser.add_argument("--stage", action="append", default=[], help="a stage that include rules ask for")
+    parser.add_argument("--stage", action="append", default=[], metavar="NAME", help="a stage for include rules")
     parser.add_argument(
         "--shape",
         action="append",
         default=[],
         type=shape,
         metavar="BLOB=N,C,H,W",
-        help="of a blob whose data is not here",
+        help="shape of a blob of missing data",
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     if args.json and (args.draw or args.export_stock):
-        parser.error("--json goes with the table, --diff or --check")
+        parser.error("--json applies to the table, --diff and --check only")
     if args.diff or args.export_stock or args.check:
         if args.phase or args.stage:
-            parser.error("--phase and --stage go with the table or --draw: the rest looks at all of a file")
+            parser.error("--phase and --stage apply to the table and --draw only")
         if args.shape and not args.check:
-            parser.error("--shape goes with the table, --draw or --check")
+            parser.error("--shape applies to the table, --draw and --check only")
 
     from tiny_imagenet.inspect import describe, outline  # after the arguments: Caffe takes a moment to load
 
@@ -67,7 +67,7 @@ def main():
         return check(args, shapes)
     source = describe.load(args.source, PROTOTXT)
     if args.diff:
-        return diff(args, source, describe.load(args.diff, PROTOTXT))
+        return compare(args, source, describe.load(args.diff, PROTOTXT))
     if source.problem and (args.export_stock or args.draw):
         raise NetError(source.problem)
     if args.export_stock:
@@ -76,15 +76,15 @@ def main():
     known = outline.stages(source.net)
     for stage in args.stage:
         if stage not in known:
-            raise NetError(
-                f"--stage {stage}: no include or exclude rule of {source.name} names it; they name "
-                f"{', '.join(known) or 'no stage at all'}"
-            )
+            hint = cli.did_you_mean(stage, known)
+            raise NetError(f"--stage {stage}: the rules of {source.name} name {', '.join(known) or 'no stage'}.{hint}")
     state = source.state(phase)
     net = outline.outline(source.net, phase, args.stage or state.stage, shapes, state.level)
     unknown = sorted(set(shapes) - {top for layer in net.layers if not layer.bottoms for top in layer.tops})
     if unknown:
-        raise NetError(f"--shape {unknown[0]}: no data layer of the net makes a blob of that name in phase {phase}")
+        made = sorted({top for layer in net.layers if not layer.bottoms for top in layer.tops})
+        hint = cli.did_you_mean(unknown[0], made)
+        raise NetError(f"--shape {', '.join(unknown)}: the data layers of phase {phase} make {', '.join(made)}.{hint}")
     if args.draw:
         from tiny_imagenet.inspect import drawing
 
@@ -98,37 +98,38 @@ def main():
 
 
 def check(args, shapes):
-    from tiny_imagenet.inspect import describe, soundness
+    from tiny_imagenet.inspect import describe, lint
 
-    findings = soundness.check(describe.find(args.source, PROTOTXT), shapes)
+    findings = lint.check(describe.find(args.source, PROTOTXT), shapes)
     if args.json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
             print(finding)
-    errors = sum(finding.error for finding in findings)
+    errors = sum(finding.is_error for finding in findings)
     if errors:
         raise NetError(f"{args.source} has {counted(errors, 'error')}")
     if not args.json:
-        print(f"{args.source} is sound" + (f", with {counted(len(findings), 'warning')}" if findings else ""))
+        print(f"{args.source}: {counted(len(findings), 'warning') if findings else 'no mistakes found'}")
 
 
 def counted(number, what):
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
-def diff(args, a, b):
-    from tiny_imagenet.inspect import net_diff
+def compare(args, a, b):
+    from tiny_imagenet.inspect import diff
 
     for source in (a, b):
         if source.problem:
             raise NetError(source.problem)
-    lines = net_diff.solvers(a.solver, b.solver) if a.names_solver and b.names_solver else []
+    changes = diff.solvers(a.solver, b.solver) if a.names_solver and b.names_solver else []
     if a.names_solver != b.names_solver:
-        cli.note(f"{(b if a.names_solver else a).name} is a net: the nets are compared, the solver is left out")
+        cli.note(f"{(b if a.names_solver else a).name} is a net: only the nets are compared")
     inner = a.names_solver and a.net_path == a.path and b.names_solver and b.net_path == b.path
-    if not inner:  # nets in their solvers have been compared with them
-        lines += net_diff.nets(a.net, b.net)
+    if not inner:  # nets written in solvers are compared with the solvers
+        changes += diff.nets(a.net, b.net)
+    lines = list(map(str, changes))
     print(json.dumps(lines, indent=2) if args.json else "\n".join(lines) or "no difference")
 
 
@@ -139,8 +140,8 @@ def export(args, source):
 
     out = args.export_stock
     if os.path.lexists(out) and not (out.is_file() and out.read_text(errors="replace").startswith(EXPORTED)):
-        raise NetError(f"{out} exists and is no earlier export: name another file")
-    header = f"{EXPORTED} of {files.shown(source.net_path)}: its net in the layer types of upstream's Caffe.\n\n"
+        raise NetError(f"{out} exists and is not an earlier export: name another file")
+    header = f"{EXPORTED} of {files.shown(source.net_path)}: in upstream Caffe's layer types.\n\n"
     files.write_text(out, header + nets.to_text(stock.export(source.net)))
     print(args.export_stock)
 

@@ -8,39 +8,26 @@ from pathlib import Path
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli, destination
-from tiny_imagenet.evaluation import origin
-
-
-def per_cent(share, digits=2):
-    return "-" if share is None else f"{100 * share:.{digits}f}"
-
-
-def between(interval):
-    return "-" if interval is None else f"{per_cent(interval[0])} to {per_cent(interval[1])}"
+from tiny_imagenet.data.splits import SPLITS
+from tiny_imagenet.evaluation import metrics, provenance
 
 
 def show(result: dict) -> None:
-    print(
-        f"{result['split']}, {result['crops'].partition(':')[0]} crop{'s' if ':' in result['crops'] else ''}: "
-        f"top-1 {per_cent(result['top1'])} % (95 % interval {between(result['top1_interval'])})"
-        + (
-            ""
-            if result["top5"] is None
-            else f", top-5 {per_cent(result['top5'])} % ({between(result['top5_interval'])})"
-        )
-        + f", error {per_cent(result['error'])} % ({between(result['error_interval'])}), "
-        + ("" if result["top5"] is None else f"top-5 error {per_cent(result['top5_error'])} %, ")
-        + f"{result['count']} images"
-    )
+    crops = provenance.crops_text(result["crops"])
+    scores = [
+        f"{score.title.removesuffix(' %').lower()} {score.text(result)} % ({score.interval(result)})"
+        for score in metrics.SCORES
+        if result[score.key] is not None
+    ]
+    print(f"{result['split']}, {crops}: {', '.join(scores)}, {result['count']} images (in parentheses: 95 % interval)")
 
 
 def show_classes(result: dict) -> None:
     print(f"\n{'wnid':<10} {'images':>6} {'top-1 %':>8}  {'95 % interval':<15}  {'top-5 %':>7}  words")
     for row in sorted(result["per_class"], key=lambda row: (row["top1"] is None, row["top1"])):
-        print(
-            f"{row['wnid']:<10} {row['count']:>6} {per_cent(row['top1']):>8}  {between(row['top1_interval']):<15}  "
-            f"{per_cent(row['top5']):>7}  {row['words']}"
-        )
+        top1, interval = metrics.TOP1.text(row), metrics.TOP1.interval(row)
+        top5 = metrics.percent(row["top5"])
+        print(f"{row['wnid']:<10} {row['count']:>6} {top1:>8}  {interval:<15}  {top5:>7}  {row['words']}")
     if result["confused"]:
         print("\nmost often confused:")
     classes = result["per_class"]
@@ -63,7 +50,7 @@ def main():
     parser.add_argument("--weights", type=Path, metavar="FILE", help="its caffemodel")
     parser.add_argument("--mean", type=Path, metavar="FILE", help="its mean image (default: the data folder's)")
     cli.add_predicting(parser)
-    parser.add_argument("--split", default="val", choices=origin.SPLITS, help="images to predict (default: val)")
+    parser.add_argument("--split", default="val", choices=SPLITS, help="images to predict (default: val)")
     parser.add_argument("--out", type=file("npz"), metavar="FILE.npz", help="predictions (default: in the run folder)")
     parser.add_argument("--per-class", action="store_true", help="also print the scores of each class, worst first")
     parser.add_argument("--confusion", type=file("csv"), metavar="FILE.csv", help="write the confusion matrix")

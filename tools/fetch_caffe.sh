@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Fetch BVLC Caffe at commit 99bd997 (1.0 and 2018's fixes), check it and unpack it into a folder.
+# Fetch BVLC Caffe at commit 99bd997 (1.0 with the fixes of 2018), verify it and unpack it into a folder.
 #
 #   tools/fetch_caffe.sh DIR
 #
-# From the source package of Debian or Ubuntu (both have the same file), else from the upstream repository. DIR appears
-# whole or not at all.
+# Uses the source package of Debian or Ubuntu (the same file), else the upstream repository. DIR appears complete or not
+# at all.
 set -euo pipefail
 
 die() {
@@ -14,7 +14,7 @@ die() {
 
 if [ $# -ne 1 ] || [ "${1#-}" != "$1" ]; then
   if [ "${1-}" = --help ] || [ "${1-}" = -h ]; then sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0; fi
-  echo "fetch_caffe.sh: error: give one folder to unpack into, for example tools/fetch_caffe.sh build/caffe-source" >&2
+  echo "fetch_caffe.sh: error: expected one folder, for example tools/fetch_caffe.sh build/caffe-source" >&2
   exit 2
 fi
 target=$1
@@ -26,18 +26,18 @@ archive=caffe_1.0.0+git20180821.99bd997.orig.tar.gz
 sha256=e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c
 
 mkdir -p "$(dirname "$target")"
-target=$(cd "$(dirname "$target")" && pwd)/$(basename "$target") # apt takes relative paths for its own
+target=$(cd "$(dirname "$target")" && pwd)/$(basename "$target") # apt resolves relative paths itself
 work=$(mktemp -d "$(dirname "$target")/.caffe-source.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# Which release of the distribution at hand has the source package: later ones dropped it.
+# The last release of each distribution with the source package.
 case "$(. /etc/os-release 2>/dev/null && echo "${ID-}")" in
   debian) origin=Debian suite="bullseye main" ;;
   ubuntu) origin=Ubuntu suite="focal universe" ;;
   *) origin="" ;;
 esac
 
-# The mirrors this machine's apt is set up with (all of its sources where no list has been fetched yet).
+# The mirrors in apt's configuration (all sources if no list has been fetched yet).
 mirrors() {
   local found
   found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Origin: $origin" 2>/dev/null | sort -u)
@@ -48,7 +48,7 @@ mirrors() {
 from_apt() {
   [ -n "$origin" ] && command -v apt-get >/dev/null || return 1
   local keyring="/usr/share/keyrings/${origin,,}-archive-keyring.gpg" mirror trust
-  trust=trusted=yes # the checksum below is what decides
+  trust=trusted=yes # the checksum below is verified
   [ ! -e "$keyring" ] || trust=signed-by=$keyring
   echo "Caffe's source: $origin's source package caffe 1.0.0+git20180821.99bd997, from this machine's mirror"
   for mirror in $(mirrors); do
@@ -60,7 +60,7 @@ from_apt() {
     if apt-get "${options[@]}" update 2>>"$work/errors" &&
       (cd "$work" && apt-get "${options[@]}" source --download-only caffe) 2>>"$work/errors"; then
       echo "$sha256  $work/$archive" | sha256sum --check --quiet ||
-        die "$archive does not have the sha256 it should: the mirror or the network changed it; try again or another mirror"
+        die "$archive has the wrong sha256: try again, or use another mirror"
       mkdir "$work/tree"
       tar -xzf "$work/$archive" -C "$work/tree"
       return 0
@@ -82,11 +82,11 @@ from_git() {
 
 from_apt || from_git || {
   cat "$work/errors" >&2
-  die "neither the distribution's source package nor the upstream repository could be reached: check the network, or get BVLC Caffe" \
-    "at commit ${commit:0:7} yourself and set CAFFE_SOURCE_DIR to it"
+  die "cannot reach the distribution's source package or the upstream repository: check the network, or download BVLC Caffe" \
+    "at commit ${commit:0:7} and set CAFFE_SOURCE_DIR to its folder"
 }
 
 root=$(dirname "$(dirname "$(dirname "$(find "$work/tree" -maxdepth 4 -path '*/src/caffe' -type d | head -n 1)")/x")")
-[ -e "$root/src/caffe/proto/caffe.proto" ] || die "what was fetched is not BVLC Caffe: no src/caffe/proto/caffe.proto in it"
+[ -e "$root/src/caffe/proto/caffe.proto" ] || die "the download is not BVLC Caffe: it has no src/caffe/proto/caffe.proto"
 mv "$root" "$target"
 echo "Caffe's source is in $target"

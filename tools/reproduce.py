@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""The paper's experiment from one data folder: every model and its stages, evaluation, ensembles, Table 2."""
+"""Run the paper's experiment on a data folder: every model with its stages, evaluation, ensembles, Table 2."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -16,24 +17,22 @@ PROTOTXT = Path(__file__).resolve().parent.parent / "prototxt"
 def main():
     parser = cli.Parser(__doc__, "tools/reproduce.py --data data --out runs/paper --seeds 3")
     parser.add_argument("models", metavar="MODEL", nargs="*", help=f"{zoo.NAMES} (default: all)")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="what tools/convert.py wrote")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder written by tools/convert.py")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="of runs and table; what is done there is not done again"
+        "--out", type=Path, required=True, metavar="DIR", help="folder of runs and table; finished steps are skipped"
     )
-    parser.add_argument("--seeds", type=cli.positive_int, default=1, metavar="N", help="trainings of each model (1)")
-    parser.add_argument("--first-seed", type=cli.count, default=1, metavar="S", help="their seeds count from here (1)")
+    parser.add_argument("--seeds", type=cli.positive_int, default=1, metavar="N", help="trainings per model (1)")
+    parser.add_argument("--first-seed", type=cli.count, default=1, metavar="S", help="first of the seeds (1)")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=cli.positive_int, metavar="N", help="of each training (the solvers')")
-    length.add_argument("--max-iter", type=cli.positive_int, metavar="N", help="iterations of each training")
-    parser.add_argument("--batch", type=cli.positive_int, metavar="N", help="images an iteration (the files')")
-    parser.add_argument("--base-lr", type=cli.positive_float, metavar="RATE", help="rate to begin with (the files')")
+    length.add_argument("--epochs", type=cli.positive_int, metavar="N", help="epochs per training (the solvers')")
+    length.add_argument("--max-iter", type=cli.positive_int, metavar="N", help="iterations per training")
+    parser.add_argument("--batch", type=cli.positive_int, metavar="N", help="images per iteration (the files')")
+    parser.add_argument("--base-lr", type=cli.positive_float, metavar="RATE", help="initial rate (the files')")
     parser.add_argument("--no-stages", action="store_true", help="train deep nets from random weights at once")
     cli.add_gpus(parser, "train on these GPUs, which share each batch, and evaluate on the first (the CPU)")
-    parser.add_argument("--quiet", action="store_true", help="say nothing of the trainings on the way")
+    parser.add_argument("--quiet", action="store_true", help="print no progress of the trainings")
     schedulers.add_scheduler(parser, "train on the workers of a Dask cluster, several models at once")
-    parser.add_argument(
-        "--workers", type=cli.positive_int, metavar="N", help="of local or slurm: how many to start (2)"
-    )
+    parser.add_argument("--workers", type=cli.positive_int, metavar="N", help="local or slurm: workers to start (2)")
     args = parser.parse_args()
     from tiny_imagenet.training import mpi  # after the arguments: Caffe takes a moment to load
 
@@ -41,22 +40,22 @@ def main():
     if started:
         mpi.let_rank_0_speak()
         parser.error(
-            f"{started.launcher} has started {started.size} processes, and each would do all of it: start one, without "
-            f"{started.launcher}; --scheduler trains several models at once on a cluster"
+            f"{started.launcher} started {started.size} processes, but an experiment is one: run it without "
+            f"{started.launcher}; --scheduler trains several models at once"
         )
     schedulers.check_arguments(parser, args.scheduler, args.workers)
     gpus = args.gpus or ()
     if args.workers and not args.scheduler:
-        parser.error("--workers goes with --scheduler local or slurm")
+        parser.error("--workers needs --scheduler local or slurm")
     if args.scheduler and gpus != tuple(range(len(gpus))):
-        parser.error("--gpu has the numbers that each worker calls its GPUs: with --scheduler 0, or 0,1 and so on")
+        parser.error("with --scheduler, --gpu counts the GPUs of each worker from 0: use 0, or 0,1 and so on")
     if args.scheduler and not gpus and (args.tf32, args.deterministic) != (None, None):
-        parser.error("--tf32 and --deterministic are settings of GPUs: name those of each worker with --gpu 0")
+        parser.error("--tf32 and --deterministic need the GPUs of each worker: add --gpu 0")
     names = args.models or list(zoo.MODELS)
     for name in names:
         zoo.get(name)
 
-    from tiny_imagenet.experiment import reproduce, table2  # after the arguments: Caffe takes a moment to load
+    from tiny_imagenet.experiment import reproduce, table2  # after the arguments: loading Caffe takes a moment
     from tiny_imagenet.training.train import Options
 
     options = Options(
@@ -73,20 +72,18 @@ def main():
         quiet=args.quiet or bool(args.scheduler),
         prototxt=PROTOTXT,
     )
-    elsewhere = None
+    run_steps = reproduce.run_here
     if args.scheduler:
-        from tiny_imagenet.experiment.dask_graph import Elsewhere
+        from tiny_imagenet.experiment import dask_steps
 
-        files = reproduce.inputs(options, names)
-        elsewhere = Elsewhere(args.scheduler, args.workers, args.out, files, len(gpus), args.quiet).run
+        cluster = {"scheduler": args.scheduler, "workers": args.workers, "gpus": len(gpus), "quiet": args.quiet}
+        run_steps = functools.partial(dask_steps.run, **cluster)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
-    rows = reproduce.reproduce(args.out, options, names, seeds, elsewhere)
+    rows = reproduce.reproduce(args.out, options, names, seeds, run_steps)
     sys.stdout.write(table2.markdown(rows))
     failed = sum(len(row.failed) for row in rows)
     if failed:
-        raise TinyImageNetError(
-            f"{failed} trainings failed (see {args.out}/table2.md); the same command tries them again"
-        )
+        raise TinyImageNetError(f"{failed} trainings failed (see {args.out}/table2.md): the same command retries them")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Set up (--cluster as well), then lint, the gtests and the Python tests.
+# Set up (with --cluster), then run the linter, the gtests and the Python tests.
 #
 #   tools/test.sh [--all] [pytest arguments]
-#   tools/test.sh -k crop_data     of the Python tests those with that name
+#   tools/test.sh -k crop_data     only the Python tests with this name
 #
-#   --all   as well: Caffe's own tests on our library, the Python tests that take minutes, and tests/sanitize.sh with
-#           10,000 cases of the fuzz (twenty minutes on two cores, most of them for building)
+#   --all   also run Caffe's own tests with our library, the slow Python tests, and tests/sanitize.sh with 10,000 cases of
+#           the fuzzer (twenty minutes on two cores, most of them for compiling)
 set -euo pipefail
 
 all=false
@@ -23,13 +23,13 @@ tools/setup.sh --cluster
 echo "==> Lint"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-which=(--label-exclude upstream) # build/ may have them from an earlier run
+which=(--label-exclude upstream) # an earlier run may have built them
 if $all; then
   echo "==> Build Caffe's own tests"
   cmake -B build -DBUILD_UPSTREAM_TESTS=ON >/dev/null
   cmake --build build --target upstream_tests -j "${JOBS:-$(nproc)}"
   which=()
-  arguments=(-m "slow or not slow" "${arguments[@]}")
+  arguments=(-m "slow or not slow" --durations=25 "${arguments[@]}")
 fi
 echo "==> C++ tests"
 ctest --test-dir build --output-on-failure --parallel "$(nproc)" --progress "${which[@]}"

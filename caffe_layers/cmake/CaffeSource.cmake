@@ -1,13 +1,13 @@
-# CAFFE_SOURCE: where BVLC Caffe's source is (fetched where CAFFE_SOURCE_DIR names none).
-# caffe_edit(FILE OLD NEW [OLD NEW ...]): compile FILE of that source with each OLD replaced by its NEW, from a copy in
-# the build folder, EDITED/FILE; stops where an OLD is not in it. Further calls for the same FILE add to its edits.
+# CAFFE_SOURCE: the folder of BVLC Caffe's source (CAFFE_SOURCE_DIR, or fetched).
+# caffe_edit(FILE OLD NEW [OLD NEW ...]): compile a copy of FILE, EDITED/FILE in the build folder, in which each OLD is
+# replaced with its NEW. Fails if an OLD is missing. Later calls for the same FILE add edits.
 
 set(EDITED ${CMAKE_CURRENT_BINARY_DIR}/edited)
 
 if(CAFFE_SOURCE_DIR)
   set(CAFFE_SOURCE ${CAFFE_SOURCE_DIR})
 else()
-  set(CAFFE_SOURCE ${CMAKE_CURRENT_SOURCE_DIR}/build/caffe-source) # one for all build folders
+  set(CAFFE_SOURCE ${CMAKE_CURRENT_SOURCE_DIR}/build/caffe-source) # shared by all build folders
   if(NOT EXISTS ${CAFFE_SOURCE}/src/caffe/proto/caffe.proto)
     execute_process(COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tools/fetch_caffe.sh ${CAFFE_SOURCE} RESULT_VARIABLE failed)
     if(failed)
@@ -17,7 +17,7 @@ else()
   endif()
 endif()
 if(NOT EXISTS ${CAFFE_SOURCE}/src/caffe/proto/caffe.proto)
-  message(FATAL_ERROR "CAFFE_SOURCE_DIR is ${CAFFE_SOURCE}, where no src/caffe/proto/caffe.proto is: "
+  message(FATAL_ERROR "CAFFE_SOURCE_DIR is ${CAFFE_SOURCE}, which has no src/caffe/proto/caffe.proto: "
                       "name a checkout of BVLC Caffe, or leave it out to have the source fetched")
 endif()
 
@@ -40,7 +40,7 @@ function(caffe_edit file)
     string(REPLACE "${ARGV${i}}" "${ARGV${j}}" text "${text}")
   endforeach()
   file(WRITE ${edited}.new "${text}")
-  configure_file(${edited}.new ${edited} COPYONLY) # leaves the time stamp alone where nothing changed
+  configure_file(${edited}.new ${edited} COPYONLY) # keeps the time stamp if nothing changed
   if(${CAFFE_SOURCE}/${file} IN_LIST UPSTREAM_SOURCES)
     list(REMOVE_ITEM UPSTREAM_SOURCES ${CAFFE_SOURCE}/${file})
     list(APPEND UPSTREAM_SOURCES ${edited})

@@ -1,6 +1,5 @@
-# CUDA for a build with CPU_ONLY=OFF: the language, the architectures (CMAKE_CUDA_ARCHITECTURES names others) and the
-# libraries; cuDNN 8 or 9 (CUDNN_ROOT names a folder with its include and lib, -DUSE_CUDNN=OFF leaves it out) and NCCL
-# where they are found.
+# CUDA for a build with CPU_ONLY=OFF: the language, the architectures (CMAKE_CUDA_ARCHITECTURES) and the libraries, and
+# if they are found, cuDNN 8 or 9 (CUDNN_ROOT: its folder with include and lib; -DUSE_CUDNN=OFF: without) and NCCL.
 
 option(USE_CUDNN "cuDNN's convolutions and other layers, where cuDNN is found" ON)
 set(CUDNN_ROOT "$ENV{CUDNN_ROOT}" CACHE PATH "a folder with cuDNN's include and lib; empty: CUDA's and the system's")
@@ -12,7 +11,7 @@ if(CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
 endif()
 enable_language(CUDA)
-if(choose_architectures) # not before: what the compiler knows differs between CUDA 11, 12 and 13
+if(choose_architectures) # the compiler must be known: CUDA 11, 12 and 13 support different ones
   execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-arch OUTPUT_VARIABLE known OUTPUT_STRIP_TRAILING_WHITESPACE)
   string(REGEX REPLACE "[\r\n]+" ";" known "${known}")
   set(architectures)
@@ -26,17 +25,17 @@ if(choose_architectures) # not before: what the compiler knows differs between C
     message(FATAL_ERROR "${CMAKE_CUDA_COMPILER} knows none of the architectures 75 to 120 (nvcc --list-gpu-arch): "
                         "install CUDA 11.8 or newer, or name one with -DCMAKE_CUDA_ARCHITECTURES=...")
   endif()
-  # and PTX, which newer devices' drivers compile
+  # and PTX for newer devices
   set(CMAKE_CUDA_ARCHITECTURES ${architectures} ${newest}-virtual CACHE STRING "compute capabilities" FORCE)
 endif()
 set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
-# One runtime in a process: libcaffe, pycaffe and the programs are asked for errors and devices by each other.
+# libcaffe, pycaffe and the programs must share one CUDA runtime, which holds errors and devices.
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 find_package(CUDAToolkit REQUIRED)
 
 # --- cuDNN -----------------------------------------------------------------------------------------------------------
-# CUDNN_FOUND, and of a cuDNN that is to be used its CUDNN_VERSION, CUDNN_INCLUDE_DIR, CUDNN_LIBRARY and CUDNN_DIR
+# CUDNN_FOUND, CUDNN_VERSION, CUDNN_INCLUDE_DIR, CUDNN_LIBRARY and CUDNN_DIR
 set(CUDNN_FOUND OFF)
 if(USE_CUDNN)
   set(places HINTS ${CUDAToolkit_INCLUDE_DIRS} ${CUDAToolkit_LIBRARY_DIR})
@@ -44,16 +43,16 @@ if(USE_CUDNN)
     set(places PATHS ${CUDNN_ROOT} NO_DEFAULT_PATH)
   endif()
   find_path(CUDNN_INCLUDE_DIR cudnn.h ${places} PATH_SUFFIXES include)
-  # by the name with its version too: PyPI's packages of cuDNN have no other
+  # also by the versioned name, the only one in PyPI's packages of cuDNN
   find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 libcudnn.so.8 ${places} PATH_SUFFIXES lib lib64)
   if(CUDNN_ROOT AND NOT (CUDNN_INCLUDE_DIR AND CUDNN_LIBRARY))
-    message(FATAL_ERROR "CUDNN_ROOT is ${CUDNN_ROOT}, where no include/cudnn.h and lib/libcudnn.so are: name another "
+    message(FATAL_ERROR "CUDNN_ROOT is ${CUDNN_ROOT}, which has no include/cudnn.h and lib/libcudnn.so: name another "
                         "folder, leave it out, or build without cuDNN with -DUSE_CUDNN=OFF")
   endif()
 endif()
 if(USE_CUDNN AND CUDNN_INCLUDE_DIR AND CUDNN_LIBRARY)
   set(CUDNN_VERSION)
-  foreach(header cudnn_version.h cudnn.h) # before cuDNN 8 it stood in cudnn.h
+  foreach(header cudnn_version.h cudnn.h) # in cudnn.h before cuDNN 8
     if(NOT CUDNN_VERSION AND EXISTS ${CUDNN_INCLUDE_DIR}/${header})
       file(READ ${CUDNN_INCLUDE_DIR}/${header} text)
       if(text MATCHES "#define CUDNN_MAJOR ([0-9]+).*#define CUDNN_MINOR ([0-9]+).*#define CUDNN_PATCHLEVEL ([0-9]+)")
@@ -90,8 +89,8 @@ message(STATUS "CUDA ${CUDAToolkit_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
 message(STATUS "${cudnn}")
 message(STATUS "${nccl}")
 
-# Puts files that include eight .cu files each in their place in the list `sources`: most of the work is in the headers
-# they share, and is done anew for each architecture. UNITY_BUILD does it for .cpp files alone before CMake 3.31.
+# Replace the .cu files in the list `sources` by files that include eight each, because the shared headers take most of
+# the time, per architecture. Before CMake 3.31, UNITY_BUILD supports only .cpp files.
 function(caffe_join_cuda sources)
   set(joined ${${sources}})
   set(kernels ${${sources}})
@@ -105,7 +104,7 @@ function(caffe_join_cuda sources)
     string(CONCAT some ${some})
     set(file ${CMAKE_CURRENT_BINARY_DIR}/edited/${sources}_${begin}.cu)
     file(WRITE ${file}.new "${some}")
-    configure_file(${file}.new ${file} COPYONLY) # leaves the time stamp alone where nothing changed
+    configure_file(${file}.new ${file} COPYONLY) # keeps the time stamp if nothing changed
     set_source_files_properties(${file} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
     list(APPEND joined ${file})
   endforeach()

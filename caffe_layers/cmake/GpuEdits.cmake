@@ -1,8 +1,8 @@
-# What a build with CUDA changes in upstream's sources, beside what every build does: today's CUDA and cuDNN, handles that
-# are made when a GPU is used and not before, errors in words, and the checks of the CPU's layers in their .cu twins.
+# Changes of upstream's sources for builds with CUDA: support for current CUDA and cuDNN, handles that are created when
+# a GPU is first used, errors with explanations, and the checks of the CPU layers in their .cu files.
 
 # --- Devices and handles ---------------------------------------------------------------------------------------------
-# CUDA's header of that name is gone.
+# CUDA removed the header of that name.
 caffe_edit(src/caffe/util/math_functions.cu "#include <math_functions.h>" "#include <cmath>")
 caffe_edit(
   include/caffe/util/device_alternate.hpp
@@ -11,14 +11,14 @@ caffe_edit(
   "LOG_IF(FATAL, error != cudaSuccess) << ::caffe::CudaProblem(error);"
   "CHECK_EQ(status, CUBLAS_STATUS_SUCCESS) << \" \" \\" "LOG_IF(FATAL, status != CUBLAS_STATUS_SUCCESS) << \"cuBLAS: \" \\"
   "CHECK_EQ(status, CURAND_STATUS_SUCCESS) << \" \" \\" "LOG_IF(FATAL, status != CURAND_STATUS_SUCCESS) << \"cuRAND: \" \\")
-# Every thread made its handles at once, a process that computes on the CPU too, and lost its seed with its device.
+# Every thread created its handles at its start, even in CPU mode, and lost its seed when it changed the device.
 caffe_edit(
   include/caffe/common.hpp
   "#include \"caffe/util/device_alternate.hpp\"" "#include \"caffe/util/device_alternate.hpp\"\n#include \"gpu_handles.hpp\""
   "return Get().cublas_handle_;" "return gpu().Cublas();"
   "return Get().curand_generator_;" "return gpu().Curand();"
   "  inline static cublasHandle_t cublas_handle()"
-  "  /// What this thread keeps on its GPUs
+  "  /// Library handles of this thread
   static GpuHandles& gpu() { return Get().gpu_; }
   inline static cublasHandle_t cublas_handle()"
   "  cublasHandle_t cublas_handle_;\n  curandGenerator_t curand_generator_;" "  GpuHandles gpu_;")
@@ -75,9 +75,9 @@ caffe_edit(
   CURAND_CHECK(curandSetPseudoRandomGeneratorSeed(Get().curand_generator_,
       cluster_seedgen()));
 " "  UseGpu(device_id);\n"
-  # two owners of one generator
+  # the generator had two owners
   "  generator_.reset(other.generator_.get());" "  generator_ = other.generator_;"
-  # CUDA 13 dropped these fields; the attributes are as old as they were.
+  # CUDA 13 removed these fields; the attributes exist in all versions.
   "prop.clockRate" "attribute(cudaDevAttrClockRate)"
   "prop.deviceOverlap" "attribute(cudaDevAttrGpuOverlap)"
   "prop.kernelExecTimeoutEnabled" "attribute(cudaDevAttrKernelExecTimeout)"
@@ -88,19 +88,19 @@ caffe_edit(
     CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device));
     return value;
   };")
-# A thread of a CPU run needs no device, nor a driver.
+# Threads in CPU mode need neither a device nor a driver.
 caffe_edit(
   src/caffe/internal_thread.cpp
   "CUDA_CHECK(cudaGetDevice(&device));" "if (Caffe::mode() == Caffe::GPU) CUDA_CHECK(cudaGetDevice(&device));"
   "CUDA_CHECK(cudaSetDevice(device));" "if (mode == Caffe::GPU) CUDA_CHECK(cudaSetDevice(device));")
-# A destructor that throws ends the process, and after an error of the device each of these fails.
+# Destructors must not throw, and after a device error these calls fail.
 caffe_edit(src/caffe/syncedmem.cpp "CUDA_CHECK(cudaFree(gpu_ptr_));" "FreeOnGpu(gpu_ptr_);")
 caffe_edit(include/caffe/syncedmem.hpp "CUDA_CHECK(cudaFreeHost(ptr));" "FreePinned(ptr);")
 caffe_edit(include/caffe/util/benchmark.hpp "cudaEvent_t start_gpu_;" "cudaEvent_t start_gpu_ = NULL;"
            "cudaEvent_t stop_gpu_;" "cudaEvent_t stop_gpu_ = NULL;")
 caffe_edit(
   src/caffe/util/benchmark.cpp
-  # its events are those of the mode it was made in
+  # its events belong to the mode in which it was created
   "Timer::~Timer() {\n  if (Caffe::mode() == Caffe::GPU) {" "Timer::~Timer() {\n  if (start_gpu_ != NULL) {"
   "CUDA_CHECK(cudaEventDestroy(start_gpu_));" "cudaEventDestroy(start_gpu_);"
   "CUDA_CHECK(cudaEventDestroy(stop_gpu_));" "cudaEventDestroy(stop_gpu_);")
@@ -110,7 +110,7 @@ caffe_edit(
   "      gpus->push_back(boost::lexical_cast<int>(strings[i]));"
   "      int gpu = 0;
       LOG_IF(FATAL, !boost::conversion::try_lexical_convert(strings[i], gpu))
-          << \"--gpu \" << FLAGS_gpu << \": it must be all, or numbers from 0 with commas between them\";
+          << \"--gpu \" << FLAGS_gpu << \": it must be all, or GPU numbers separated by commas\";
       gpus->push_back(gpu);"
   "cudaGetDeviceProperties(&device_prop, gpus[i]);"
   "caffe::UseGpu(gpus[i]);\n      CUDA_CHECK(cudaGetDeviceProperties(&device_prop, gpus[i]));"
@@ -118,7 +118,7 @@ caffe_edit(
   "caffe::UseGpu(gpus[0]);\n    CUDA_CHECK(cudaGetDeviceProperties(&device_prop, gpus[0]));")
 
 # --- Data layers -----------------------------------------------------------------------------------------------------
-# As in Forward_cpu. And the device may still be reading the batch that is handed back.
+# As in Forward_cpu. In addition, the device may still be reading the batch that is returned.
 caffe_edit(
   src/caffe/layers/base_data_layer.cu
   "#include \"caffe/layers/base_data_layer.hpp\"" "#include \"caffe/layers/base_data_layer.hpp\"\n#include \"prefetch_error.hpp\""
@@ -128,7 +128,7 @@ caffe_edit(
   "  CheckProcess(process_);
   prefetch_current_ = prefetch_full_.pop(\"Waiting for data\");
   if (prefetch_current_ == NULL) {
-    prefetch_full_.push(NULL);  // for the next who asks: the thread is gone
+    prefetch_full_.push(NULL);  // for the next call: the thread has ended
     LOG(FATAL) << PrefetchError(this);
   }")
 caffe_edit(
@@ -143,8 +143,8 @@ caffe_edit(
   "    CUDA_CHECK(cudaStreamDestroy(stream));" "    cudaStreamDestroy(stream);")
 
 # --- Labels and indices ----------------------------------------------------------------------------------------------
-# A label beyond the classes was read and written outside the blobs. Its value is now NaN; only where the sum over the
-# batch is NaN, which the host waits for in any case, are the labels fetched and looked at.
+# An invalid label caused accesses outside the blobs. Its loss is now NaN; only if the sum over the batch, which the host
+# reads anyway, is NaN, are the labels copied and checked.
 caffe_edit(
   src/caffe/layers/softmax_loss_layer.cu
   "#include \"caffe/util/math_functions.hpp\"" "#include \"caffe/util/math_functions.hpp\"\n#include \"check_label.hpp\""
@@ -153,7 +153,7 @@ caffe_edit(
   "      const Dtype given = label[n * spatial_dim + s];
       const bool known = given > Dtype(-1) && given < dim / spatial_dim;
       const Dtype prob = known ? prob_data[n * dim + label_value * spatial_dim + s] : Dtype(NAN);
-      // not max(), which takes the number where the other is NaN: the loss of a net that diverged is NaN, as on the CPU
+      // max() would drop NaN: the loss of a diverged net must be NaN, as on the CPU
       loss[index] = -log(prob < Dtype(FLT_MIN) ? Dtype(FLT_MIN) : prob);"
   "  caffe_gpu_asum(nthreads, loss_data, &loss);"
   "  caffe_gpu_asum(nthreads, loss_data, &loss);
@@ -185,8 +185,8 @@ caffe_edit(
   "    caffe_gpu_asum(bottom[0]->count(), acc_data, &acc);"
   "    caffe_gpu_asum(bottom[0]->count(), acc_data, &acc);
     if (acc != acc) CheckLabels(bottom[1]->cpu_data(), nthreads, num_labels, has_ignore_label_, ignore_label_);")
-# Here the host waits for nothing: the output for such an index is NaN, and it has no gradient. Atomic additions come in
-# another order each time: where that is not wanted, one thread adds up a column of the gradient.
+# Without synchronisation with the host, the output for an invalid index is NaN, and it has no gradient. The order of
+# atomic additions varies: in deterministic mode, one thread computes a column of the gradient.
 caffe_edit(
   src/caffe/layers/embed_layer.cu
   "#include \"caffe/util/math_functions.hpp\"" "#include \"caffe/util/math_functions.hpp\"\n#include \"gpu_settings.hpp\""
@@ -229,15 +229,15 @@ caffe_edit(
 caffe_edit(src/caffe/layers/filter_layer.cu
            "int dim = bottom[t]->count() / bottom[t]->shape(0);" "int dim = bottom[t]->count(1);"
            "const int dim = top[i]->count() / top[i]->shape(0);" "const int dim = bottom[i]->count(1);")
-# A NaN wins its window and is passed on, as on the CPU.
+# NaN wins its window and is propagated, as on the CPU.
 caffe_edit(src/caffe/layers/pooling_layer.cu
            "if (bottom_slice[h * width + w] > maxval) {"
            "if (bottom_slice[h * width + w] > maxval || bottom_slice[h * width + w] != bottom_slice[h * width + w]) {")
 
 # --- Several GPUs ----------------------------------------------------------------------------------------------------
-# An error in one of the threads ended the process or left the others waiting; it now ends all of them and is thrown by
-# NCCL::Run. So did a training that was stopped early. NCCL divides the sums: cuBLAS did in a stream of its own, and does
-# not promise the same bits in every run where a handle is used in two.
+# An error in one of the threads, or an early stop, ended the process or left the others waiting; it now ends all threads
+# and is thrown by NCCL::Run. NCCL divides the sums: cuBLAS did so in a separate stream, and is not reproducible if a
+# handle is used in two streams.
 caffe_edit(include/caffe/parallel.hpp "#include \"caffe/util/nccl.hpp\"" "#include \"caffe/util/nccl.hpp\"\n#include \"team_barrier.hpp\""
            "boost::barrier" "TeamBarrier")
 caffe_edit(
@@ -267,7 +267,7 @@ caffe_edit(
   "  try {\n  for (int i = 1; i < gpus.size(); ++i) {\n    CUDA_CHECK(cudaSetDevice(gpus[i]));"
   "  barrier.wait();  // Hangs without it when running tests"
   "  if (solver_->iter() < solver_->param().max_iter()) {
-    barrier.Fail(\"the training was stopped\");  // the others are on their way to max_iter
+    barrier.Fail(\"the training was stopped\");  // the other threads would continue to max_iter
   } else {
     barrier.wait();
   }
@@ -281,8 +281,8 @@ caffe_edit(
 
 # --- cuDNN -----------------------------------------------------------------------------------------------------------
 if(CUDNN_FOUND)
-  # One handle a thread, made on the GPU alone, in place of one a layer, which there is none of without a device.
-  # Descriptors need no device. An empty blob has none, and an activation takes blobs of any number of axes.
+  # One handle per thread, created on the GPU, instead of one per layer, which requires a device. Descriptors need no
+  # device; an empty blob has none, and activations support any number of axes.
   foreach(layer pooling relu sigmoid tanh softmax lrn lcn)
     caffe_edit(include/caffe/layers/cudnn_${layer}_layer.hpp "  cudnnHandle_t             handle_;\n" "")
     caffe_edit(src/caffe/layers/cudnn_${layer}_layer.cpp "  CUDNN_CHECK(cudnnCreate(&handle_));\n" "")
@@ -303,17 +303,17 @@ if(CUDNN_FOUND)
   foreach(layer pooling softmax)
     caffe_edit(src/caffe/layers/cudnn_${layer}_layer.cpp "  cudnnDestroy(handle_);\n" "")
   endforeach()
-  # a header for nvcc alone, which nothing here needs
+  # an unused header that only nvcc finds
   caffe_edit(src/caffe/layers/cudnn_softmax_layer.cpp "#include \"thrust/device_vector.h\"\n" "")
   caffe_edit(src/caffe/layers/cudnn_relu_layer.cpp "  cudnnDestroy(this->handle_);\n" "")
-  foreach(layer sigmoid tanh) # what they left behind
+  foreach(layer sigmoid tanh) # descriptors that they never destroyed
     caffe_edit(src/caffe/layers/cudnn_${layer}_layer.cpp "  cudnnDestroy(this->handle_);"
                "  cudnnDestroyActivationDescriptor(this->activ_desc_);")
   endforeach()
   foreach(layer lrn lcn)
     caffe_edit(src/caffe/layers/cudnn_${layer}_layer.cpp "  cudnnDestroy(handle_);" "  cudnnDestroyLRNDescriptor(norm_desc_);")
   endforeach()
-  # Its memory is taken on the GPU alone.
+  # Its memory is allocated in GPU mode only.
   caffe_edit(
     src/caffe/layers/cudnn_lcn_layer.cpp
     "  if (totalSizeInBytes > tempDataSize) {
@@ -326,19 +326,19 @@ if(CUDNN_FOUND)
     FreeOnGpu(tempData1);
     FreeOnGpu(tempData2);
     tempData1 = tempData2 = NULL;
-    tempDataSize = 0;  // until there is as much
+    tempDataSize = 0;  // until it is allocated
 "
     "    CUDA_CHECK(cudaMalloc(&tempData2, totalSizeInBytes));"
     "    CUDA_CHECK(cudaMalloc(&tempData2, totalSizeInBytes));\n    tempDataSize = totalSizeInBytes;")
   caffe_edit(
     src/caffe/layers/cudnn_lcn_layer.cu "if (bottom[0]->count() == 0) return;"
     "if (bottom[0]->count() == 0) return;
-  CHECK_GE(tempDataSize, bottom[0]->count() * sizeof(Dtype)) << \"run it forward on the GPU before backward\";")
-  # Where a window reaches beyond the padding, cuDNN divides its sum by the whole window and Caffe by what is there.
+  CHECK_GE(tempDataSize, bottom[0]->count() * sizeof(Dtype)) << \"run forward on the GPU before backward\";")
+  # If a window extends past the padding, cuDNN divides by the size of the whole window and Caffe by that of the part.
   caffe_edit(
     include/caffe/layers/cudnn_pooling_layer.hpp
     "  bool handles_setup_;"
-    "  /// Whether a window reaches beyond the padding
+    "  /// Whether a window extends past the padding
   bool Truncated() const {
     return (this->pooled_height_ - 1) * this->stride_h_ + this->kernel_h_ > this->height_ + 2 * this->pad_h_ ||
            (this->pooled_width_ - 1) * this->stride_w_ + this->kernel_w_ > this->width_ + 2 * this->pad_w_;
@@ -354,8 +354,8 @@ if(CUDNN_FOUND)
     "  const Dtype* top_diff = top[0]->gpu_diff();"
     "  if (Truncated()) return PoolingLayer<Dtype>::Backward_gpu(top, propagate_down, bottom);
   const Dtype* top_diff = top[0]->gpu_diff();")
-  # Which layers are cuDNN's. Convolutions with dilation too. Not pooling, which takes little time, nor LRN within a
-  # channel, which is another formula there, unless a prototxt asks for it. And not what cuDNN refuses.
+  # The choice of cuDNN's layers: also for dilated convolutions; only on request for pooling, which takes little time,
+  # and for LRN within a channel, which has another formula; never for settings that cuDNN rejects.
   caffe_edit(
     src/caffe/layer_factory.cpp
     "#ifdef USE_CUDNN

@@ -1,11 +1,11 @@
-# caffe.proto with the messages of caffe_layers/layers.proto, and what protoc makes of it, in build/generated/caffe/proto.
-# GENERATED: the folder of all generated files. CAFFE_PB2: the messages in Python, with stubs where protoc writes them.
+# caffe.proto with the messages of caffe_layers/layers.proto, compiled by protoc into build/generated/caffe/proto.
+# GENERATED: the folder of all generated files. CAFFE_PB2: the messages in Python, with stubs if protoc writes them.
 
 set(GENERATED ${CMAKE_CURRENT_BINARY_DIR}/generated)
 set(OUR_MESSAGES ${CMAKE_CURRENT_SOURCE_DIR}/caffe_layers/layers.proto)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${OUR_MESSAGES})
 
-# Our LayerParameter is not a message of its own: its fields go into upstream's.
+# The fields of our LayerParameter are added to upstream's.
 file(READ ${OUR_MESSAGES} messages)
 if(NOT messages MATCHES "\nmessage LayerParameter {([^}]*)}")
   message(FATAL_ERROR "${OUR_MESSAGES} has no 'message LayerParameter {' with plain fields")
@@ -21,10 +21,10 @@ endif()
 string(REPLACE "\nmessage LayerParameter {" "\nmessage LayerParameter {${fields}" upstream "${upstream}")
 set(proto ${GENERATED}/caffe/proto/caffe.proto)
 file(WRITE ${proto}.new "${upstream}\n${messages}")
-configure_file(${proto}.new ${proto} COPYONLY) # leaves the time stamp alone where nothing changed
+configure_file(${proto}.new ${proto} COPYONLY) # keeps the time stamp if nothing changed
 
 set(CAFFE_PB2 ${GENERATED}/caffe/proto/caffe_pb2.py)
-if(NOT Protobuf_VERSION VERSION_LESS 3.20) # older ones write no stubs
+if(NOT Protobuf_VERSION VERSION_LESS 3.20) # older versions write no stubs
   list(APPEND CAFFE_PB2 ${GENERATED}/caffe/proto/caffe_pb2.pyi)
   set(stubs --pyi_out=${GENERATED}/caffe/proto)
 endif()

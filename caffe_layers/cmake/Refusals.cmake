@@ -1,8 +1,8 @@
-# What upstream reads, writes or divides by without asking: each edit makes it a caffe::Error that says what is wrong.
-# tests/fuzz.py found most of them; tests/test_fuzz.py has a case for most.
+# Checks for values with which upstream accesses invalid memory, divides by zero or never ends: each raises caffe::Error.
+# tests/fuzz.py found most of them, and tests/test_fuzz.py tests most.
 
 # --- Nets and solvers ------------------------------------------------------------------------------------------------
-# Numbers and text that no layer can work with; errors that name the layer; blobs given in a prototxt, whose shapes
+# Numbers and text that no layer supports; errors that name the layer; the shapes of blobs given in a prototxt, which
 # most layers do not check.
 caffe_edit(
   src/caffe/net.cpp
@@ -38,7 +38,7 @@ caffe_edit(
   src/caffe/util/insert_splits.cpp
   "    layer_idx_to_layer_name[i] = layer_param.name();"
   "    const AtLayer at_layer(layer_param.name());\n    layer_idx_to_layer_name[i] = layer_param.name();")
-# Weights that do not fit were found when those of the layers before them were shared already.
+# Shapes are compared before the first weights are shared.
 caffe_edit(
   src/caffe/net.cpp
   "  int num_source_layers = other->layers().size();
@@ -50,47 +50,47 @@ caffe_edit(
     const bool check = n < num_source_layers;
     Layer<Dtype>* source_layer"
   "      target_blobs[j]->ShareData(*source_blob);" "      if (!check) target_blobs[j]->ShareData(*source_blob);")
-# An update walks over a parameter and its history together.
+# An update reads a parameter and its history together.
 caffe_edit(
   src/caffe/solvers/sgd_solver.cpp
   "  Dtype rate = GetLearningRate();\n  if"
   "  for (int i = 0; i < this->net_->learnable_params().size(); ++i) {
     LOG_IF(FATAL, this->net_->learnable_params()[i]->count() != history_[i]->count())
-        << \"learnable parameter \" << i << \" has been reshaped since the solver was made: build a new solver\";
+        << \"learnable parameter \" << i << \" has been reshaped since the solver was built: build a new solver\";
   }
-  CHECK_LT(this->iter_, INT_MAX) << \"the iteration\";
+  CHECK_LT(this->iter_, INT_MAX) << \"iteration\";
   Dtype rate = GetLearningRate();\n  if")
 caffe_edit(
   src/caffe/solver.cpp
   "#include \"caffe/solver.hpp\"" "#include \"caffe/solver.hpp\"\n#include \"check_parameters.hpp\""
   "  param_ = param;\n" "  CheckParameters(param);\n  param_ = param;\n"
-  # A net whose outputs grow between two batches of a test.
+  # Test nets whose outputs grow between two batches.
   "        for (int k = 0; k < result[j]->count(); ++k) {\n          test_score[idx++] += result_vec[k];"
   "        for (int k = 0; k < result[j]->count(); ++k) {
-          CHECK_LT(idx, test_score.size()) << \"the test net's outputs have grown since the first batch\";
+          CHECK_LT(idx, test_score.size()) << \"the outputs of the test net have grown since the first batch\";
           test_score[idx++] += result_vec[k];")
 
 # --- Blobs -----------------------------------------------------------------------------------------------------------
 caffe_edit(
   src/caffe/blob.cpp
   "#include \"caffe/blob.hpp\"" "#include \"caffe/blob.hpp\"\n#include \"check_values.hpp\""
-  # All is checked before anything changes, and also the sizes beside a 0: layers multiply those too.
+  # All sizes are checked before a change, also those next to a 0, because layers multiply them.
   "  count_ = 1;\n  shape_.resize(shape.size());"
   "  int product = 1;
   for (int i = 0; i < shape.size(); ++i) {
-    CHECK_GE(shape[i], 0) << \"the size of axis \" << i;
+    CHECK_GE(shape[i], 0) << \"size of axis \" << i;
     CHECK_LE(shape[i], INT_MAX / product) << \"blob size exceeds INT_MAX\";
     if (shape[i] > 0) product *= shape[i];
   }
   count_ = 1;\n  shape_.resize(shape.size());"
-  # cut off to an int, 2^32 + 4 was 4
+  # truncated to int, 2^32 + 4 was 4
   "shape_vec[i] = shape.dim(i);"
-  "shape_vec[i] = shape.dim(i);\n    CHECK_EQ(shape_vec[i], shape.dim(i)) << \"the size of axis \" << i << \" is more than an int holds\";"
-  # memory is taken only for values that are there
+  "shape_vec[i] = shape.dim(i);\n    CHECK_EQ(shape_vec[i], shape.dim(i)) << \"size of axis \" << i << \" is too large\";"
+  # memory is allocated only if there are values
   "  // copy data\n  Dtype* data_vec = mutable_cpu_data();"
   "  CheckValues(proto, count_);
   // copy data\n  Dtype* data_vec = mutable_cpu_data();")
-# Memory that is another blob's may be smaller than this blob's own once was; a blob of no elements had none.
+# Shared memory may be smaller than the blob's former memory; an empty blob had none.
 caffe_edit(
   src/caffe/blob.cpp
   "if (count_ > capacity_) {"
@@ -99,7 +99,7 @@ caffe_edit(
 caffe_edit(include/caffe/filler.hpp "DCHECK(blob->count());" "CHECK(blob->count());")
 
 # --- Files -----------------------------------------------------------------------------------------------------------
-# A text that does not parse left its file open, and so did weights that did not fit into the memory.
+# Files stayed open after a parse error or a failed allocation.
 caffe_edit(
   src/caffe/util/io.cpp
   "#include <algorithm>" "#include <algorithm>\n#include <memory>"
@@ -111,30 +111,30 @@ caffe_edit(
   "  FileInputStream raw_input(fd);\n  raw_input.SetCloseOnDelete(true);
   CodedInputStream limited(&raw_input);\n  CodedInputStream* coded_input = &limited;"
   "  delete coded_input;\n  delete raw_input;\n  close(fd);\n" "")
-# Fewer sizes than inputs.
+# Input sizes are missing.
 caffe_edit(
   src/caffe/util/upgrade_proto.cpp
   "  if (has_shape || has_dim) {\n    LayerParameter* layer_param = net_param->add_layer();"
   "  if (has_shape || has_dim) {
     if (has_shape) {
-      CHECK_EQ(net_param->input_shape_size(), net_param->input_size()) << \"input_shape must be given once an input\";
+      CHECK_EQ(net_param->input_shape_size(), net_param->input_size()) << \"one input_shape per input is required\";
     } else {
-      CHECK_EQ(net_param->input_dim_size(), 4 * net_param->input_size()) << \"input_dim must be given 4 times an input\";
+      CHECK_EQ(net_param->input_dim_size(), 4 * net_param->input_size()) << \"4 values of input_dim per input are required\";
     }
     LayerParameter* layer_param = net_param->add_layer();")
 caffe_edit(
   src/caffe/util/hdf5.cpp
   "#include \"caffe/util/hdf5.hpp\"" "#include \"caffe/util/hdf5.hpp\"\n#include \"hdf5_id.hpp\""
   "blob_dims[i] = dims[i];"
-  "CHECK_LE(dims[i], INT_MAX) << \"the size of axis \" << i << \" of dataset \" << dataset_name_;\n    blob_dims[i] = dims[i];"
-  # without an end, or with more texts than one, it was read and written beyond its memory
+  "CHECK_LE(dims[i], INT_MAX) << \"size of axis \" << i << \" of dataset \" << dataset_name_;\n    blob_dims[i] = dims[i];"
+  # a text without terminator, or several texts, caused accesses outside its memory
   "string hdf5_load_string(hid_t loc_id, const string& dataset_name) {"
   "string hdf5_load_string(hid_t loc_id, const string& dataset_name) {\n  return Hdf5Text(loc_id, dataset_name);"
   "  int val;\n" "  CheckOneValue(loc_id, dataset_name, H5T_INTEGER);\n  int val;\n"
   "  hsize_t *dims = new hsize_t[num_axes];" "  vector<hsize_t> dims(num_axes);"
   "num_axes, dims, data);" "num_axes, dims.data(), data);"
   "  delete[] dims;\n" "")
-# HDF5's handles were left open by errors. Weights that do not fit left those of the layers before them behind.
+# HDF5 handles stayed open after errors, and a mismatch left a partly loaded net.
 caffe_edit(
   src/caffe/net.cpp
   "#include \"check_parameters.hpp\"" "#include \"check_parameters.hpp\"\n#include \"check_values.hpp\"\n#include \"hdf5_id.hpp\""
@@ -150,7 +150,7 @@ caffe_edit(
   "H5Gclose(data_hid);" "data_hid.Close();"
   "H5Gclose(diff_hid);" "diff_hid.Close();"
   "  H5Fclose(file_hid);\n// This code"
-  "  CHECK_GE(file_hid.Close(), 0) << \"Couldn't write \" << filename;\n// This code"
+  "  CHECK_GE(file_hid.Close(), 0) << \"cannot write \" << filename;\n// This code"
   "H5Fclose(file_hid);" "file_hid.Close();"
   "  for (int i = 0; i < num_layers; ++i) {\n    string source_layer_name = hdf5_get_name_by_idx(data_hid, i);"
   "  for (int n = 0; n < 2 * num_layers; ++n) {
@@ -161,19 +161,19 @@ caffe_edit(
       if (check) checked.ReshapeLike(*target_blobs[j]);
       hdf5_load_nd_dataset(layer_hid, dataset_name.c_str(), 0, kMaxBlobAxes,
           check ? &checked : target_blobs[j].get());")
-# A state that does not fit the net was found half way through, or by the update after.
+# A state of another net was detected after a partial restore, or by the next update.
 caffe_edit(
   src/caffe/solvers/sgd_solver.cpp
   "#include \"caffe/sgd_solvers.hpp\"" "#include \"caffe/sgd_solvers.hpp\"\n#include \"check_values.hpp\"\n#include \"hdf5_id.hpp\""
   "  ReadProtoFromBinaryFile(state_file, &state);\n  this->iter_ = state.iter();\n"
   "  CHECK(ReadProtoFromBinaryFile(state_file, &state)) << \"Failed to parse solver state file: \" << state_file;
-  CHECK_GE(state.iter(), 0) << \"the iteration of a solver state\";
-  CHECK_GE(state.current_step(), 0) << \"the step of a solver state\";
+  CHECK_GE(state.iter(), 0) << \"iteration of the solver state\";
+  CHECK_GE(state.current_step(), 0) << \"step of the solver state\";
   CHECK_EQ(state.history_size(), history_.size()) << \"Incorrect length of history blobs.\";
   for (int i = 0; i < history_.size(); ++i) {
     const BlobProto& blob = state.history(i);
-    CHECK(history_[i]->ShapeEquals(blob)) << \"history blob \" << i << \" of the state has another shape than \"
-        << history_[i]->shape_string() << \", that of the solver's\";
+    CHECK(history_[i]->ShapeEquals(blob)) << \"history blob \" << i << \" of the state must have the shape \"
+        << history_[i]->shape_string();
     CheckValues(blob, history_[i]->count());
   }\n"
   "  this->current_step_ = state.current_step();\n"
@@ -183,13 +183,13 @@ caffe_edit(
   "hid_t history_hid = " "Hdf5Id history_hid = "
   "  H5Gclose(history_hid);\n" "  history_hid.Close();\n"
   "  H5Fclose(file_hid);\n// This code"
-  "  CHECK_GE(file_hid.Close(), 0) << \"Couldn't write \" << snapshot_filename;\n// This code"
+  "  CHECK_GE(file_hid.Close(), 0) << \"cannot write \" << snapshot_filename;\n// This code"
   "  H5Fclose(file_hid);\n" ""
   "  this->iter_ = hdf5_load_int(file_hid, \"iter\");\n"
   "  const int iteration = hdf5_load_int(file_hid, \"iter\");
   const int step = hdf5_load_int(file_hid, \"current_step\");
-  CHECK_GE(iteration, 0) << \"the iteration of a solver state\";
-  CHECK_GE(step, 0) << \"the step of a solver state\";
+  CHECK_GE(iteration, 0) << \"iteration of the solver state\";
+  CHECK_GE(step, 0) << \"step of the solver state\";
   {
     Hdf5Id histories = H5Gopen2(file_hid, \"history\", H5P_DEFAULT);
     CHECK_GE(histories, 0) << \"Error reading history from \" << state_file;
@@ -207,65 +207,66 @@ caffe_edit(
   "hid_t file_id = " "Hdf5Id file_id = "
   "H5Fclose(file_id);" "file_id.Close();"
   "  hdf_filenames_.clear();" "  hdf_filenames_.clear();\n  row_counts_.clear();"
-  # no rows, or those of another file that are shorter
+  # no rows, or rows of another length than those of the first file
   "  // Default to identity permutation.\n  data_permutation_.clear();"
-  "  CHECK_GT(num, 0) << \"rows in the HDF5 file \" << filename;
+  "  CHECK_GT(num, 0) << \"number of rows in the HDF5 file \" << filename;
   for (int i = 0; i < row_counts_.size(); ++i) {
-    CHECK_EQ(hdf_blobs_[i]->count(1), row_counts_[i]) << \"the values of a row of \" << this->layer_param_.top(i) << \" in \" << filename;
+    CHECK_EQ(hdf_blobs_[i]->count(1), row_counts_[i]) << \"number of values per row of \" << this->layer_param_.top(i) << \" in \" << filename;
   }
   // Default to identity permutation.\n  data_permutation_.clear();"
   "    top[i]->Reshape(top_shape);" "    top[i]->Reshape(top_shape);\n    row_counts_.push_back(hdf_blobs_[i]->count(1));")
 caffe_edit(include/caffe/layers/hdf5_data_layer.hpp
            "  std::vector<shared_ptr<Blob<Dtype> > > hdf_blobs_;"
            "  std::vector<shared_ptr<Blob<Dtype> > > hdf_blobs_;\n  std::vector<int> row_counts_;")
-# A destructor that throws ends the process.
+# Destructors must not throw.
 caffe_edit(src/caffe/layers/hdf5_output_layer.cpp "CHECK_GE(status, 0) << \"Failed to close"
            "LOG_IF(ERROR, status < 0) << \"Failed to close")
-# A database without records.
+# Empty databases.
 caffe_edit(src/caffe/layers/data_layer.cpp "  // Read a data point, and use it to initialize the top blob."
            "  CHECK(cursor_->valid()) << \"the database \" << this->layer_param_.data_param().source() << \" is empty\";")
 
 # --- Layers ----------------------------------------------------------------------------------------------------------
-# Sizes of windows and their steps.
+# Kernels and strides.
 foreach(file base_conv_layer im2col_layer)
   caffe_edit(src/caffe/layers/${file}.cpp
              "    stride_data[1] = conv_param.stride_w();\n"
              "    stride_data[1] = conv_param.stride_w();
-    CHECK(stride_data[0] > 0 && stride_data[1] > 0) << \"stride_h and stride_w go together\";\n")
+    CHECK(stride_data[0] > 0 && stride_data[1] > 0) << \"stride_h and stride_w must both be set\";\n")
 endforeach()
 caffe_edit(src/caffe/layers/deconv_layer.cpp
            "    const int output_dim = stride_data[i] * (input_dim - 1)\n        + kernel_extent - 2 * pad_data[i];"
            "    const int64_t output_dim = int64_t(stride_data[i]) * (input_dim - 1) + kernel_extent - 2 * pad_data[i];
-    CHECK(output_dim > 0 && output_dim <= INT_MAX) << output_dim << \" outputs for \" << input_dim << \" inputs\";")
+    CHECK(output_dim > 0 && output_dim <= INT_MAX) << \"its output would have size \" << output_dim;")
 caffe_edit(
   src/caffe/layers/im2col_layer.cpp
   "  vector<int> top_shape = bottom[0]->shape();"
-  "  CHECK_EQ(bottom[0]->num_axes(), channel_axis_ + 1 + num_spatial_axes_) << \"axes of its bottom\";
+  "  CHECK_EQ(bottom[0]->num_axes(), channel_axis_ + 1 + num_spatial_axes_) << \"number of axes of its bottom\";
   vector<int> top_shape = bottom[0]->shape();"
   "    top_shape[channel_axis_] *= kernel_shape_data[i];"
-  "    CHECK_LE(kernel_shape_data[i], INT_MAX / std::max(1, top_shape[channel_axis_])) << \"the size of its kernel\";
+  "    CHECK_LE(kernel_shape_data[i], INT_MAX / std::max(1, top_shape[channel_axis_])) << \"kernel size\";
     top_shape[channel_axis_] *= kernel_shape_data[i];"
   "    top_shape[channel_axis_ + i + 1] = output_dim;"
-  "    CHECK_GT(output_dim, 0) << \"outputs for \" << input_dim << \" inputs and a kernel that spans \" << kernel_extent;
+  "    LOG_IF(FATAL, output_dim <= 0) << \"its kernel of size \" << kernel_extent << \" is larger than its input of size \"
+        << input_dim + 2 * pad_data[i];
     top_shape[channel_axis_ + i + 1] = output_dim;")
 caffe_edit(
   src/caffe/layers/pooling_layer.cpp
   "  CHECK_GT(kernel_w_, 0) << \"Filter dimensions cannot be zero.\";"
   "  CHECK_GT(kernel_w_, 0) << \"Filter dimensions cannot be zero.\";
-  CHECK_LE(kernel_h_, INT_MAX / kernel_w_) << \"the size of its kernel\";"
-  # the second top can be written to by others
+  CHECK_LE(kernel_h_, INT_MAX / kernel_w_) << \"kernel size\";"
+  # other layers may write to the second top
   "if (bottom_index >= 0) bottom_diff" "if (bottom_index >= 0 && bottom_index < height_ * width_) bottom_diff")
-# Products that are more than an int, and 0 as a divisor.
+# Products that exceed int, and division by zero.
 caffe_edit(
   src/caffe/layers/reshape_layer.cpp
   "      constant_count_ *= top_dim;"
-  "      CHECK_GT(top_dim, 0) << \"the size of axis \" << i << \" in shape: it must be -1, 0 or more\";
-      CHECK_LE(top_dim, INT_MAX / constant_count_) << \"the product of the sizes in shape\";
+  "      CHECK_GT(top_dim, 0) << \"size of axis \" << i << \" in shape: it must be -1, 0 or more\";
+      CHECK_LE(top_dim, INT_MAX / constant_count_) << \"product of the sizes in shape\";
       constant_count_ *= top_dim;"
   "    int explicit_count = constant_count_;"
   "    int64_t explicit_count = constant_count_;"
   "    CHECK_EQ(0, bottom[0]->count() % explicit_count)"
-  "    CHECK_GT(explicit_count, 0) << \"an axis of size 0 leaves nothing to infer the -1 from\";
+  "    CHECK_GT(explicit_count, 0) << \"-1 cannot be inferred if another axis has size 0\";
     CHECK_EQ(0, bottom[0]->count() % explicit_count)")
 caffe_edit(src/caffe/layers/tile_layer.cpp "  vector<int> top_shape = bottom[0]->shape();"
            "  vector<int> top_shape = bottom[0]->shape();
@@ -273,12 +274,12 @@ caffe_edit(src/caffe/layers/tile_layer.cpp "  vector<int> top_shape = bottom[0]-
 caffe_edit(
   src/caffe/layers/memory_data_layer.cpp
   "  size_ = channels_ * height_ * width_;" "  top[0]->Reshape(batch_size_, channels_, height_, width_);\n  size_ = channels_ * height_ * width_;")
-# The bottom has shrunk since.
+# The bottom may have shrunk.
 caffe_edit(src/caffe/layers/argmax_layer.cpp "  int num_top_axes = bottom[0]->num_axes();"
-           "  CHECK_LE(top_k_, has_axis_ ? bottom[0]->shape(axis_) : bottom[0]->count(1)) << \"top_k and the values\";
+           "  CHECK_LE(top_k_, has_axis_ ? bottom[0]->shape(axis_) : bottom[0]->count(1)) << \"top_k is larger than the number of values\";
   int num_top_axes = bottom[0]->num_axes();")
 
-# Labels and indices beyond the values they point to.
+# Labels and indices out of range.
 foreach(file hinge_loss_layer multinomial_logistic_loss_layer)
   caffe_edit(src/caffe/layers/${file}.cpp "#include \"caffe/util/math_functions.hpp\""
              "#include \"caffe/util/math_functions.hpp\"\n#include \"check_label.hpp\"")
@@ -288,25 +289,25 @@ caffe_edit(src/caffe/layers/multinomial_logistic_loss_layer.cpp "static_cast<int
            "CheckLabel(bottom_label[i], dim)")
 caffe_edit(src/caffe/layers/softmax_loss_layer.cpp
            "          bottom_diff[i * dim + label_value * inner_num_ + j] -= 1;"
-           "          CHECK_GE(label_value, 0) << \"a label\";
-          CHECK_LT(label_value, prob_.shape(softmax_axis_)) << \"a label and the number of classes\";
+           "          CHECK_GE(label_value, 0) << \"label out of range\";
+          CHECK_LT(label_value, prob_.shape(softmax_axis_)) << \"label out of range\";
           bottom_diff[i * dim + label_value * inner_num_ + j] -= 1;")
 caffe_edit(
   src/caffe/layers/infogain_loss_layer.cpp
   "    ReadProtoFromBinaryFile(\n" "    ReadProtoFromBinaryFileOrDie(\n"
-  # in the backward pass ignored labels were checked, and all only in a debug build
+  # the backward pass also checked ignored labels, and only in debug builds
   "        DCHECK_GE(label_value, 0);\n        DCHECK_LT(label_value, num_labels_);\n        if (has_ignore_label_"
   "        if (has_ignore_label_"
   "      DCHECK_GE(label_value, 0);\n      DCHECK_LT(label_value, num_labels_);"
-  "      CHECK_GE(label_value, 0) << \"a label\";
-      CHECK_LT(label_value, num_labels_) << \"a label and the number of classes\";"
+  "      CHECK_GE(label_value, 0) << \"label out of range\";
+      CHECK_LT(label_value, num_labels_) << \"label out of range\";"
   "        } else {\n          for (int l = 0; l < num_labels_; ++l) {"
   "        } else {
-          CHECK_GE(label_value, 0) << \"a label\";
-          CHECK_LT(label_value, num_labels_) << \"a label and the number of classes\";
+          CHECK_GE(label_value, 0) << \"label out of range\";
+          CHECK_LT(label_value, num_labels_) << \"label out of range\";
           for (int l = 0; l < num_labels_; ++l) {")
-caffe_edit(src/caffe/layers/embed_layer.cpp "    DCHECK_GE(index, 0);" "    CHECK_GE(index, 0) << \"an index\";"
-           "    DCHECK_LT(index, K_);" "    CHECK_LT(index, K_) << \"an index and input_dim\";")
+caffe_edit(src/caffe/layers/embed_layer.cpp "    DCHECK_GE(index, 0);" "    CHECK_GE(index, 0) << \"index out of range\";"
+           "    DCHECK_LT(index, K_);" "    CHECK_LT(index, K_) << \"index out of range (input_dim)\";")
 caffe_edit(
   src/caffe/layers/batch_reindex_layer.cpp
   "int inner_dim = bottom[0]->count() / bottom[0]->shape(0);" "int inner_dim = bottom[0]->count(1);"
@@ -316,7 +317,7 @@ caffe_edit(
 caffe_edit(src/caffe/layers/filter_layer.cpp
            "int dim = bottom[t]->count() / bottom[t]->shape(0);" "int dim = bottom[t]->count(1);"
            "const int dim = top[i]->count() / top[i]->shape(0);" "const int dim = bottom[i]->count(1);")
-# Its buffers kept the sizes of the first batch; the third bottom could be of any.
+# Its buffers kept the sizes of the first batch, and the size of the third bottom was not checked.
 caffe_edit(include/caffe/layers/contrastive_loss_layer.hpp
            "  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,\n      const vector<Blob<Dtype>*>& top);\n"
            "  virtual void Reshape(const vector<Blob<Dtype>*>& bottom,\n      const vector<Blob<Dtype>*>& top);\n")
@@ -326,17 +327,17 @@ caffe_edit(
   "LossLayer<Dtype>::LayerSetUp(bottom, top);"
   "LossLayer<Dtype>::Reshape(bottom, top);\n  CHECK_EQ(bottom[0]->num(), bottom[2]->num());")
 
-# A window file that breaks off, is not numbered from 0, or whose numbers are none.
+# Window files that are truncated, do not count from 0, or contain invalid numbers.
 caffe_edit(
   src/caffe/layers/window_data_layer.cpp
-  "    channels = image_size[0];" "    CHECK(infile) << \"the window file breaks off at image \" << image_index;
+  "    channels = image_size[0];" "    CHECK(infile) << \"the window file ends at image \" << image_index;
     channels = image_size[0];
-    CHECK_EQ(channels, 3) << \"channels of image \" << image_index << \": images are read in colour\";"
+    CHECK_EQ(channels, 3) << \"channels of image \" << image_index << \": images are decoded in colour\";"
   "        LOG(ERROR) << \"Could not open or find file \" << image_path;\n        return;"
   "        LOG(FATAL) << \"Could not open or find file \" << image_path;"
   "      infile >> label >> overlap >> x1 >> y1 >> x2 >> y2;"
   "      infile >> label >> overlap >> x1 >> y1 >> x2 >> y2;
-      CHECK(infile) << \"the window file breaks off at window \" << i << \" of image \" << image_index;
+      CHECK(infile) << \"the window file ends at window \" << i << \" of image \" << image_index;
       const int far = 1 << 20;  // pixels: the differences fit an int
       CHECK(-far <= x1 && x1 <= x2 && x2 <= far && -far <= y1 && y1 <= y2 && y2 <= far)
           << \"window \" << i << \" of image \" << image_index << \" is not x1 y1 x2 y2\";"
@@ -345,18 +346,18 @@ caffe_edit(
   "  CHECK_GT(crop_size, 0);"
   "  CHECK_GT(crop_size, 0) << \"crop_size\";
   CHECK_LT(this->layer_param_.window_data_param().context_pad(), (crop_size - 1) / 2 + 1)
-      << \"context_pad and half of crop_size\";"
+      << \"context_pad must be at most half of crop_size\";"
   "    data_mean_.FromProto(blob_proto);"
   "    data_mean_.FromProto(blob_proto);
-    CHECK_EQ(data_mean_.channels(), channels) << \"channels of the mean\";
-    CHECK_GE(data_mean_.width(), crop_size) << \"the width of the mean and crop_size\";
-    CHECK_GE(data_mean_.height(), (data_mean_.width() - crop_size) / 2 + crop_size) << \"the height of the mean\";"
+    CHECK_EQ(data_mean_.channels(), channels) << \"channels of the mean image\";
+    CHECK_GE(data_mean_.width(), crop_size) << \"width of the mean image is less than crop_size\";
+    CHECK_GE(data_mean_.height(), (data_mean_.width() - crop_size) / 2 + crop_size) << \"height of the mean image is too small\";"
   "          LOG(ERROR) << \"Could not open or find file \" << image.first;\n          return;"
   "          LOG(FATAL) << \"Could not open or find file \" << image.first;"
   "      const int channels = cv_img.channels();"
   "      CHECK(cv_img.data) << \"could not decode \" << image.first;
       const int channels = cv_img.channels();")
-# Blobs of its own that it never gave back.
+# It never deleted its internal blobs.
 caffe_edit(include/caffe/layers/spp_layer.hpp
            "  explicit SPPLayer(const LayerParameter& param)\n      : Layer<Dtype>(param) {}"
            "  explicit SPPLayer(const LayerParameter& param)\n      : Layer<Dtype>(param) {}
@@ -370,7 +371,7 @@ caffe_edit(include/caffe/layers/spp_layer.hpp
     for (FlattenLayer<Dtype>* layer : flatten_layers_) delete layer;
   }"
            "#include \"caffe/proto/caffe.pb.h\"" "#include \"caffe/layers/flatten_layer.hpp\"\n#include \"caffe/proto/caffe.pb.h\"")
-# A process that was forked has none of the threads that read ahead, and waited for them for ever.
+# A forked process has no prefetch threads and waited for them forever.
 caffe_edit(
   src/caffe/layers/base_data_layer.cpp
   "  prefetch_current_ = prefetch_full_.pop(\"Waiting for data\");"

@@ -1,5 +1,5 @@
-# Upstream's programs with no layer and no edit of ours beyond what it takes to compile, to compare with. Made on request
-# alone, from one compilation of upstream's sources: cmake --build build --target caffe_stock
+# Upstream's programs without our layers and with only the changes needed to compile, for comparisons. They are built on
+# request from one compilation of upstream's sources: cmake --build build --target caffe_stock
 #   caffe_stock                                          for tools/benchmark.py
 #   convert_imageset_stock, compute_image_mean_stock     for tests/test_convert_stock.py and tests/convert_speed.py
 
@@ -7,7 +7,7 @@ function(add_caffe_stock)
   set(EDITED ${CMAKE_CURRENT_BINARY_DIR}/stock/edited)
   file(GLOB UPSTREAM_SOURCES CONFIGURE_DEPENDS ${CAFFE_SOURCE}/src/caffe/*.cpp ${CAFFE_SOURCE}/src/caffe/layers/*.cpp
        ${CAFFE_SOURCE}/src/caffe/solvers/*.cpp ${CAFFE_SOURCE}/src/caffe/util/*.cpp)
-  # protobuf 3.6 dropped the second argument
+  # protobuf 3.6 removed the second argument
   caffe_edit(src/caffe/util/io.cpp "SetTotalBytesLimit(kProtoReadBytesLimit, 536870912)"
              "SetTotalBytesLimit(kProtoReadBytesLimit)")
 
@@ -20,13 +20,13 @@ function(add_caffe_stock)
     DEPENDS ${CAFFE_SOURCE}/src/caffe/proto/caffe.proto
     VERBATIM)
 
-  # Objects, not a static library: a layer that nothing names must be in the program to register itself.
+  # Objects instead of a static library, which would drop unreferenced layers that register themselves.
   add_library(stock_objects OBJECT EXCLUDE_FROM_ALL ${UPSTREAM_SOURCES} ${messages}/caffe.pb.cc)
   set_target_properties(stock_objects PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
   target_include_directories(stock_objects PUBLIC ${CMAKE_CURRENT_BINARY_DIR}/stock ${messages} ${CAFFE_SOURCE}/include)
   target_include_directories(stock_objects SYSTEM PUBLIC ${OPENBLAS_INCLUDE_DIR} ${HDF5_INCLUDE_DIRS}
                                                          ${OPENCV_INCLUDE_DIR})
-  # After the system's own, so that its glog is taken and compat only fills in OpenCV's headers of 2018.
+  # Searched after the system headers: glog is the real one, compat only adds OpenCV's headers of 2018.
   target_compile_options(stock_objects PUBLIC -w "SHELL:-idirafter ${CMAKE_CURRENT_SOURCE_DIR}/caffe_layers/compat")
   target_compile_definitions(stock_objects
                              PUBLIC $<TARGET_PROPERTY:caffe_dependencies,INTERFACE_COMPILE_DEFINITIONS>)

@@ -11,7 +11,7 @@ namespace caffe {
 template <typename Dtype>
 int CheckLabel(Dtype label, int classes) {
   LOG_IF(FATAL, !(label > -1 && label < classes))  // also true for NaN
-      << "a label is " << label << ": it must be 0 to " << classes - 1;
+      << "label is " << label << ": it must be 0 to " << classes - 1;
   return static_cast<int>(label);
 }
 

@@ -10,8 +10,8 @@ namespace caffe {
 
 /// Throws caffe::Error in a process other than the one that created the layer, which does not have its threads.
 inline void CheckProcess(pid_t made_in) {
-  LOG_IF(FATAL, getpid() != made_in) << "the threads that read its data ahead are in the process that built the net, "
-                                     << "not in this one that was forked from it: build the net after the fork";
+  LOG_IF(FATAL, getpid() != made_in)
+      << "its prefetch threads do not exist in a forked process: build the net after the fork";
 }
 
 }  // namespace caffe

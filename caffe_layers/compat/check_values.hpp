@@ -11,10 +11,11 @@ namespace caffe {
 
 /// Throws caffe::Error unless `blob` has `count` values and either `count` gradients or none.
 inline void CheckValues(const BlobProto& blob, int count) {
-  CHECK_EQ(blob.double_data_size() > 0 ? blob.double_data_size() : blob.data_size(), count) << "values of a blob";
+  const int values = blob.double_data_size() > 0 ? blob.double_data_size() : blob.data_size();
+  LOG_IF(FATAL, values != count) << "a blob has " << values << " values, expected " << count;
   const int gradients = blob.double_diff_size() > 0 ? blob.double_diff_size() : blob.diff_size();
   LOG_IF(FATAL, gradients > 0 && gradients != count)
-      << "a blob of " << count << " values has " << gradients << " gradients";
+      << "a blob has " << gradients << " gradients, expected " << count;
 }
 
 }  // namespace caffe

@@ -15,8 +15,7 @@ namespace caffe {
 #ifdef CPU_ONLY
 
 std::string WhyNoGpu() {
-  return "this build of Caffe has no GPU support: it was made without CUDA, for the CPU alone (cmake -DCPU_ONLY=OFF "
-         "builds for both)";
+  return "this build of Caffe has no GPU support: it was built without CUDA (cmake -DCPU_ONLY=OFF)";
 }
 
 #else
@@ -95,7 +94,7 @@ void UseGpu(int device) {
   int devices = 0;
   cudaGetDeviceCount(&devices);
   LOG_IF(FATAL, device < 0 || device >= devices)
-      << "there is no GPU " << device << ": of " << devices << " the numbers are 0 to " << devices - 1 << Hidden();
+      << "GPU " << device << " does not exist: it must be 0 to " << devices - 1 << Hidden();
   const cudaError_t error = cudaSetDevice(device);
   LOG_IF(FATAL, error != cudaSuccess) << "GPU " << device << " cannot be used: " << CudaProblem(error);
 #endif

@@ -2,6 +2,7 @@
 
 #include <glog/logging.h>
 #include <google/protobuf/io/tokenizer.h>
+#include <google/protobuf/text_format.h>
 
 #include "error.hpp"
 
@@ -42,15 +43,6 @@ bool ParseText(google::protobuf::io::ZeroCopyInputStream* input, const std::stri
   parser.RecordErrorsTo(&errors);
   if (!parser.Parse(input, message)) errors.Throw();
   return true;
-}
-
-void ParseText(const std::string& text, const std::string& filename, google::protobuf::Message* message,
-               google::protobuf::TextFormat::ParseInfoTree* places) {
-  FirstError errors(filename);
-  google::protobuf::TextFormat::Parser parser;
-  parser.RecordErrorsTo(&errors);
-  parser.WriteLocationsTo(places);
-  if (!parser.ParseFromString(text, message)) errors.Throw();
 }
 
 }  // namespace caffe

@@ -5,7 +5,6 @@
 
 #include <google/protobuf/io/zero_copy_stream.h>
 #include <google/protobuf/message.h>
-#include <google/protobuf/text_format.h>
 
 #include <string>
 
@@ -15,10 +14,6 @@ namespace caffe {
 /// @return true; throws caffe::Error with "file:line:column: message" if the text does not parse
 bool ParseText(google::protobuf::io::ZeroCopyInputStream* input, const std::string& filename,
                google::protobuf::Message* message);
-
-/// Parse a string; `places` receives the position of each field. Throws caffe::Error as above.
-void ParseText(const std::string& text, const std::string& filename, google::protobuf::Message* message,
-               google::protobuf::TextFormat::ParseInfoTree* places);
 
 }  // namespace caffe
 

@@ -4,7 +4,7 @@
 
 namespace caffe {
 
-TeamBarrier::TeamBarrier(int count) : count_(count) { CHECK_GE(count, 1) << "threads that meet"; }
+TeamBarrier::TeamBarrier(int count) : count_(count) { CHECK_GE(count, 1) << "number of threads"; }
 
 void TeamBarrier::wait() {
   boost::unique_lock<boost::mutex> lock(mutex_);

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Train model5: prototxt/model5/train.sh --data DIR --run DIR (--help for the rest)
-# digest: a138ebc4dc4ce9ed
+# Train model5: prototxt/model5/train.sh --data DIR --run DIR (--help lists all options)
+# digest: 8a29fcfe012c0c81
 here=$(dirname "$(readlink -f "$0")")
 train="$here/../../tools/train.py"
-[ -x "$train" ] || { echo "train.sh: error: $train is not there: call tools/train.py of a checkout with $here/solver.prototxt" >&2; exit 1; }
+[ -x "$train" ] || { echo "train.sh: error: $train is missing: run tools/train.py of a checkout with $here/solver.prototxt" >&2; exit 1; }
 exec "$train" "$here/solver.prototxt" "$@"

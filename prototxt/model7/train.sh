@@ -1,7 +1,7 @@
 #!/bin/sh
-# Train model7: prototxt/model7/train.sh --data DIR --run DIR (--help for the rest)
-# digest: b474a6ba5c7f8b00
+# Train model7: prototxt/model7/train.sh --data DIR --run DIR (--help lists all options)
+# digest: 9177f6159e9c9d04
 here=$(dirname "$(readlink -f "$0")")
 train="$here/../../tools/train.py"
-[ -x "$train" ] || { echo "train.sh: error: $train is not there: call tools/train.py of a checkout with $here/solver.prototxt" >&2; exit 1; }
+[ -x "$train" ] || { echo "train.sh: error: $train is missing: run tools/train.py of a checkout with $here/solver.prototxt" >&2; exit 1; }
 exec "$train" "$here/solver.prototxt" "$@"

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Train model9: prototxt/model9/train.sh --data DIR --run DIR (--help for the rest)
-# digest: 0d24634ddfad2b88
+# Train model9: prototxt/model9/train.sh --data DIR --run DIR (--help lists all options)
+# digest: 75f124560f1f13e5
 here=$(dirname "$(readlink -f "$0")")
 train="$here/../../tools/train.py"
-[ -x "$train" ] || { echo "train.sh: error: $train is not there: call tools/train.py of a checkout with $here/solver.prototxt" >&2; exit 1; }
+[ -x "$train" ] || { echo "train.sh: error: $train is missing: run tools/train.py of a checkout with $here/solver.prototxt" >&2; exit 1; }
 exec "$train" "$here/solver.prototxt" "$@"

@@ -1,4 +1,4 @@
-// A convolution and its gradients on the host, value by value in float64: what the engines are held to.
+// Reference convolution and its gradients on the host, value by value in float64.
 
 #ifndef TESTS_CPP_HOST_CONVOLUTION_HPP_
 #define TESTS_CPP_HOST_CONVOLUTION_HPP_
@@ -23,7 +23,7 @@ struct Sizes {
   size_t w_count() const { return static_cast<size_t>(outputs) * (channels / groups) * kernel_h * kernel_w; }
 };
 
-/// Calls visit(index in x, index in w, index in y) for each product of the convolution.
+/// Call visit(index in x, index in w, index in y) for each product of the convolution.
 template <typename Visit>
 void ForEachProduct(const Sizes& s, const Visit& visit) {
   const int in = s.channels / s.groups, out = s.outputs / s.groups;
@@ -50,7 +50,7 @@ void ForEachProduct(const Sizes& s, const Visit& visit) {
   }
 }
 
-/// Sums of products, and those of their sizes, which say how far a rounded sum may be off.
+/// Sums of products, and of their absolute values, which bound the rounding errors.
 struct Sums {
   std::vector<double> value, size;
   explicit Sums(size_t count) : value(count), size(count) {}
@@ -80,7 +80,7 @@ inline Sums BackwardFilter(const Sizes& s, const Values& x, const Values& dy) {
   return dw;
 }
 
-/// Adds a bias for each channel of channels x area values, again and again.
+/// Add a bias per channel to channels x area values, repeatedly.
 inline void AddBias(int channels, int area, const Values& bias, Sums* y) {
   for (size_t i = 0; i < y->value.size(); ++i) y->Add(i, bias[i / area % channels]);
 }
@@ -91,7 +91,7 @@ inline Sums BackwardBias(int channels, int area, const Values& dy) {
   return db;
 }
 
-/// The largest difference, as a share of the largest value, is at most 1e-4.
+/// Check that the largest difference is at most 1e-4 of the largest value.
 inline void ExpectNear(const std::vector<double>& expected, const std::vector<float>& made, const char* what) {
   ASSERT_EQ(expected.size(), made.size()) << what;
   double most = 0, size = 0;

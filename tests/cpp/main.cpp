@@ -1,8 +1,8 @@
-// The gtests' program:
+// The program of the gtests:
 //
 //   caffe_layers_test [--gpu] [GoogleTest's arguments]
 //
-// With --gpu the layers under test compute on the GPU; where there is none, it says why and ends with status 77.
+// With --gpu the layers compute on the GPU; without a GPU it prints the reason and exits with 77.
 
 #include <glog/logging.h>
 #include <gtest/gtest.h>

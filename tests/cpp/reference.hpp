@@ -1,4 +1,4 @@
-// What the layer tests share: a layer run forward and backward, its gradients beside differences of its outputs.
+// Runs a layer forward and backward, and compares its gradients with differences of its outputs.
 
 #ifndef TESTS_CPP_REFERENCE_HPP_
 #define TESTS_CPP_REFERENCE_HPP_
@@ -15,10 +15,10 @@
 
 namespace reference {
 
-/// Where OneLayer's layers compute: the GPU when the program is started with --gpu (main.cpp).
+/// The device of OneLayer's layers: the GPU if the program was started with --gpu (main.cpp).
 inline caffe::Caffe::Brew mode = caffe::Caffe::CPU;
 
-/// One layer between a bottom and a top (the same blob when in place).
+/// One layer between a bottom and a top (the same blob if in place).
 template <typename Dtype>
 struct OneLayer {
   caffe::Blob<Dtype> bottom, own_top;
@@ -42,23 +42,24 @@ struct OneLayer {
   }
 };
 
-/// The layer's gradients to its bottom and its parameters against differences of its own outputs, in place too.
+/// Compare the layer's gradients with differences of its outputs, also in place.
 ///
-/// The layer must be linear in each single value within a step of it, as the rectifiers are away from their kink: then
-/// the step may be large, and what is left is rounding.
+/// The layer must be linear in each value within a step of it, as rectifiers are away from their kink; the step may
+/// then be large, and only rounding errors remain.
 template <typename Dtype>
 void ExpectGradientsOfDifferences(OneLayer<Dtype>* run) {
-  const double step = 0.0625;  // no value of FillAwayFromZero gets to zero by it
+  const double step = 0.0625;  // values of FillAwayFromZero stay nonzero
   const int count = run->bottom.count();
   const std::vector<Dtype> x(run->bottom.cpu_data(), run->bottom.cpu_data() + count);
   std::vector<Dtype> dy(count);
   FillAwayFromZero(count, 5, dy.data());
   const auto forward = [&](const std::vector<Dtype>& input) {
-    std::copy(input.begin(), input.end(), run->bottom.mutable_cpu_data());  // in place, the last forward overwrote it
+    std::copy(input.begin(), input.end(),
+              run->bottom.mutable_cpu_data());  // in place, forward overwrote it
     run->Forward();
     return ToDouble(run->top->cpu_data(), count);
   };
-  // The slope of sum(dy * y) between two outputs whose inputs are `width` apart in one value.
+  // The slope of sum(dy * y) between two outputs whose inputs differ by `width` in one value.
   const auto difference = [&](const std::vector<double>& at_low, const std::vector<double>& at_high, double width) {
     double sum = 0;
     for (int j = 0; j < count; ++j) sum += dy[j] * (at_high[j] - at_low[j]);

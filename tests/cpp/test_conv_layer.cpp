@@ -1,4 +1,4 @@
-// Convolution, the layer: its engines beside float64 and beside each other, what it adds to, what it refuses.
+// The Convolution layer: its engines against float64 and each other, accumulation of gradients, and errors.
 
 #include "caffe/layers/conv_layer.hpp"
 
@@ -34,7 +34,7 @@ caffe::LayerParameter ParameterOf(const Sizes& s) {
   return param;
 }
 
-/// Any sizes for which there is an output; every second one with what Winograd takes.
+/// Any sizes that have an output; Winograd supports every second one.
 Sizes Draw(std::mt19937* generator) {
   const auto upto = [&](int least, int most) { return least + static_cast<int>((*generator)() % (most - least + 1)); };
   while (true) {
@@ -82,7 +82,7 @@ TEST(ConvolutionLayer, IsTheDefinitionForRandomSizesAndAddsToGradients) {
     const std::vector<double> dy64(dy.begin(), dy.end());
     const host::Sums dx = host::BackwardData(s, w, dy64);
     host::Sums dw = host::BackwardFilter(s, x, dy64), db = host::BackwardBias(s.outputs, area, dy64);
-    for (host::Sums* sums : {&dw, &db}) {  // two passes, upon ones
+    for (host::Sums* sums : {&dw, &db}) {  // two passes, starting from ones
       for (double& value : sums->value) value = 1 + 2 * value;
     }
     for (const auto& blob : blobs) std::fill_n(blob->mutable_cpu_diff(), blob->count(), 1.f);
@@ -117,7 +117,7 @@ TEST(ConvolutionLayer, InPlaceIsRefused) {
   }
 }
 
-/// The layer by itself: both engines, several bottoms, gradients that are not wanted.
+/// Both engines, several bottoms, gradients that are not requested.
 TEST(ConvolutionLayer, EnginesAgree) {
   caffe::Caffe::set_mode(caffe::Caffe::CPU);
   for (const bool winograd : {true, false}) {
@@ -155,7 +155,7 @@ TEST(ConvolutionLayer, EnginesAgree) {
     for (size_t i = 0; i < made[0].size(); ++i) {
       host::ExpectNear(std::vector<double>(made[1][i].begin(), made[1][i].end()), made[0][i], "result");
     }
-    if (winograd) EXPECT_NE(made[0][0], made[1][0]);  // two ways to compute it
+    if (winograd) EXPECT_NE(made[0][0], made[1][0]);  // two algorithms
   }
 }
 

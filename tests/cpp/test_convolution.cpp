@@ -1,5 +1,5 @@
-// The convolutions of the CPU engine against sums in float64, on each kind of vector unit. Needs nothing of Caffe's:
-// tests/arm64.sh runs it, too.
+// The convolutions of the CPU engine against float64 sums, for each instruction set. Does not need Caffe;
+// tests/arm64.sh also runs it.
 
 #include <gtest/gtest.h>
 #include <omp.h>

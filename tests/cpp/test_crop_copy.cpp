@@ -1,4 +1,4 @@
-// CropData's crops on each kind of vector unit: the same bits as value by value.
+// Crops of CropData have the same bits for each instruction set as value by value.
 
 #include "crop_copy.hpp"
 

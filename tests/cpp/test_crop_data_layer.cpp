@@ -1,5 +1,4 @@
-// CropData in C++: float and double, CPU and GPU give the same values, and a small batch that a reader can follow. Its
-// definition is tested in tests/test_crop_data.py.
+// CropData in C++: float and double, CPU and GPU give the same values. tests/test_crop_data.py tests its definition.
 
 #include "caffe/layers/crop_data_layer.hpp"
 
@@ -19,7 +18,7 @@ const int kSide = 9, kCrop = 5, kRecords = 11;
 
 uint8_t Value(int record, int c, int h, int w) { return static_cast<uint8_t>(record * 20 + c * 5 + h * 3 + w); }
 
-/// An LMDB in a folder of its own, which goes with it.
+/// An LMDB in a temporary folder.
 class MadeLmdb {
  public:
   MadeLmdb() : path_(testing::TempDir() + "crop_data_XXXXXX") {

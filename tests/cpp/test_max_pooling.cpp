@@ -1,4 +1,4 @@
-// Max pooling beside its definition, on each kind of vector unit.
+// Max pooling against its definition, for each instruction set.
 
 #include "max_pooling.hpp"
 
@@ -20,7 +20,7 @@ struct Results {
   std::vector<uint8_t> winners;
 };
 
-/// Few different values, so that windows have equal ones; some of them NaN and infinite.
+/// Few distinct values, so that windows contain ties; some are NaN or infinite.
 std::vector<float> Values(size_t count, bool odd_ones) {
   std::mt19937 generator(5);
   std::vector<float> values(count);
@@ -32,8 +32,8 @@ std::vector<float> Values(size_t count, bool odd_ones) {
   return values;
 }
 
-/// The first of the largest values of each window has its gradient, a NaN is larger than all before it, and values that
-/// are not above -FLT_MAX win nothing.
+/// The first of the largest values of a window gets its gradient, NaN is larger than all values before it, and values
+/// that are not above -FLT_MAX win nothing.
 Results Definition(const PoolingShape& s, const std::vector<float>& x, const std::vector<float>& dy) {
   Results r{{}, std::vector<float>(x.size()), {}};
   for (size_t p = 0; p < s.planes; ++p) {
@@ -96,7 +96,7 @@ TEST(MaxPooling, WindowsOfTwoOfEachWidth) {
   for (size_t width = 1; width <= 70; ++width) {
     Compare({3, 5, width, 3, (width + 1) / 2, 2, 2, 2, 2, 0, 0});
     Compare({2, 4, width, 2, (width + 1) / 2, 2, 2, 2, 2, 0, 0});
-    Compare({2, 5, width, 2, width / 2, 2, 2, 2, 2, 0, 0});  // round_mode: FLOOR leaves the last row and column out
+    Compare({2, 5, width, 2, width / 2, 2, 2, 2, 2, 0, 0});  // round_mode: FLOOR omits the last row and column
   }
 }
 
@@ -105,10 +105,10 @@ TEST(MaxPooling, OtherWindows) {
   Compare({2, 12, 12, 7, 7, 3, 3, 2, 2, 1, 1});  // padded
   Compare({2, 9, 10, 3, 5, 3, 2, 3, 2, 0, 0});   // not square
   Compare({600, 8, 8, 4, 4, 2, 2, 2, 2, 0, 0});  // several threads
-  Compare({2, 9, 8, 3, 3, 3, 3, 3, 3, 1, 1});    // the last window begins at the edge
+  Compare({2, 9, 8, 3, 3, 3, 3, 3, 3, 1, 1});    // the last window starts at the edge
 }
 
-/// A layer's first backward pass may come before its first forward pass, or after another shape's.
+/// The first backward pass may come before the first forward pass, or after one with another shape.
 TEST(MaxPooling, WinnersOutsideOfThePlaneGetNothing) {
   const PoolingShape s = {1, 6, 5, 4, 4, 3, 3, 2, 2, 2, 2};
   const std::vector<float> dy(16, 1);

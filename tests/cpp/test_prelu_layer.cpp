@@ -53,7 +53,7 @@ TYPED_TEST(PReLULayerTest, ValuesAndGradientsAreThoseOfTheFormula) {
     reference::FillAwayFromZero(slopes.count(), 2, slopes.mutable_cpu_data());
     std::vector<TypeParam> dy(count);
     reference::FillAwayFromZero(count, 3, dy.data());
-    reference::FillAwayFromZero(slopes.count(), 4, slopes.mutable_cpu_diff());  // gradients must add up
+    reference::FillAwayFromZero(slopes.count(), 4, slopes.mutable_cpu_diff());  // gradients must accumulate
 
     const auto x = reference::ToDouble(run.bottom.cpu_data(), count);
     std::vector<double> y(count), dx(count);
@@ -91,7 +91,7 @@ TYPED_TEST(PReLULayerTest, GradientsMatchFiniteDifferences) {
 
 TYPED_TEST(PReLULayerTest, GradientsPassUpstreamsChecker) {
   for (const Case& c : Cases()) {
-    if (c.in_place || IsLarge(c.shape)) continue;  // it needs a top of its own
+    if (c.in_place || IsLarge(c.shape)) continue;  // it needs a separate top
     OneLayer<TypeParam> run(Param(c.shared), c.shape, false);
     auto layer = caffe::LayerRegistry<TypeParam>::CreateLayer(Param(c.shared));
     caffe::GradientChecker<TypeParam> checker(1e-2, 1e-3, 1701, 0., 0.01);
@@ -119,7 +119,7 @@ TYPED_TEST(PReLULayerTest, SlopesStartAtAQuarterOrAsTheFillerSays) {
 
 TYPED_TEST(PReLULayerTest, NanAndInfinitiesPassAsTheFormulaSays) {
   const TypeParam inf = std::numeric_limits<TypeParam>::infinity(), nan = std::numeric_limits<TypeParam>::quiet_NaN();
-  const std::vector<TypeParam> x = {inf, -inf, nan, -2, 0, 1};  // one value a channel
+  const std::vector<TypeParam> x = {inf, -inf, nan, -2, 0, 1};  // one value per channel
   const std::vector<TypeParam> dy = {2, 2, 2, inf, -inf, nan};
   for (const bool in_place : {false, true}) {
     OneLayer<TypeParam> run(Param(false), {1, 6}, in_place);

@@ -1,5 +1,5 @@
-// The rectifiers' kernels beside their formula on each kind of vector unit. Needs nothing of Caffe's: tests/arm64.sh
-// runs it, too.
+// The rectifier kernels against their formula, for each instruction set. Does not need Caffe; tests/arm64.sh also runs
+// it.
 
 #include "rectifier.hpp"
 
@@ -18,7 +18,7 @@ struct Rectified {
   }
 };
 
-/// Both passes on arrays that begin `offset` values into their memory, whose other values must stay as they are.
+/// Both passes on arrays that start `offset` values into their memory, whose other values must not change.
 template <typename Dtype>
 Rectified<Dtype> Rectify(size_t channels, size_t inner, const std::vector<Dtype>& slopes, const std::vector<Dtype>& x,
                          const std::vector<Dtype>& dy, size_t offset) {

@@ -1,4 +1,4 @@
-// SGD's update beside its formula in float64.
+// The SGD update against its formula in float64.
 
 #include "sgd_update.hpp"
 

@@ -1,4 +1,4 @@
-// What CMakeLists.txt changes in upstream's sources, where a test can see it.
+// Changes of upstream's sources by CMakeLists.txt.
 
 #include <cmath>
 #include <limits>
@@ -18,7 +18,7 @@ caffe::LayerParameter MaxPool() {
   return param;
 }
 
-// A diverged net: the gradient must stay inside the blob, or the heap is gone.
+// A diverged net: the gradient must not be written outside the blob.
 TEST(UpstreamEdits, MaxPoolPassesNanOnAndKeepsItsGradientInside) {
   OneLayer<float> run(MaxPool(), {1, 1, 2, 4}, false);
   const float nan = std::numeric_limits<float>::quiet_NaN();
@@ -42,7 +42,7 @@ TEST(UpstreamEdits, MaxPoolOfNothingButInfinitiesKeepsItsGradientInside) {
   for (int i = 0; i < 4; ++i) EXPECT_TRUE(run.bottom.cpu_diff()[i] == 0 || run.bottom.cpu_diff()[i] == 1);
 }
 
-// Where windows begin outside of the plane, the winners of no forward pass do, too.
+// If windows start outside the plane, so do winners that no forward pass has set.
 TEST(UpstreamEdits, MaxPoolsBackwardBeforeForwardStaysInside) {
   caffe::LayerParameter param = MaxPool();
   param.mutable_pooling_param()->set_kernel_size(3);

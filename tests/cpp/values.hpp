@@ -1,4 +1,4 @@
-// What the tests share that need nothing of Caffe's: random values without kinks, and comparison with float64.
+// Random values without kinks, and comparison with float64, for tests that do not need Caffe.
 
 #ifndef TESTS_CPP_VALUES_HPP_
 #define TESTS_CPP_VALUES_HPP_
@@ -13,7 +13,7 @@
 
 namespace reference {
 
-/// Fills `values` from +-[0.1, 1]: no value is at or near the rectifiers' kink at zero.
+/// Fill `values` from +-[0.1, 1], away from the rectifiers' kink at zero.
 template <typename Dtype>
 void FillAwayFromZero(int count, unsigned seed, Dtype* values) {
   std::mt19937 generator(seed);
@@ -26,7 +26,7 @@ std::vector<double> ToDouble(const Dtype* values, int count) {
   return std::vector<double>(values, values + count);
 }
 
-/// Each value within a few roundings of Dtype of the float64 reference; `terms` is how many were summed.
+/// Check that each value is within a few roundings of Dtype of the float64 reference; `terms` values were added.
 template <typename Dtype>
 void ExpectClose(const std::vector<double>& expected, const Dtype* actual, const std::string& what, int terms = 1) {
   const double epsilon = std::numeric_limits<Dtype>::epsilon();

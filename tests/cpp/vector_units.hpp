@@ -1,4 +1,4 @@
-// The kinds of vector unit that kernels are compiled for, one after the other.
+// The instruction sets for which kernels are compiled.
 
 #ifndef TESTS_CPP_VECTOR_UNITS_HPP_
 #define TESTS_CPP_VECTOR_UNITS_HPP_
@@ -8,7 +8,7 @@
 
 namespace reference {
 
-/// Calls run() once for each kind, and gives all back at the end.
+/// Call run() once for each instruction set, and restore the default.
 template <typename Run>
 void OnEachVectorUnit(const Run& run) {
   const auto all = hwy::SupportedTargets();

@@ -1,12 +1,11 @@
-// Runs upstream's tests where they cannot write to Caffe's source: in a folder of their own, removed at the end, that
-// holds links to the two folders they read.
+// Runs upstream's tests in a temporary folder with links to the two folders that they read, so that they cannot write
+// to Caffe's source.
 //
 //   upstream_tests [GoogleTest's arguments]             a build for the CPU
 //   upstream_gpu_test [--cpu] [GoogleTest's arguments]  a build with CUDA: the tests that need a GPU, or with --cpu the
-//                                                       others; says how many there are, and without a GPU why it skips
-//                                                       them, status 77
+//   others; prints how many; without a GPU it prints the reason and exits with 77
 //
-// The environment variable CAFFE_SOURCE names the source where the program was built on another machine.
+// The environment variable CAFFE_SOURCE names the source if the program was built on another machine.
 
 #include <glog/logging.h>
 #include <gtest/gtest.h>
@@ -24,13 +23,13 @@
 
 #ifndef CPU_ONLY
 namespace caffe {
-cudaDeviceProp CAFFE_TEST_CUDA_PROP;  // upstream's tests ask it for the device's age
+cudaDeviceProp CAFFE_TEST_CUDA_PROP;  // upstream's tests read the device's version from it
 }
 #endif
 
 namespace {
 
-/// Whether upstream's test computes on the GPU: those over devices say so in their type, the others in their name.
+/// Whether upstream's test computes on the GPU: tests over devices have it in their type, others in their name.
 bool NeedsGpu(const testing::TestSuite& suite, const testing::TestInfo& test) {
   const std::string type = suite.type_param() == nullptr ? "" : suite.type_param();
   const std::string name = std::string(suite.name()) + "." + test.name();
@@ -39,8 +38,8 @@ bool NeedsGpu(const testing::TestSuite& suite, const testing::TestInfo& test) {
          has(name, "Im2colKernelTest");
 }
 
-/// Leaves out of the run all tests but those that need a GPU, or all but the others.
-/// @return how many are left of all there are, whatever --gtest_filter says
+/// Select the tests that need a GPU, or the others.
+/// @return how many of all tests are selected, whatever --gtest_filter is
 int Select(bool on_gpu) {
   std::string left_out;
   int left = 0;
@@ -62,7 +61,7 @@ int Select(bool on_gpu) {
   return left;
 }
 
-/// Upstream's tests of the mode leave the GPU's behind, in which those of the CPU that follow could take no memory.
+/// Upstream's tests of the mode leave GPU mode on, in which the following CPU tests could not allocate memory.
 class StartOnCpu : public testing::EmptyTestEventListener {
   void OnTestStart(const testing::TestInfo&) override { caffe::Caffe::set_mode(caffe::Caffe::CPU); }
 };
@@ -75,7 +74,7 @@ int main(int argc, char** argv) {
   FLAGS_logtostderr = true;
   google::InitGoogleLogging(argv[0]);
 #ifdef CPU_ONLY
-  Select(false);  // upstream's own build without a GPU leaves out two by their names
+  Select(false);  // upstream's own build without a GPU excludes two by name
 #else
   const bool on_gpu = std::none_of(argv + 1, argv + argc, [](char* text) { return std::strcmp(text, "--cpu") == 0; });
   const int tests = Select(on_gpu);
@@ -100,7 +99,7 @@ int main(int argc, char** argv) {
   fs::create_directory_symlink(source + "/src", folder + "/src");
   const fs::path before = fs::current_path();
   fs::current_path(folder);
-  setenv("TMPDIR", folder.c_str(), 1);  // upstream's MakeTempDir leaves what it makes
+  setenv("TMPDIR", folder.c_str(), 1);  // upstream's MakeTempDir does not remove its folders
 
   const int result = RUN_ALL_TESTS();
   fs::current_path(before);

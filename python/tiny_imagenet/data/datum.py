@@ -1,7 +1,7 @@
-"""Caffe's Datum and BlobProto messages without Caffe: what stands in an LMDB record and in a .binaryproto file.
+"""Caffe's Datum and BlobProto messages, without Caffe.
 
-The messages are built here, in a descriptor pool of their own, with upstream's field numbers and types, so that
-the bytes are the same as Caffe's and importing pycaffe beside this module does no harm.
+The messages are declared here, in a separate descriptor pool, with Caffe's field numbers and types: the bytes are
+the same as Caffe's, and pycaffe can be imported in the same process.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,33 +16,23 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from tiny_imagenet import files
-from tiny_imagenet.data import image_files
 from tiny_imagenet.errors import DatasetError
 
 _F = descriptor_pb2.FieldDescriptorProto
-
-# message: (field, number, type, "" | "repeated" | "packed", default)
-_MESSAGES = {
-    "BlobShape": [("dim", 1, _F.TYPE_INT64, "packed", "")],
+_INT32, _PACKED = _F.TYPE_INT32, "packed"
+_MESSAGES = {  # message: (field, number, type, "" or "packed")
+    "BlobShape": [("dim", 1, _F.TYPE_INT64, _PACKED)],
     "BlobProto": [
-        ("num", 1, _F.TYPE_INT32, "", "0"),
-        ("channels", 2, _F.TYPE_INT32, "", "0"),
-        ("height", 3, _F.TYPE_INT32, "", "0"),
-        ("width", 4, _F.TYPE_INT32, "", "0"),
-        ("data", 5, _F.TYPE_FLOAT, "packed", ""),
-        ("diff", 6, _F.TYPE_FLOAT, "packed", ""),
-        ("shape", 7, _F.TYPE_MESSAGE, "", ""),
-        ("double_data", 8, _F.TYPE_DOUBLE, "packed", ""),
-        ("double_diff", 9, _F.TYPE_DOUBLE, "packed", ""),
+        *((name, number, _INT32, "") for number, name in enumerate(("num", "channels", "height", "width"), 1)),
+        ("data", 5, _F.TYPE_FLOAT, _PACKED),
+        ("shape", 7, _F.TYPE_MESSAGE, ""),
+        ("double_data", 8, _F.TYPE_DOUBLE, _PACKED),
     ],
     "Datum": [
-        ("channels", 1, _F.TYPE_INT32, "", ""),
-        ("height", 2, _F.TYPE_INT32, "", ""),
-        ("width", 3, _F.TYPE_INT32, "", ""),
-        ("data", 4, _F.TYPE_BYTES, "", ""),
-        ("label", 5, _F.TYPE_INT32, "", ""),
-        ("float_data", 6, _F.TYPE_FLOAT, "repeated", ""),
-        ("encoded", 7, _F.TYPE_BOOL, "", "false"),
+        *((name, number, _INT32, "") for number, name in enumerate(("channels", "height", "width"), 1)),
+        ("data", 4, _F.TYPE_BYTES, ""),
+        ("label", 5, _INT32, ""),
+        ("encoded", 7, _F.TYPE_BOOL, ""),
     ],
 }
 
@@ -52,15 +41,13 @@ def _message_classes() -> dict[str, type]:
     file = descriptor_pb2.FileDescriptorProto(name="tiny_imagenet/datum.proto", package="caffe", syntax="proto2")
     for message, fields in _MESSAGES.items():
         descriptor = file.message_type.add(name=message)
-        for name, number, kind, repeat, default in fields:
-            label = _F.LABEL_REPEATED if repeat else _F.LABEL_OPTIONAL
+        for name, number, kind, packed in fields:
+            label = _F.LABEL_REPEATED if packed else _F.LABEL_OPTIONAL
             field = descriptor.field.add(name=name, number=number, type=kind, label=label)
             if kind == _F.TYPE_MESSAGE:
                 field.type_name = ".caffe.BlobShape"
-            if repeat == "packed":
+            if packed:
                 field.options.packed = True
-            if default:
-                field.default_value = default
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     get_class = getattr(message_factory, "GetMessageClass", None)  # protobuf 4.22 and later
@@ -74,20 +61,20 @@ BlobShape, BlobProto, Datum = _classes["BlobShape"], _classes["BlobProto"], _cla
 
 
 def encode(image: np.ndarray, label: int) -> bytes:
-    """A Datum of the uint8 image (channels, height, width) and the label (-1: unknown)."""
-    start, end = frame(image.shape, image.size, label, False)
-    return start + image.tobytes() + end
+    """Return the Datum of a uint8 image (channels, height, width) with a label (-1: unknown)."""
+    start, end = _frame(image.shape, image.size, label, False)
+    return b"".join((start, image.tobytes(), end))
 
 
 def encode_file(data: bytes, shape: tuple[int, int, int], label: int) -> bytes:
-    """A Datum that holds an image file's bytes; `shape` is that of the decoded image (channels, height, width)."""
-    start, end = frame(shape, len(data), label, True)
-    return start + data + end
+    """Return the Datum of an image file; `shape` is (channels, height, width) of the decoded image."""
+    start, end = _frame(shape, len(data), label, True)
+    return b"".join((start, data, end))
 
 
 @functools.lru_cache(maxsize=1024)
-def frame(shape: tuple[int, int, int], size: int, label: int, encoded: bool) -> tuple[bytes, bytes]:
-    """What stands before and after the `size` bytes of data in a serialized Datum."""
+def _frame(shape: tuple[int, int, int], size: int, label: int, encoded: bool) -> tuple[bytes, bytes]:
+    """Return the bytes before and after the `size` bytes of data in a serialized Datum."""
     channels, height, width = shape
     whole = Datum(channels=channels, height=height, width=width, data=bytes(size), label=label, encoded=encoded)
     end = Datum(label=label, encoded=encoded).SerializeToString()
@@ -95,70 +82,45 @@ def frame(shape: tuple[int, int, int], size: int, label: int, encoded: bool) -> 
 
 
 def decode(data: bytes) -> tuple[np.ndarray, int]:
-    """The image of a serialized Datum, uint8 (channels, height, width), and its label.
+    """Return image and label of a serialized Datum, uint8 (channels, height, width).
 
     An encoded Datum is decoded to three channels, BGR.
 
     Raises:
-        DatasetError: the bytes are no Datum of a uint8 image.
+        DatasetError: the bytes are not the Datum of a uint8 image.
     """
-    datum = _parse(data)
+    datum = parse(data)
     if datum.encoded:
-        return np.ascontiguousarray(_decode_file(datum.data).transpose(2, 0, 1)), datum.label
-    return np.frombuffer(datum.data, np.uint8).reshape(_raw_shape(datum)).copy(), datum.label
+        image = None
+        with contextlib.suppress(cv2.error):
+            image = cv2.imdecode(np.frombuffer(datum.data, np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            raise DatasetError("the image of an encoded Datum cannot be decoded: convert the data set again")
+        return np.ascontiguousarray(image.transpose(2, 0, 1)), datum.label
+    shape, size = (datum.channels, datum.height, datum.width), len(datum.data)
+    if min(shape) < 1 or size != shape[0] * shape[1] * shape[2]:
+        raise DatasetError(
+            f"expected a Datum of {shape[0]} x {shape[1]} x {shape[2]} bytes, got {size}: convert the data set again"
+        )
+    return np.frombuffer(datum.data, np.uint8).reshape(shape).copy(), datum.label
 
 
-def inspect(data: bytes) -> tuple[tuple[int, int, int], int]:
-    """The shape (channels, height, width) and label that `decode` would give, without a copy of a raw image.
+def parse(data: bytes) -> Datum:
+    """Return a serialized Datum as a message.
 
     Raises:
-        DatasetError: as `decode`.
+        DatasetError: the bytes are not a Datum.
     """
-    datum = _parse(data)
-    if datum.encoded:
-        height, width, channels = _decode_file(datum.data).shape
-        return (channels, height, width), datum.label
-    return _raw_shape(datum), datum.label
-
-
-def is_encoded(data: bytes) -> bool:
-    """Whether a serialized Datum holds an image file's bytes. DatasetError where it is no Datum."""
-    return bool(_parse(data).encoded)
-
-
-def _parse(data: bytes) -> Any:
     try:
         return Datum.FromString(data)
     except DecodeError as error:
-        raise DatasetError(f"not a Datum: {error}; convert the data set again") from error
-
-
-def _decode_file(data: bytes) -> np.ndarray:
-    image, header = None, image_files.header(data)
-    # Caffe decodes more kinds of files; of those that we write, none makes us take gigabytes.
-    if data and (max(header[:2]) <= image_files.LARGEST if header else not image_files.is_known(data)):
-        with contextlib.suppress(cv2.error):
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DatasetError("the encoded image of a Datum cannot be decoded: convert the data set again")
-    return image
-
-
-def _raw_shape(datum: Any) -> tuple[int, int, int]:
-    shape = datum.channels, datum.height, datum.width
-    size = len(datum.data)
-    if min(shape) < 1 or size != shape[0] * shape[1] * shape[2]:
-        raise DatasetError(
-            f"a Datum of channels, height, width {shape} has {size} bytes of data: "
-            "only uint8 images are allowed; convert the data set again"
-        )
-    return shape
+        raise DatasetError(f"not a Datum ({error}): convert the data set again") from error
 
 
 def write_mean(path: str | os.PathLike[str], mean: np.ndarray) -> None:
     """Write the mean image (channels, height, width) as a float32 BlobProto of shape 1 x channels x height x width."""
     channels, height, width = mean.shape
-    # The four older fields too: tools of Caffe's time look at nothing else.
+    # Older tools read the four legacy fields only.
     blob = BlobProto(num=1, channels=channels, height=height, width=width, shape=BlobShape(dim=(1, *mean.shape)))
     blob.data.extend(np.asarray(mean, np.float32).ravel().tolist())
     with files.atomic_file(path) as temporary:
@@ -166,15 +128,14 @@ def write_mean(path: str | os.PathLike[str], mean: np.ndarray) -> None:
 
 
 def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
-    """The mean image of a .binaryproto file, float32 (channels, height, width).
+    """Return the mean image of a .binaryproto file, float32 (channels, height, width).
 
     Raises:
-        DatasetError: the file is missing or no mean image.
+        DatasetError: the file is missing or not a mean image.
     """
-    blob = BlobProto()
     try:
         with open(path, "rb", opener=files.plain) as file:
-            blob.ParseFromString(file.read())
+            blob = BlobProto.FromString(file.read())
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror or error}; tools/convert.py writes it") from error
     except DecodeError as error:
@@ -184,7 +145,5 @@ def read_mean(path: str | os.PathLike[str]) -> np.ndarray:
         shape = shape[1:]
     values = np.array(blob.data or blob.double_data, np.float32)
     if len(shape) != 3 or min(shape) < 1 or values.size != shape[0] * shape[1] * shape[2]:
-        raise DatasetError(
-            f"{path} has shape {shape} and {values.size} values: a mean image is channels x height x width"
-        )
+        raise DatasetError(f"{path}: expected channels x height x width, got shape {shape} and {values.size} values")
     return values.reshape(shape)

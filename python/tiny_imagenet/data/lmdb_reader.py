@@ -1,84 +1,66 @@
-"""Reads what `convert` writes: the manifest and the records of an LMDB."""
+"""Reads converted data sets: the manifest and the records of LMDBs."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import stat
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import lmdb
 import numpy as np
 
 from tiny_imagenet import files
-from tiny_imagenet.data import datum, lmdb_pages
+from tiny_imagenet.data import datum
 from tiny_imagenet.errors import DatasetError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 T = TypeVar("T")
 
+_CONVERT = "tools/convert.py DATASET OUT"
+
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest of a converted data set (`convert.convert` says what stands in it).
+    """Return the manifest of a converted data set (see `convert.convert`).
 
     Raises:
-        DatasetError: `folder` has no manifest, one of another format version, or one that lacks what others rely on.
+        DatasetError: the manifest is missing, has another format version, or lacks a required field.
     """
     path = Path(folder) / MANIFEST
-    advice = "make the folder with tools/convert.py DATASET OUT"
     try:
         with open(path, encoding="utf-8", opener=files.plain) as file:
-            manifest = json.load(file, parse_constant=_no_number)
+            manifest = json.load(file)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DatasetError(f"{path} is missing: {folder} is no converted data set; {advice}") from error
+        raise DatasetError(
+            f"{path} is missing: {folder} is not a converted data set; create one with {_CONVERT}"
+        ) from error
     except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}; {advice}") from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        why = str(error) or "too large"
-        raise DatasetError(f"{path} is not JSON ({why}): {advice} again") from error
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DatasetError(f"{path} is not JSON ({error}): run {_CONVERT} again") from error
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if version != FORMAT:
-        raise DatasetError(f"{path} has format {version!r}, this version reads {FORMAT}: {advice} again")
-    for key, (fits, what) in _NEEDED.items():
-        if not fits(manifest.get(key)):
-            raise DatasetError(f"{path}: {key!r} is missing or not {what}: {advice} again")
+        raise DatasetError(f"{path}: expected format {FORMAT}, got {version!r}: run {_CONVERT} again")
+    for key in ("classes", "mean", "lmdbs"):
+        if not manifest.get(key):
+            raise DatasetError(f"{path} has no {key!r}: run {_CONVERT} again")
     return manifest
 
 
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a number")
-
-
-def _are_classes(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(
-            isinstance(entry, dict) and isinstance(entry.get("wnid"), str) and isinstance(entry.get("words"), str)
-            for entry in value
-        )
-    )
-
-
-# key: (whether its value fits, what it must be)
-_NEEDED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "classes": (_are_classes, "a list of at least one object with the strings wnid and words"),
-    "mean": (lambda value: isinstance(value, str), "a string"),
-    "lmdbs": (lambda value: isinstance(value, dict), "an object"),
-}
-
-
 def count(path: str | os.PathLike[str]) -> int:
-    """How many records the LMDB folder `path` has; DatasetError where it is none."""
-    file = _open(path)
-    with _lmdb_errors(path):
-        return file.environment.stat()["entries"]
+    """Return the number of records in the LMDB folder `path`.
+
+    Raises:
+        DatasetError: `path` is not an LMDB folder, or is cut short.
+    """
+    return len(Records(path))
 
 
 def records(path: str | os.PathLike[str]) -> Iterator[tuple[str, int, np.ndarray]]:
@@ -87,28 +69,41 @@ def records(path: str | os.PathLike[str]) -> Iterator[tuple[str, int, np.ndarray
         for key, label, image in lmdb_reader.records("data/val.lmdb"):
             plt.imshow(image.transpose(1, 2, 0)[:, :, ::-1])  # height, width, RGB
 
-    `Records` gives one by its number.
+    `Records` gives random access.
 
     Raises:
-        DatasetError: `path` is no LMDB folder, or a record is no Datum; the message names the record.
+        DatasetError: `path` is not an LMDB folder, or a record is not a Datum; the message names the record.
     """
-    for name, (image, label) in _each(path, datum.decode):
-        yield name, label, image
+    for key, value in raw_records(path):
+        image, label = _named(path, key, datum.decode, value)
+        yield key, label, image
+
+
+def raw_records(path: str | os.PathLike[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield key and serialized Datum of each record.
+
+    Raises:
+        DatasetError: `path` is not an LMDB folder or is damaged.
+    """
+    file = _open(path)
+    with _lmdb_errors(path), file.environment.begin() as transaction, transaction.cursor() as cursor:
+        for key, value in cursor:
+            yield os.fsdecode(key), value
 
 
 class Records(Sequence[tuple[str, int, np.ndarray]]):
-    """The records of an LMDB folder by number, as `records` yields them.
+    """The records of an LMDB folder by number, each as in `records`.
 
         val = lmdb_reader.Records("data/val.lmdb")
         len(val)  # 10000
         key, label, image = val[-1]
-        val[:3]  # a list of the first three
+        val[:3]  # a list
 
-    The file is open for as long as the object is there; nothing is read before it is asked for.
+    The file stays open as long as the object exists.
 
     Raises:
-        DatasetError: `path` is no LMDB folder; later, a record is no Datum or not where its number says.
-        IndexError: there is no record of that number.
+        DatasetError: `path` is not an LMDB folder; on access, a record is missing or not a Datum.
+        IndexError: the number is out of range.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -120,90 +115,117 @@ class Records(Sequence[tuple[str, int, np.ndarray]]):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index):  # a number, or a slice
+    def __getitem__(self, index):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(self._count))]
         number = index + self._count if index < 0 else index
         if not 0 <= number < self._count:
-            raise IndexError(f"record {index} of {self.path}, which has {self._count}")
+            raise IndexError(f"record {index} of {self.path}, which has {self._count} records")
         with _lmdb_errors(self.path), self._file.environment.begin() as transaction, transaction.cursor() as cursor:
             prefix = b"%08d_" % number
             if not cursor.set_range(prefix) or not cursor.key().startswith(prefix):
                 raise DatasetError(f"{self.path} has no record {number:08d}_NAME: convert the data set again")
-            name, value = os.fsdecode(cursor.key()), cursor.value()
-        image, label = _named(self.path, name, datum.decode, value)
-        return name, label, image
-
-
-def raw_records(path: str | os.PathLike[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield key and value as they stand. Raises DatasetError where `path` is no LMDB folder or is damaged."""
-    return _each(path, bytes)
+            key, value = os.fsdecode(cursor.key()), cursor.value()
+        image, label = _named(self.path, key, datum.decode, value)
+        return key, label, image
 
 
 def check(path: str | os.PathLike[str], shape: tuple[int, int, int], classes: int) -> int:
-    """Go through all records once and return how many there are.
+    """Read every record of an LMDB and return their number; see `check_all`."""
+    return check_all([(path, classes)], shape)[0]
+
+
+def check_all(lmdbs: Sequence[tuple[str | os.PathLike[str], int]], shape: tuple[int, int, int]) -> list[int]:
+    """Read every record of several LMDBs and return their numbers of records.
+
+    This runs in a child process, because LMDB maps files into memory: damaged pages end the process that reads them.
+
+    Args:
+        lmdbs: path and number of classes of each LMDB. Labels must be from 0 to classes - 1, or -1 for 0 classes.
+        shape: required channels, height and width of each image.
 
     Raises:
-        DatasetError: `path` is no LMDB folder, or a record is no Datum, its image is not of `shape` (channels, height,
-            width) or its label not from 0 to `classes` - 1; the message names the record.
+        DatasetError: a path is not an LMDB folder, is damaged or cut short, or has a record with another shape or
+            label; the message names the record.
     """
+    program = "import sys; from tiny_imagenet.data import lmdb_reader; lmdb_reader._print_checks(sys.argv[1:])"
+    program = f"import sys; sys.path[:] = {sys.path!r}; {program}"
+    flat = [text for path, classes in lmdbs for text in (os.fspath(path), str(classes))]
+    command = [sys.executable, "-c", program, *map(str, shape), *flat]
+    # In a new session the child does not receive Ctrl-C; `run` ends it.
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    if results and isinstance(results[-1], str):
+        raise DatasetError(results[-1])
+    if done.returncode < 0:
+        raise _damaged(lmdbs[len(results)][0])
+    if done.returncode:
+        raise DatasetError(f"cannot check {lmdbs[len(results)][0]}: {' '.join(done.stderr.split()[-30:])}")
+    return results
+
+
+def _print_checks(arguments: Sequence[str]) -> None:
+    """Print the results of `check_all`, each as a line of JSON: the number of records or, as a string, an error."""
+    shape = tuple(map(int, arguments[:3]))
+    try:
+        for path, classes in zip(arguments[3::2], arguments[4::2]):
+            print(_check(path, shape, range(int(classes)) or range(-1, 0)), flush=True)
+    except DatasetError as error:
+        print(json.dumps(str(error)))
+
+
+def _check(path: str, shape: tuple[int, ...], labels: range) -> int:
     found = 0
-    for name, (own, label) in _each(path, datum.inspect):
-        if own != shape:
-            raise DatasetError(
-                f"{path}, record {name}: the image's channels, height, width are {own}, not {shape}: "
-                "convert the data set again"
-            )
-        if not 0 <= label < classes:
-            raise DatasetError(
-                f"{path}, record {name}: the label is {label}, allowed are 0 to {classes - 1}: "
-                "convert the data set again"
-            )
+    for key, value in raw_records(path):
+        image, label = _named(path, key, datum.decode, value)
+        problem = ""
+        if image.shape != shape:
+            problem = f"expected channels, height and width {shape}, got {image.shape}"
+        elif label not in labels:
+            problem = f"expected a label from {labels[0]} to {labels[-1]}, got {label}"
+        if problem:
+            raise DatasetError(f"{path}, record {printable(key)}: {problem}: convert the data set again")
         found += 1
     return found
 
 
-def _each(path: str | os.PathLike[str], read: Callable[[bytes], T]) -> Iterator[tuple[str, T]]:
-    """Yield each record's key and what `read` makes of its value; DatasetError names the record it fails on."""
-    file = _open(path)
-    with _lmdb_errors(path), file.environment.begin() as transaction, transaction.cursor() as cursor:
-        for key, value in cursor:
-            name = os.fsdecode(key)
-            yield name, _named(path, name, read, value)
+def printable(name: str) -> str:
+    """Return a key or file name as printable text."""
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 @contextlib.contextmanager
 def _lmdb_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what LMDB raises about a file that is open into a DatasetError."""
     try:
         yield
     except lmdb.Error as error:
-        raise DatasetError(f"the LMDB {path} is damaged: {error}; convert the data set again") from error
+        raise _damaged(path, f" ({error})") from error
 
 
-def _named(path: str | os.PathLike[str], name: str, read: Callable[[bytes], T], value: bytes) -> T:
+def _damaged(path: str | os.PathLike[str], why: str = "") -> DatasetError:
+    return DatasetError(f"the LMDB {path} is damaged or cut short{why}: convert or copy the data set again")
+
+
+def _named(path: str | os.PathLike[str], key: str, read: Callable[[bytes], T], value: bytes) -> T:
     try:
         return read(value)
     except DatasetError as error:
-        raise DatasetError(f"{path}, record {printable(name)}: {error}") from error
-
-
-def printable(name: str) -> str:
-    """A key or name in a line of text, whatever bytes it has."""
-    return name if name.isprintable() else ascii(name)[1:-1]
+        raise DatasetError(f"{path}, record {printable(key)}: {error}") from error
 
 
 class _File:
-    """An LMDB that is open for as long as somebody has this object."""
+    """An open LMDB, closed with the last reference."""
 
-    def __init__(self, environment: lmdb.Environment):
-        self.environment = environment
+    def __init__(self, path: Path):
+        # Without a lock file a read-only folder will do, and Caffe may read the same file in this process.
+        self.environment = lmdb.open(os.fsencode(path), readonly=True, lock=False)
 
     def __del__(self) -> None:
-        self.environment.close()
+        if hasattr(self, "environment"):
+            self.environment.close()
 
 
-# LMDB refuses to open a file twice in a process: all who read it share what is open.
+# LMDB refuses to open a file twice in a process, so readers share it.
 _files: weakref.WeakValueDictionary[tuple[int, int], _File] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
@@ -212,25 +234,13 @@ def _open(path: str | os.PathLike[str]) -> _File:
     try:
         status = os.stat(Path(path) / "data.mdb")
     except OSError as error:
-        raise DatasetError(
-            f"{path} is not an LMDB folder (no data.mdb): tools/convert.py DATASET OUT makes them"
-        ) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise DatasetError(
-            f"{path} is not an LMDB folder (data.mdb is not a plain file): tools/convert.py DATASET OUT makes them"
-        )
+        raise DatasetError(f"{path} is not an LMDB folder (no data.mdb): create it with {_CONVERT}") from error
     key = status.st_dev, status.st_ino
-    with _lock:
+    with _lock, _lmdb_errors(path):
         file = _files.get(key)
         if file is None:
-            file = _files[key] = _File(_open_file(path))
+            file = _files[key] = _File(Path(path))
+    pages = file.environment.info()["last_pgno"] + 1
+    if status.st_size < pages * file.environment.stat()["psize"]:
+        raise _damaged(path, f" ({status.st_size} bytes of {pages * file.environment.stat()['psize']})")
     return file
-
-
-def _open_file(path: str | os.PathLike[str]) -> lmdb.Environment:
-    lmdb_pages.check(Path(path) / "data.mdb")
-    try:
-        # Without the lock file a read-only folder will do, and a reader of Caffe's in this process is not disturbed.
-        return lmdb.open(os.fsencode(path), readonly=True, lock=False)
-    except lmdb.Error as error:
-        raise DatasetError(f"cannot open the LMDB {path}: {error}; convert the data set again") from error

@@ -1,4 +1,4 @@
-"""Writes LMDBs as Caffe reads them, in bounded memory: records in order, committed in groups."""
+"""Writes LMDBs for Caffe in bounded memory."""
 
 from __future__ import annotations
 
@@ -7,100 +7,92 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Union
 
 import lmdb
 
-Buffer = Union[bytes, bytearray, memoryview]
-
 _FIRST_MAP = 64 << 20
 _GROUP_RECORDS, _GROUP_BYTES = 512, 16 << 20
-_GROUPS_OPEN = 32  # the file is opened anew after so many: what LMDB has looked at stays mapped into memory
+_GROUPS_OPEN = 32  # groups after which the file is reopened: pages LMDB has touched stay in memory until then
 
 
 class LmdbWriter:
-    """An LMDB folder in the making: record i has the key "%08d_NAME" % i.
+    """A new LMDB folder: the key of record i is "%08d_NAME" % i.
 
-    Records are committed in groups that depend on them alone, so equal records give equal files. They are on the disk
-    when `finish` has returned.
+    Records are committed in groups that depend only on the records, so equal records give equal files.
 
     Attributes:
-        count: records so far.
-        sha256: over the lines "KEY LABEL" so far, as hexadecimal digits.
-        values_sha256: over the sha256 of each value so far, as hexadecimal digits.
+        count: number of records so far.
+        sha256: digest of the lines "KEY LABEL" so far, hexadecimal.
+        values_sha256: digest of the sha256 of each value so far, hexadecimal.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        """Make the folder `path`. Raises OSError where it cannot be made, lmdb.Error where LMDB cannot."""
+        """Create the folder `path`. Raises OSError or lmdb.Error if that fails."""
         Path(path).mkdir()
         self._path = os.fsencode(path)
-        self._background = ThreadPoolExecutor(1, "to disk")
+        self._background = ThreadPoolExecutor(1, "fdatasync")
         self._flushed: Future[None] | None = None
         self._open(_FIRST_MAP)
         self._page = self._environment.stat()["psize"]
         self._transaction: lmdb.Transaction | None = None
         self._records = self._bytes = self._groups = 0
-        self._hash, self._values = hashlib.sha256(), hashlib.sha256()
+        self._lines, self._values = hashlib.sha256(), hashlib.sha256()
         self.count = 0
 
-    def add(self, records: Iterable[tuple[bytes, int, Buffer]], digests: Iterable[bytes] | None = None) -> None:
-        """Append records: name, label and value of each. Raises lmdb.Error or OSError where they cannot be written.
+    def add(self, records: Iterable[tuple[bytes, int, bytes, bytes]]) -> None:
+        """Append records: name, label, value and the value's sha256.
 
-        `digests` has the sha256 of each value, where somebody has computed them in a process that had the time.
+        Raises:
+            lmdb.Error, OSError: they cannot be written.
         """
-        given = iter(digests or ())
-        group: list[tuple[bytes, Buffer]] = []
-        lines = []
-        for name, label, value in records:
-            size = len(value) + 2 * self._page  # a large value takes whole pages, any has its share of the tree's
+        group: list[tuple[bytes, bytes]] = []
+        for name, label, value, digest in records:
+            size = len(value) + 2 * self._page  # a large value takes whole pages, and every one a share of the tree
             if self._records == _GROUP_RECORDS or self._bytes + size > _GROUP_BYTES:
                 self._put(group)
                 self._commit()
             self._records += 1
             self._bytes += size
             key = b"%08d_%b" % (self.count, name)
-            lines.append(b"%b %d\n" % (key, label))
+            self._lines.update(b"%b %d\n" % (key, label))
+            self._values.update(digest)
             group.append((key, value))
-            self._values.update(hashlib.sha256(value).digest() if digests is None else next(given))
             self.count += 1
         self._put(group)
-        self._hash.update(b"".join(lines))
 
     @property
     def sha256(self) -> str:
-        return self._hash.hexdigest()
+        return self._lines.hexdigest()
 
     @property
     def values_sha256(self) -> str:
         return self._values.hexdigest()
 
     def finish(self) -> None:
-        """Write what is left and wait until it is on the disk. Raises lmdb.Error or OSError where it cannot."""
+        """Commit the remaining records and wait until all are on the disk. Raises lmdb.Error or OSError if not."""
         self._commit()
         if self._flushed is not None:
             self._flushed.result()
         self._environment.sync(True)
 
     def close(self) -> None:
-        """Give everything back; without `finish` the file is not to be used."""
+        """Release the file, which is complete only after `finish`."""
         if self._transaction is not None:
             self._transaction.abort()
             self._transaction = None
         self._background.shutdown()
         self._environment.close()
 
-    def _put(self, group: list[tuple[bytes, Buffer]]) -> None:
-        """Write records that belong to one group, if any."""
-        if not group:
-            return
-        if self._transaction is None:
-            self._begin(max(self._bytes, _GROUP_BYTES))
-        with self._transaction.cursor() as cursor:
-            cursor.putmulti(group, append=True)
-        group.clear()
+    def _put(self, group: list[tuple[bytes, bytes]]) -> None:
+        if group:
+            if self._transaction is None:
+                self._begin(max(self._bytes, _GROUP_BYTES))
+            with self._transaction.cursor() as cursor:
+                cursor.putmulti(group, append=True)
+            group.clear()
 
     def _begin(self, size: int) -> None:
-        """Begin a group of at most so many bytes; the map grows beforehand, since it cannot within a group."""
+        """Start a group of at most `size` bytes; the map cannot grow within a transaction, so it grows here."""
         info = self._environment.info()
         needed = (info["last_pgno"] + 1) * self._page + size + (1 << 20)
         if needed > info["map_size"]:
@@ -120,17 +112,14 @@ class LmdbWriter:
         self._records = self._bytes = 0
 
     def _flush(self) -> None:
-        """Send what is committed to the disk beside what else goes on, so that `finish` has little left to wait for.
-
-        Raises what the one before met.
-        """
+        """Write committed pages to the disk in the background; raises the error of the previous flush."""
         if self._flushed is None or self._flushed.done():
             if self._flushed is not None:
                 self._flushed.result()
             self._flushed = self._background.submit(_sync, os.path.join(self._path, b"data.mdb"))
 
     def _open(self, size: int) -> None:
-        # One writer in a private folder needs no lock file, and one that travels with the data could only be stale.
+        # A single writer in a private folder needs no lock file.
         self._environment = lmdb.open(self._path, map_size=size, lock=False, sync=False, metasync=False)
 
 

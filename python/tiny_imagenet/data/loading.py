@@ -1,52 +1,62 @@
-"""Reads, decodes and screens images for `convert`, a batch at a time; `pool` does it in several processes.
-
-What a batch becomes lies in a slot, a piece of memory.
-"""
+"""Decodes and screens batches of images; runs in worker processes."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from tiny_imagenet.data import dataset, datum, image_files, screening
-from tiny_imagenet.data.catalogue import Entry
-from tiny_imagenet.data.dataset import SIZE
+from tiny_imagenet.data import datum, images, screening
+from tiny_imagenet.data.dataset import Record
+from tiny_imagenet.data.images import SIZE
 from tiny_imagenet.errors import DatasetError
 
-BATCH = 128
+BATCH = 128  # images
 SHAPE = (3, SIZE, SIZE)
 
-_TOTAL = 4 * 3 * SIZE * SIZE  # bytes of the sum of a batch's images, at the end of a slot
-SLOT = BATCH * (3 * SIZE * SIZE + 64) + _TOTAL  # a Datum of a raw image has less than 64 bytes besides the pixels
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 9]
 
 
-class Rule(NamedTuple):
-    """What to do with images.
+@dataclass(frozen=True)
+class Options:
+    """Options of a conversion.
 
     Attributes:
-        encoded: keep the files' bytes.
-        resize: make images of another size 64x64.
-        crop, min_visible: of screening.
+        seed: seed of the shuffle.
+        encoded: whether records hold image files instead of pixels. A file that Caffe would not decode to the same
+            8-bit image (16 bits per channel, transparency, rotated by Exif, resized) is stored as PNG.
+        resize: whether images of another size are resized to 64x64 instead of refused.
+        skip_unreadable: whether unreadable images, validation images without a class and annotations without an image
+            are left out and listed.
+        crop: screening: side of a crop in pixels, 1 to 64.
+        min_visible: screening: fraction of an object that every crop must show, 0 to 1.
     """
 
+    seed: int = 0
     encoded: bool = False
     resize: bool = False
+    skip_unreadable: bool = False
     crop: int = screening.CROP
-    min_visible: Fraction = screening.MIN_VISIBLE
+    min_visible: Fraction | float = screening.MIN_VISIBLE
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= SIZE:
+            raise DatasetError(f"expected a crop from 1 to {SIZE} pixels, got {self.crop}")
+        if not 0 <= self.min_visible <= 1:
+            raise DatasetError(f"expected min_visible from 0 to 1, got {self.min_visible}")
 
 
 class Mended(NamedTuple):
-    """A box that is not as its line has it.
+    """A box that differs from its annotation.
 
     Attributes:
-        name, line: of the image; FILE:NUMBER within the data set.
-        was, now: the box in the line, and what counts for screening, None for no box.
-        why: what was wrong with it.
+        name, line: name of the image; FILE:NUMBER of the annotation, relative to the data set.
+        was, now: the annotation's text; the box used, None without one.
+        why: the problem.
     """
 
     name: str
@@ -57,23 +67,19 @@ class Mended(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What a batch of entries became.
+    """A decoded batch; images are given by their position in it.
 
     Attributes:
-        sizes: of each entry's Datum, in bytes, one behind the other in the slot (or in `data`); -1: unreadable.
-        digests: the sha256 of each entry's Datum; of an unreadable one nothing.
-        data: the Datums, where they are more than a slot holds.
-        errors: for each unreadable one its position in the batch and what to say.
-        total: the sum of the images, float32 (64, 64, 3), exact.
-        small, dropped, without_box: positions of the readable entries whose box is under 8x8 pixels, whose box
-            screening drops, and that have none.
-        mended: the boxes that are not as in their lines.
-        resized, reencoded: positions of images that had another size, and whose file's bytes could not be kept.
+        values: Datum of each image and its sha256; None if the image is unreadable.
+        errors: position and message of each unreadable image.
+        total: sum of the images, float32 (64, 64, 3), exact.
+        small, dropped, without_box: images whose box is under 8x8 pixels in area, whose box screening drops, and
+            that have no box.
+        mended: boxes that differ from their annotations.
+        resized, reencoded: images that had another size, and whose file could not be stored as it is.
     """
 
-    sizes: list[int]
-    digests: list[bytes]
-    data: bytes | None
+    values: list[tuple[bytes, bytes] | None]
     errors: list[tuple[int, str]]
     total: np.ndarray
     small: list[int]
@@ -84,93 +90,68 @@ class Loaded(NamedTuple):
     reencoded: list[int]
 
 
-def load(entries: list[Entry], slot: memoryview, rule: Rule) -> Loaded:
-    """Read, decode and screen the images of `entries` and put their Datums into `slot`, or into the result."""
-    values: list[bytes] = []
-    sizes: list[int] = []
-    errors: list[tuple[int, str]] = []
-    digests: list[bytes] = []
-    summed = total(slot)  # exact: 255 * BATCH is far below 2**24
-    summed[:] = 0
+def load(records: list[Record], options: Options) -> Loaded:
+    """Read, decode and screen the images of at most BATCH records."""
+    total = np.zeros((SIZE, SIZE, 3), np.float32)  # exact: 255 * BATCH is far below 2**24
+    loaded = Loaded([], [], total, [], [], [], [], [], [])
     boxes: list[tuple[int, screening.Box]] = []
-    found = Loaded(sizes, digests, None, errors, summed, [], [], [], [], [], [])
-    at = 0
-    for position, entry in enumerate(entries):
-        try:
-            content = dataset.read_bytes(entry.path)
-            decoded = dataset.decode_image(content, entry.path)
-            image = dataset.fit(decoded, entry.path, rule.resize)
-        except DatasetError as error:
-            sizes.append(-1)
-            digests.append(b"")
-            errors.append((position, str(error)))
-            continue
-        cv2.accumulate(image, summed)
-        if image is not decoded:
-            found.resized.append(position)
-        if rule.encoded:
-            if image is not decoded or not _decodes_to(content, image):
-                content = cv2.imencode(".png", image, _PNG)[1].tobytes()
-                found.reencoded.append(position)
-            values.append(datum.encode_file(content, SHAPE, entry.label))
-            sizes.append(len(values[-1]))
-            digests.append(hashlib.sha256(values[-1]).digest())
-        else:
-            start, end = datum.frame(SHAPE, image.size, entry.label, False)
-            pixels = at + len(start)
-            behind = pixels + image.size
-            slot[at:pixels] = start
-            cv2.split(image, list(np.frombuffer(slot[pixels:behind], np.uint8).reshape(SHAPE)))
-            slot[behind : behind + len(end)] = end
-            behind += len(end)
-            sizes.append(behind - at)
-            digests.append(hashlib.sha256(slot[at:behind]).digest())
-            at = behind
-        box = _box(entry, decoded.shape, found.mended)
-        if box:
-            boxes.append((position, box))
-        else:
-            found.without_box.append(position)
+    planes = np.empty(SHAPE, np.uint8)
+    with images.quiet():
+        for position, record in enumerate(records):
+            try:
+                content = images.read_bytes(record.path)
+                decoded = images.decode(content, record.path)
+                image = images.fit(decoded, record.path, options.resize)
+            except DatasetError as error:
+                loaded.values.append(None)
+                loaded.errors.append((position, str(error)))
+                continue
+            cv2.accumulate(image, total)
+            if image is not decoded:
+                loaded.resized.append(position)
+            if options.encoded:
+                if image is not decoded or not _caffe_decodes_to(content, image):
+                    content = cv2.imencode(".png", image, _PNG)[1].tobytes()
+                    loaded.reencoded.append(position)
+                value = datum.encode_file(content, SHAPE, record.label)
+            else:
+                cv2.split(image, list(planes))
+                value = datum.encode(planes, record.label)
+            loaded.values.append((value, hashlib.sha256(value).digest()))
+            box = _box(record, decoded.shape, loaded.mended)
+            if box:
+                boxes.append((position, box))
+            else:
+                loaded.without_box.append(position)
     if boxes:
         corners = np.array([box for _, box in boxes])
-        kept = screening.keep(corners, SIZE, rule.crop, rule.min_visible)
-        found.dropped.extend(boxes[index][0] for index in np.flatnonzero(~kept))
-        found.small.extend(boxes[index][0] for index in np.flatnonzero(screening.is_small(corners)))
-    if values:
-        joined = b"".join(values)
-        if len(joined) > len(slot) - _TOTAL:
-            return found._replace(data=joined)
-        slot[: len(joined)] = joined
-    return found
+        kept = screening.keep(corners, SIZE, options.crop, options.min_visible)
+        loaded.dropped.extend(boxes[index][0] for index in np.flatnonzero(~kept))
+        loaded.small.extend(boxes[index][0] for index in np.flatnonzero(screening.is_small(corners)))
+    return loaded
 
 
-def _box(entry: Entry, shape: tuple[int, ...], mended: list[Mended]) -> screening.Box | None:
-    """The entry's box in the 64x64 image, of a picture that had `shape` (height, width, channels)."""
-    if entry.malformed:
-        mended.append(Mended(entry.name, entry.line, entry.malformed, None, "not four whole numbers"))
-    if entry.box is None:
+def _box(record: Record, shape: tuple[int, ...], mended: list[Mended]) -> screening.Box | None:
+    """Return the record's box in the 64x64 image; `shape` is the original image's height, width and channels."""
+    if record.invalid:
+        mended.append(Mended(record.name, record.line, record.invalid, None, "not four whole numbers"))
+    if record.box is None:
         return None
     height, width = shape[:2]
-    box, wrong = screening.mend(entry.box, width, height)
+    box, problem = screening.mend(record.box, width, height)
     if box and (width, height) != (SIZE, SIZE):
         box = screening.scale(box, width, height, SIZE)
-    if wrong:
-        was = " ".join(map(str, entry.box))
-        mended.append(Mended(entry.name, entry.line, was, list(box) if box else None, wrong))
+    if problem:
+        was = " ".join(map(str, record.box))
+        mended.append(Mended(record.name, record.line, was, list(box) if box else None, problem))
     return box
 
 
-def _decodes_to(content: bytes, image: np.ndarray) -> bool:
-    """Whether Caffe, which decodes a file to what is in it, sees the same 8-bit image in three channels or in one."""
-    header = image_files.header(content)
-    if content[:2] == image_files.JPEG and header and not header.exif:
-        return True  # a JPEG is that, if nothing in it says to turn it
+def _caffe_decodes_to(content: bytes, image: np.ndarray) -> bool:
+    """Whether Caffe, which decodes a file unchanged, gets the same 8-bit image, in three channels or grey."""
+    if content[:2] == images.JPEG and b"Exif\0" not in content:
+        return True  # only Exif data can rotate a JPEG
     kept = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if kept is None or kept.dtype != np.uint8 or kept.shape not in (image.shape, image.shape[:2]):
         return False
     return np.array_equal(kept if kept.ndim == 3 else cv2.cvtColor(kept, cv2.COLOR_GRAY2BGR), image)
-
-
-def total(slot: memoryview) -> np.ndarray:
-    """Where in a slot the sum of its images is."""
-    return np.frombuffer(slot[-_TOTAL:], np.float32).reshape(SIZE, SIZE, 3)

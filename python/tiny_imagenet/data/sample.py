@@ -1,7 +1,7 @@
-"""Writes a small data set of real handwritten digits in Tiny ImageNet's layout, for trying everything out.
+"""Writes a small data set of handwritten digits in Tiny ImageNet's layout.
 
-The digits are scikit-learn's (8x8 pixels, 1,797 of them), each drawn bright at a random size and place on a dark,
-coloured and textured ground. Training, validation and test draw on different writers' digits: no digit is in two.
+The 1,797 digits of scikit-learn (8x8 pixels) are drawn bright, at random sizes and positions, on a dark textured
+background. Training, validation and test images use different digits.
 """
 
 from __future__ import annotations
@@ -13,57 +13,58 @@ import cv2
 import numpy as np
 
 from tiny_imagenet import cli, files
-from tiny_imagenet.data.dataset import SIZE, SPLITS
+from tiny_imagenet.data.images import SIZE
+from tiny_imagenet.data.splits import FOLDERS
 from tiny_imagenet.errors import DatasetError
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CLASSES = len(WORDS)
 WNIDS = tuple(f"n{index:08d}" for index in range(CLASSES))
 
-_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}  # of the source digits
+_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}  # fractions of the source digits
 _SMALL = {"train": 0.03, "val": 0.01, "test": 0.01}  # objects under 8x8 pixels
-_CORNER = 0.05  # of the training objects: the ones that screening looks at
+_CORNER = 0.05  # training objects in a corner, for screening
 _GREY = 0.02
 _MARGIN = (SIZE - 56) // 2
 
 
 def write(out: str | os.PathLike[str], train: int = 4000, val: int = 500, test: int = 500, seed: int = 0) -> None:
-    """Write the data set into the folder `out`, whole or not at all: so many 64x64 JPEG images a split.
+    """Write `train`, `val` and `test` JPEG images of 64x64 pixels to the new folder `out`.
 
-    Every class has the same number of images, give or take one. About 3 % of the training objects are under 8x8
-    pixels, 5 % stand in a corner where screening drops some of them, and 2 % of all files are grey-scale. Boxes are
-    the tight inclusive bounds of the digit. The same arguments give the same bytes.
+    Classes have equal numbers of images, up to one. About 3 % of the training objects are under 8x8 pixels, 5 % are
+    in a corner, where screening drops some of them, and 2 % of all files are grayscale. Boxes are the tight bounds of
+    the digits. The same arguments give the same bytes.
 
     Raises:
-        DatasetError: a split has fewer images than there are classes.
+        DatasetError: a split has fewer images than there are classes, or the seed is negative.
         TinyImageNetError: `out` is not empty or cannot be written.
     """
     counts = {"train": train, "val": val, "test": test}
     for split, count in counts.items():
         if count < CLASSES:
-            raise DatasetError(f"{split} is {count}: at least {CLASSES} images are needed, one a class")
+            raise DatasetError(f"expected at least {CLASSES} {split} images, one per class, got {count}")
     if seed < 0:
-        raise DatasetError(f"seed is {seed}: at least 0 is needed")
+        raise DatasetError(f"expected a seed of at least 0, got {seed}")
     sources = _sources(seed)
     with files.atomic_folder(out) as folder:
         (folder / "wnids.txt").write_text("".join(f"{wnid}\n" for wnid in WNIDS))
         (folder / "words.txt").write_text("".join(f"{wnid}\t{words}\n" for wnid, words in zip(WNIDS, WORDS)))
-        for number, split in enumerate(SPLITS):
+        for number, split in enumerate(FOLDERS):
             rng = np.random.default_rng([seed, number])
             _write_split(folder / split, split, counts[split], sources[split], rng)
 
 
 def _sources(seed: int) -> dict[str, list[list[np.ndarray]]]:
-    """For each split and class the digits to draw from, cut to their ink, float32 from 0 to 1."""
+    """Return the digits of each split and class, cropped to their bounds, float32 from 0 to 1."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     rng = np.random.default_rng(seed)
-    sources: dict[str, list[list[np.ndarray]]] = {split: [] for split in SPLITS}
+    sources: dict[str, list[list[np.ndarray]]] = {split: [] for split in FOLDERS}
     for label in range(CLASSES):
         members = rng.permutation(np.flatnonzero(digits.target == label))
         first = 0
-        for split in SPLITS:
+        for split in FOLDERS:
             last = first + int(_SHARES[split] * len(members))
             sources[split].append([_cut(digits.images[index]) for index in members[first:last]])
             first = last
@@ -113,7 +114,7 @@ def _write_split(
 
 
 def _draw(digit: np.ndarray, split: str, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """A picture with the digit in it, uint8 64x64x3 (grey: 64x64), and the digit's box."""
+    """Return an image of the digit, uint8 64x64x3 (gray: 64x64), and the digit's box."""
     kind = rng.random()
     corner = False
     if kind < _SMALL[split]:
@@ -148,12 +149,12 @@ def _place(length: int, inside: tuple[int, int], corner: bool, rng: np.random.Ge
     if corner:
         offset = int(rng.integers(0, 3))
         return low + offset if rng.random() < 0.5 else high - offset
-    # The mean of several draws: objects are rather near the centre, as in photographs.
+    # The mean of several draws: objects are mostly near the center, as in photographs.
     return round(rng.integers(low, high + 1, 4).mean())
 
 
 def _ground(rng: np.random.Generator) -> np.ndarray:
-    """A dark ground, float32 64x64x3: two colours running into each other, and smooth and fine noise."""
+    """Return a dark background, float32 64x64x3: a gradient of two colours, with coarse and fine noise."""
     colours = rng.uniform(45, 90, (2, 3))
     angle = rng.uniform(0, 2 * np.pi)
     steps = np.linspace(-0.5, 0.5, SIZE)

@@ -1,7 +1,7 @@
-"""Which training images screening drops (section 5.2.1): those whose object a crop can lose.
+"""Screening of training images (section 5.2.1): drops those whose object a random crop may cut off.
 
-Boxes are arrays (n, 4) of x0, y0, x1, y1, inclusive pixel indexes within an `image` x `image` picture. A crop is
-`crop` x `crop` pixels at any whole offset from 0 to image - crop on each axis, as the data layer draws it.
+Boxes are arrays (n, 4) of x0, y0, x1, y1, inclusive pixel indices in an `image` x `image` picture. A crop is
+`crop` x `crop` pixels at an integer offset from 0 to image - crop on each axis, as drawn by the data layer.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ Box = tuple[int, int, int, int]
 
 
 def area(boxes: np.ndarray) -> np.ndarray:
-    """Areas in pixels, int64 (n,)."""
+    """Return the area of each box in pixels, int64 (n,)."""
     x0, y0, x1, y1 = _columns(boxes)
     return (x1 - x0 + 1) * (y1 - y0 + 1)
 
 
 def worst_pixels(boxes: np.ndarray, image: int = 64, crop: int = CROP) -> np.ndarray:
-    """The fewest pixels of each box that a crop can show, int64 (n,)."""
+    """Return the smallest number of pixels of each box in any crop, int64 (n,)."""
     x0, y0, x1, y1 = _columns(boxes)
     return _worst_length(x0, x1, image, crop) * _worst_length(y0, y1, image, crop)
 
 
 def worst_visible(boxes: np.ndarray, image: int = 64, crop: int = CROP) -> np.ndarray:
-    """The smallest share of each box's area that a crop can show, float64 (n,); `keep` compares exactly."""
+    """Return the smallest fraction of each box in any crop, float64 (n,); `keep` compares exactly."""
     return worst_pixels(boxes, image, crop) / area(boxes)
 
 
 def keep(
     boxes: np.ndarray, image: int = 64, crop: int = CROP, min_visible: Fraction | float = MIN_VISIBLE
 ) -> np.ndarray:
-    """True for each box of which every crop shows at least `min_visible`, bool (n,); in whole numbers, so exact."""
+    """Return whether every crop shows at least the fraction `min_visible` of each box, bool (n,); exact."""
     least = share(min_visible)
     kind = np.int64 if least.denominator < 2**32 else object  # pixels are fewer than 2**31
     visible, whole = worst_pixels(boxes, image, crop).astype(kind), area(boxes).astype(kind)
@@ -44,20 +44,19 @@ def keep(
 
 
 def share(value: Fraction | float) -> Fraction:
-    """A share in whole numbers; of a float the simplest one near it (0.1 is 1/10), of anything else itself."""
+    """Return a fraction: for a float, the simplest one near it (0.1 is 1/10)."""
     return Fraction(value).limit_denominator(1_000_000) if isinstance(value, float) else Fraction(value)
 
 
 def is_small(boxes: np.ndarray) -> np.ndarray:
-    """True for each box with an area under 8 x 8 pixels, bool (n,)."""
+    """Return whether the area of each box is under 8 x 8 pixels, bool (n,)."""
     return area(boxes) < SMALL_AREA
 
 
 def mend(box: Box, width: int = 64, height: int = 64) -> tuple[Box | None, str]:
-    """A box as it can be in a picture of `width` x `height` pixels, and what was wrong with it ("": nothing).
+    """Fit a box into an image of `width` x `height` pixels; return it and the problem ("" if there was none).
 
-    Corners that are the wrong way round are put in order and what sticks out is cut off. A box that is wholly outside
-    becomes None.
+    Corners are sorted and clipped to the image. A box outside the image becomes None.
     """
     x0, y0, x1, y1 = box
     if 0 <= x0 <= x1 < width and 0 <= y0 <= y1 < height:
@@ -70,7 +69,7 @@ def mend(box: Box, width: int = 64, height: int = 64) -> tuple[Box | None, str]:
 
 
 def scale(box: Box, width: int, height: int, image: int = 64) -> Box:
-    """The pixels that a box in a picture of `width` x `height` touches when that is resized to `image` x `image`."""
+    """Return the pixels touched by a box after its `width` x `height` image is resized to `image` x `image`."""
     x0, y0, x1, y1 = box
     return (
         x0 * image // width,
@@ -81,7 +80,7 @@ def scale(box: Box, width: int, height: int, image: int = 64) -> Box:
 
 
 def _worst_length(low: np.ndarray, high: np.ndarray, image: int, crop: int) -> np.ndarray:
-    # The overlap of two intervals, one sliding, rises and then falls: it is smallest at an end of the slide.
+    # The overlap with a sliding interval rises and then falls, so the minimum is at one of its two ends.
     first = np.minimum(high, crop - 1) - low + 1
     last = high - np.maximum(low, image - crop) + 1
     return np.maximum(np.minimum(first, last), 0)

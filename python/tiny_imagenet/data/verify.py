@@ -11,129 +11,109 @@ import numpy as np
 
 from tiny_imagenet import cli
 from tiny_imagenet.data import datum, lmdb_reader
+from tiny_imagenet.data.splits import SPLITS
 from tiny_imagenet.errors import DatasetError
 
-_AGAIN = "convert the data set again, or copy it again"
-_PART = 1024  # images
-_LARGEST = 4096  # pixels a side
+_AGAIN = "convert or copy the data set again"
+_PART = 1024  # images summed as uint32
 
 
 def verify(folder: str | os.PathLike[str]) -> list[str]:
-    """Go through all records of the converted data set in `folder`; return what was checked, in lines to print.
+    """Check every record of the converted data set in `folder`; return a report in lines.
 
-    Of each LMDB: keys are the zero-padded index and a name, each record is a Datum of the manifest's shape that holds
-    what "encoded" says (an encoded image decodes), labels are of the classes (-1 in test), and count, sha256 and
-    values_sha256 (which manifests of an earlier version lack) are as in the manifest. train_screened is train without
-    the dropped names, bytes and order alike. The mean image is that of train, to the rounding of a float.
+    Of each LMDB: the keys are zero-padded index and name; the records are Datums with the manifest's shape, encoded or
+    not as it specifies, with labels of its classes (-1 in test); count, sha256 and values_sha256 (absent in manifests
+    of earlier versions) match. train_screened is train without the dropped names, in the same order with the same
+    bytes. The mean image is that of train, up to float rounding.
 
     Raises:
-        DatasetError: something is wrong; the message names the LMDB and the record.
+        DatasetError: a check fails; the message names the LMDB and the record.
     """
     folder = Path(folder)
     manifest = lmdb_reader.read_manifest(folder)
     path = folder / lmdb_reader.MANIFEST
     try:
         shape = tuple(int(manifest["image"][side]) for side in ("channels", "height", "width"))
-        expected = {
-            name: (int(entry["count"]), str(entry["sha256"]), entry.get("values_sha256"))
-            for name, entry in manifest["lmdbs"].items()
-        }
+        wanted = {name: manifest["lmdbs"][name] for name in SPLITS}
+        _ = [(entry["count"], entry["sha256"]) for entry in wanted.values()]
         dropped = Counter(manifest["screening"]["dropped"])
         encoded = bool(manifest["encoded"])
-        if not all(1 <= side <= _LARGEST for side in shape):
-            raise ValueError(f"an image of {shape}")
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path} lacks a part or has it in another form ({error!r}): {_AGAIN}") from error
-    if missing := {"train", "train_screened", "val", "test"} - set(expected):
-        raise DatasetError(f"{path} has no entry {min(missing)!r} in lmdbs: {_AGAIN}")
-    lines, others = [], []
-    for name, (count, sha256, values_sha256) in expected.items():
-        labels = range(-1, 0) if name == "test" else range(len(manifest["classes"]))
-        total, values = _check_records(folder / f"{name}.lmdb", count, sha256, shape, labels, encoded)
-        state = "keys, labels, images and sha256 are right"
-        if values_sha256 is None:
-            state = "keys, labels and sha256 are right; the pixels were not checked (no values_sha256 in the manifest)"
-        elif values != values_sha256:
-            others.append(folder / f"{name}.lmdb")
-        lines.append(f"{name + '.lmdb':<20}{count:>8,} records: {state}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{path}: a field is missing or invalid ({error!r}): {_AGAIN}") from error
+    lines, changed = [], []
+    classes = len(manifest["classes"])
+    checks = [(folder / f"{name}.lmdb", 0 if name == "test" else classes) for name in SPLITS]
+    counts = lmdb_reader.check_all(checks, shape)
+    for (name, entry), (lmdb, _), found in zip(wanted.items(), checks, counts):
+        if found != entry["count"]:
+            raise DatasetError(f"{lmdb}: expected {entry['count']} records, got {found}: {_AGAIN}")
+        sha256, values_sha256, total = _digests(lmdb, found, shape, encoded)
+        if sha256 != entry["sha256"]:
+            raise DatasetError(f"{lmdb}: names or labels differ from the manifest (sha256): {_AGAIN}")
+        checked = "keys, labels, images and sha256 match"
+        if "values_sha256" not in entry:
+            checked = "keys, labels and sha256 match; pixels were not checked (no values_sha256 in the manifest)"
+        elif values_sha256 != entry["values_sha256"]:
+            changed.append(lmdb)
+        lines.append(f"{lmdb.name:<20}{found:>8,} records: {checked}")
         if name == "train":
-            _check_mean(folder / manifest["mean"], total, count)
+            _check_mean(folder / manifest["mean"], total, found)
     _check_screened(folder, dropped)
-    if others:  # last: what is above names the record, where it can
-        raise DatasetError(f"{others[0]}: the images are not those of the manifest (another values_sha256): {_AGAIN}")
+    if changed:  # last, because the checks above name the record
+        raise DatasetError(f"{changed[0]}: images differ from the manifest (values_sha256): {_AGAIN}")
     lines.append(f"{'dropped':<20}{sum(dropped.values()):>8,} by screening: train_screened is train without them")
     lines.append(f"{'mean':<20}{'':>8} {manifest['mean']} is the mean of train.lmdb")
     return lines
 
 
-def _check_records(
-    path: Path, count: int, sha256: str, shape: tuple[int, ...], labels: range, encoded: bool
-) -> tuple[np.ndarray, str]:
-    """Check the LMDB `path`; return the sum of its images, uint64 of `shape`, and what values_sha256 should be."""
-    found = lmdb_reader.count(path)
-    if found != count:
-        raise DatasetError(f"{path} has {found} records, the manifest says {count}: {_AGAIN}")
-    digest, values = hashlib.sha256(), hashlib.sha256()
-    total = np.zeros(shape, np.uint64)
-    part = np.zeros(shape, np.uint32)  # 255 * _PART is far below 2**32
+def _digests(path: Path, count: int, shape: tuple[int, ...], encoded: bool) -> tuple[str, str, np.ndarray]:
+    """Check keys and encoding; return sha256, values_sha256 and the sum of the images, uint64 of `shape`."""
+    lines, values = hashlib.sha256(), hashlib.sha256()
+    total, part = np.zeros(shape, np.uint64), np.zeros(shape, np.uint32)
     for index, (key, value) in enumerate(cli.track(lmdb_reader.raw_records(path), count, f"checking {path.name}")):
-        try:
-            if not key.startswith(f"{index:08d}_") or len(key) < 10:
-                raise DatasetError(f"the key should be {index:08d}_ and a name")
-            if datum.is_encoded(value) != encoded:
-                raise DatasetError(f"the image is {'not ' if encoded else ''}encoded, the manifest says otherwise")
-            image, label = datum.decode(value)
-            if image.shape != shape:
-                raise DatasetError(f"the image's channels, height, width are {image.shape}, not {shape}")
-            if label not in labels:
-                raise DatasetError(f"the label is {label}, allowed are {labels[0]} to {labels[-1]}")
-        except DatasetError as error:
-            again = "" if "again" in str(error) else f": {_AGAIN}"
-            raise DatasetError(f"{path}, record {lmdb_reader.printable(key)}: {error}{again}") from error
+        where = f"{path}, record {lmdb_reader.printable(key)}"
+        if not key.startswith(f"{index:08d}_") or len(key) < 10:
+            raise DatasetError(f"{where}: expected the key {index:08d}_ and a name: {_AGAIN}")
+        if datum.parse(value).encoded != encoded:
+            raise DatasetError(f"{where}: expected encoded {encoded}, as in the manifest: {_AGAIN}")
+        image, label = datum.decode(value)
         values.update(hashlib.sha256(value).digest())
-        digest.update(os.fsencode(f"{key} {label}\n"))
+        lines.update(os.fsencode(f"{key} {label}\n"))
         part += image
         if index % _PART == _PART - 1:
             total += part
             part[:] = 0
-    if digest.hexdigest() != sha256:
-        raise DatasetError(f"{path}: the names or labels are not those of the manifest (another sha256): {_AGAIN}")
-    return total + part, values.hexdigest()
+    return lines.hexdigest(), values.hexdigest(), total + part
 
 
 def _check_mean(path: Path, total: np.ndarray, count: int) -> None:
     mean = datum.read_mean(path)
     expected = (total.astype(np.float64) / count).astype(np.float32)
     if mean.shape != expected.shape:
-        raise DatasetError(f"{path} has shape {mean.shape}, the images {expected.shape}: {_AGAIN}")
+        raise DatasetError(f"{path}: expected shape {expected.shape}, got {mean.shape}: {_AGAIN}")
     wrong = ~(np.abs(mean - expected) <= 2 * np.spacing(expected))
     if wrong.any():
         where = tuple(map(int, np.argwhere(wrong)[0]))
         raise DatasetError(
-            f"{path} is not the mean of train.lmdb: at channel, row, column {where} it is {mean[where]}, not "
-            f"{expected[where]}: {_AGAIN}"
+            f"{path} is not the mean of train.lmdb: expected {expected[where]} at channel, row, column {where}, got "
+            f"{mean[where]}: {_AGAIN}"
         )
 
 
 def _check_screened(folder: Path, dropped: Counter[str]) -> None:
     path = folder / "train_screened.lmdb"
     screened = lmdb_reader.raw_records(path)
-    left = dropped.copy()
+    remaining = dropped.copy()
     key, value = next(screened, ("", b""))
     for own, content in lmdb_reader.raw_records(folder / "train.lmdb"):
-        name = _name(own)
-        if _name(key) == name and value == content:
+        name = own.partition("_")[2]
+        if key.partition("_")[2] == name and value == content:
             key, value = next(screened, ("", b""))
-        elif left[name]:
-            left[name] -= 1
+        elif remaining[name]:
+            remaining[name] -= 1
         else:
-            state = f"its record {key} is next" if key else "it has no more records"
-            raise DatasetError(f"{path} lacks train's record {own}, which screening did not drop ({state}): {_AGAIN}")
+            raise DatasetError(f"{path}: train's record {own} is missing, but was not dropped by screening: {_AGAIN}")
     if key:
-        raise DatasetError(f"{path}, record {key}: train has no such record, or has it elsewhere: {_AGAIN}")
-    if rest := list(left.elements()):
-        raise DatasetError(f"{path} has {rest[0]}, which the manifest says was dropped: {_AGAIN}")
-
-
-def _name(key: str) -> str:
-    return key.split("_", 1)[-1]
+        raise DatasetError(f"{path}, record {key}: train has no such record in this place: {_AGAIN}")
+    if rest := list(remaining.elements()):
+        raise DatasetError(f"{path} contains {rest[0]}, which the manifest lists as dropped: {_AGAIN}")

@@ -2,8 +2,7 @@
 
 evaluator, evaluate, predict: probabilities of an LMDB; predictions and scores of a run; single images.
 classify, submission: image files to classes; the test file of the challenge.
-predictions, metrics, ensemble, members: the predictions file; scores; averages; of files or run folders.
-pedigree: what made predictions: run, iteration, split, crops; whether it stands; what to call it.
-origin: the data they are of: its folder, split and classes.
+predictions, metrics, ensemble: the predictions file; scores and their columns; averages of predictions.
+provenance, data_source: how predictions were made, and names for tables; the data behind them.
 features: activations of a layer.
 """

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tiny_imagenet import cli
-from tiny_imagenet.data import dataset, lmdb_reader
+from tiny_imagenet.data import dataset, images, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, RunError
-from tiny_imagenet.evaluation import origin
+from tiny_imagenet.evaluation import data_source
 from tiny_imagenet.evaluation.predict import Predictor
 from tiny_imagenet.models import nets
 from tiny_imagenet.runs import Run
@@ -45,7 +45,7 @@ def class_names(run: Run, data: str | os.PathLike[str] | None = None) -> list[tu
     """
     wnids = run.info.get("wnids")
     try:
-        manifest = lmdb_reader.read_manifest(data or origin.trained_on(run))
+        manifest = lmdb_reader.read_manifest(data or data_source.trained_on(run))
     except (RunError, DatasetError) as error:
         if data or not wnids:
             raise
@@ -114,7 +114,7 @@ def _read(sources: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, np.n
             yield path, problem
             continue
         try:
-            yield path, dataset.read_image(path, resize=True).transpose(2, 0, 1)
+            yield path, images.read_image(path, resize=True).transpose(2, 0, 1)
         except DatasetError as error:
             yield path, str(error)
 
@@ -122,8 +122,8 @@ def _read(sources: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, np.n
 def _outcomes(
     predictor: Predictor, batch: list[tuple[str, np.ndarray | str]], names: Sequence[tuple[str, str]], top: int
 ) -> Iterator[Outcome]:
-    images = [image for _, image in batch if not isinstance(image, str)]
-    rows = iter(predictor(np.stack(images)) if images else [])
+    pictures = [image for _, image in batch if not isinstance(image, str)]
+    rows = iter(predictor(np.stack(pictures)) if pictures else [])
     for path, image in batch:
         if isinstance(image, str):
             yield Outcome(path, [], image)

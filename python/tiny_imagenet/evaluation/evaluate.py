@@ -12,7 +12,7 @@ from caffe.proto import caffe_pb2
 from tiny_imagenet import cli, destination, files
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, PredictionsError, RunError
-from tiny_imagenet.evaluation import metrics, origin, pedigree, predictions
+from tiny_imagenet.evaluation import data_source, metrics, predictions
 from tiny_imagenet.evaluation.evaluator import Evaluator
 from tiny_imagenet.evaluation.predictions import Predictions
 from tiny_imagenet.models import nets, prototxt
@@ -51,7 +51,7 @@ def data_of(run: Run, data: str | os.PathLike[str] | None) -> str | os.PathLike[
         RunError: the run's data folder is unknown or missing, or has other classes than the run.
         DatasetError: it is not a converted data set.
     """
-    data = data or origin.trained_on(run)
+    data = data or data_source.trained_on(run)
     wnids = [entry["wnid"] for entry in lmdb_reader.read_manifest(data)["classes"]]
     if run.info.get("wnids", wnids) != wnids:
         raise RunError(f"{data} has other classes, or another order of them, than the data of {run.path}")
@@ -219,7 +219,7 @@ def _check_records(given: Predictions, entry: Any, lmdb: Path) -> None:
         raise DatasetError(
             f"{lmdb} has {len(given.keys)} records, {entry.get('count')} in the manifest: convert the data set again"
         )
-    if entry.get("sha256", "") not in ("", pedigree.records(given)):
+    if entry.get("sha256", "") not in ("", given.records):
         raise DatasetError(f"the keys or labels of {lmdb} are not those of the manifest: convert the data set again")
 
 

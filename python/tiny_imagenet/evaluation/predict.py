@@ -13,7 +13,16 @@ from tiny_imagenet.data import datum
 from tiny_imagenet.errors import DatasetError, NetError
 from tiny_imagenet.evaluation.evaluator import BATCH, GPU_BATCH, average, build
 from tiny_imagenet.gpu import choose, compute_on
-from tiny_imagenet.models import derive
+from tiny_imagenet.models import derive, nets
+
+
+def load(path: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> caffe.Net:
+    """The net of a deploy prototxt with the weights of a .caffemodel, or with those of its fillers.
+
+    Raises:
+        NetError: a file cannot be read, the net does not build, or a layer has no weights.
+    """
+    return build(nets.read(path), weights)
 
 
 class Predictor:

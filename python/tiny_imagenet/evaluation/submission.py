@@ -1,4 +1,4 @@
-"""The challenge's test file: one line an image, its name and the wnid of its most probable class."""
+"""The challenge's test file: one line per image with its name and the wnid of the most probable class."""
 
 from __future__ import annotations
 
@@ -15,76 +15,67 @@ SPLIT = "test"
 
 
 def check(path: str | os.PathLike[str]) -> None:
-    """Raise TinyImageNetError where the file cannot be written, or would take the place of something else than one."""
+    """Raise TinyImageNetError if the file cannot be written, or would replace something that is not a test file."""
     destination.check(path)
     try:
         with open(path, "rb") as file:
-            start = file.readline(4096).decode()
+            start = file.readline(4096).decode(errors="replace")
     except FileNotFoundError:
         return
-    except UnicodeDecodeError:
-        start = "\0"
     if start and (len(start.split()) != 2 or not start.rstrip("\n").isprintable()):
-        raise TinyImageNetError(f"{path} is there and is something else: name another file, or remove it first")
+        raise TinyImageNetError(f"{path} exists and is not a submission: name another file or remove it first")
 
 
 def image_keys(data: str | os.PathLike[str]) -> list[str]:
     """The keys of a converted data folder's test split, in order.
 
     Raises:
-        DatasetError: there is no test split, it is empty, or it has another number of images than the manifest says.
+        DatasetError: the test split is missing, or its number of images differs from the manifest's.
     """
-    advice = "convert a data set that has test/images with tools/convert.py"
+    advice = "convert a data set with test/images with tools/convert.py"
     entry = lmdb_reader.read_manifest(data)["lmdbs"].get(SPLIT)
     lmdb = Path(data) / f"{SPLIT}.lmdb"
-    if not isinstance(entry, dict) or not lmdb.is_dir():
-        raise DatasetError(f"{data} has no test split (no {lmdb.name}): {advice}")
+    if not entry or not lmdb.is_dir():
+        raise DatasetError(f"{data} has no test split ({lmdb.name} is missing): {advice}")
     keys = [key for key, _ in lmdb_reader.raw_records(lmdb)]
     if not keys or len(keys) != entry.get("count"):
-        raise DatasetError(f"{lmdb} has {len(keys)} records, the manifest says {entry.get('count')}: {advice}")
+        raise DatasetError(f"{lmdb} has {len(keys)} records, the manifest has {entry.get('count')}: {advice}")
     return keys
 
 
 def lines(given: Predictions, data: str | os.PathLike[str]) -> list[str]:
-    """The file's lines, "NAME WNID", sorted by name. Of classes with equal probability the first is taken.
+    """The file's lines, "NAME WNID", sorted by name. Among classes of equal probability the first is taken.
 
     Args:
-        given: of every image of the test split, in any order.
+        given: predictions of every image of the test split, in any order.
         data: the converted data folder.
 
     Raises:
-        DatasetError: as `image_keys`, or a name cannot stand in the file or is there twice.
-        PredictionsError: the predictions are not valid, of other classes, or not of these images.
+        DatasetError: as `image_keys`, or a name contains a space or is not unique.
+        PredictionsError: the predictions are not valid, or of other classes or images.
     """
     who = given.path or given.name
     predictions_files.check(given, who)
     wnids = [entry["wnid"] for entry in lmdb_reader.read_manifest(data)["classes"]]
-    if given.classes != len(wnids):
-        raise PredictionsError(f"{who} tells {given.classes} classes apart, {data} has {len(wnids)}: name its own data")
-    own = given.meta.get("wnids")
-    if isinstance(own, list) and own != wnids:
-        raise PredictionsError(f"{who} has other classes, or in another order, than {data}: name its own data")
-    keys = image_keys(data)
-    if sorted(keys) != sorted(given.keys.tolist()):
-        missing, foreign = set(keys) - set(given.keys.tolist()), set(given.keys.tolist()) - set(keys)
-        what = f"lacks {len(missing)} of its {len(keys)} test images" if missing else "has all of its test images"
-        if missing:
-            what += f" (such as {min(missing)!r})"
-        if foreign:
-            what += f" and has {len(foreign)} others (such as {min(foreign)!r})"
-        raise PredictionsError(f"{who} does not fit {data}: it {what}: predict with --split test")
+    if given.classes != len(wnids) or given.meta.get("wnids", wnids) != wnids:
+        raise PredictionsError(f"{who} and {data} have different classes or orders of classes: pass its own --data")
+    keys = set(image_keys(data))
+    missing, foreign = keys - set(given.keys.tolist()), set(given.keys.tolist()) - keys
+    if missing or foreign:
+        some = f"{len(missing)} of {len(keys)} test images are missing and {len(foreign)} others are present"
+        example = min(missing or foreign)
+        raise PredictionsError(f"{who} is not of {data}'s test split: {some}, such as {example!r}: use --split test")
     rows = {}
     for key, best in zip(given.keys.tolist(), given.probabilities.argmax(axis=1).tolist()):
         name = key.split("_", 1)[-1]
-        if name in rows or not name or name.split() != [name]:
-            state = "there twice" if name in rows else "empty or has a space"
-            raise DatasetError(f"{data}: the image name {name!r} of record {key} is {state}: no line can be made of it")
+        if name in rows or name.split() != [name]:
+            raise DatasetError(f"{data}: the image name {name!r} (record {key}) contains a space or is not unique")
         rows[name] = wnids[best]
     return [f"{name} {rows[name]}" for name in sorted(rows)]
 
 
 def write(path: str | os.PathLike[str], given: Predictions, data: str | os.PathLike[str]) -> int:
-    """Write the file, whole or not at all; return how many images it has.
+    """Write the file atomically and return its number of images.
 
     Raises:
         DatasetError, PredictionsError: as `lines`.

@@ -1,6 +1,10 @@
-"""The paper's whole experiment: every model, seed and ensemble.
+"""The paper's experiment: every model, seed and ensemble.
 
-reproduce, graph: what is to be done; its steps, and what each waits for.
-table2: Table 2, the paper's beside ours.
-address, claims, connection, dask_graph, pool, schedulers, step_process, worker: to be sorted.
+reproduce: the steps of an experiment, run one after the other.
+table2: Table 2, the paper's next to ours.
+schedulers: the flags --scheduler and --workers.
+cluster: connection to a Dask cluster.
+dask_steps: steps run by Dask.
+worker: functions that run in a Dask worker.
+step_process: child process of a worker.
 """

@@ -1,77 +1,48 @@
-"""A step of an experiment in a process of its own, which a process that does not compute starts, watches and ends.
+"""Child process of a Dask worker that runs one step; neither crashes nor Caffe's memory reach the worker.
 
-The worker of a cluster that asks for the step loads neither Caffe nor a GPU's memory, and outlives a step that crashes.
-The other way round, a step whose worker is gone ends at once: somebody else is going to be asked for it.
+The parent writes the pickled step to stdin. If the step fails, the exit status is 1 and stdout contains the error.
 """
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import os
 import pickle
-import threading
+import signal
+import sys
+import time
 import traceback
-from collections.abc import Mapping
-from multiprocessing.connection import Connection
 
-from tiny_imagenet import linked_process
-from tiny_imagenet.errors import StepLostError, TinyImageNetError
-from tiny_imagenet.linked_process import LinkedProcess
-from tiny_imagenet.outcomes import Outcome
-from tiny_imagenet.stop import StopRequest
+from tiny_imagenet import runs
+from tiny_imagenet.errors import TinyImageNetError
+
+LOCK = 120.0  # seconds to wait for the lock of a run, which a lost worker's training may still hold
+_PR_SET_PDEATHSIG = 1
 
 
-class StepProcess:
-    """A process that does a step."""
-
-    def __init__(self, step: bytes, environment: Mapping[str, str], silent: bool = False):
-        """Start it; `step` is a pickled `graph.Step`, `environment` that of the process; `silent`: it may not print."""
-        self._process = LinkedProcess("experiment.step_process", step, environment=environment, silent=silent)
-
-    def outcome(self, seconds: float) -> Outcome | None:
-        """Wait so long for its end; None where it goes on.
-
-        Raises:
-            StepLostError: it was killed, or has crashed.
-        """
-        if not self._process.link.poll(seconds):
-            return None
-        outcome = self._process.outcome()
-        if outcome is None:
-            raise StepLostError(f"its process {self._process.fate()}")
-        return outcome
-
-    def stop(self) -> None:
-        """Ask it to end with a checkpoint."""
-        self._process.terminate()
-
-    def close(self) -> None:
-        """End it at once where it has not ended."""
-        self._process.close()
-
-
-def main(descriptor: int) -> None:
-    """What the process does; `descriptor` is the link to the one that started it. Does not return."""
-    link = Connection(descriptor)
-    with StopRequest() as stop:
-        packed = link.recv()
-        threading.Thread(target=_leave_with, args=(link,), daemon=True).start()
-        outcome = _outcome(packed, stop)
-    linked_process.leave(link, outcome)
-
-
-def _leave_with(link: Connection) -> None:
-    """End this process when the other end is gone: nobody waits for it, and half a checkpoint does not count."""
-    with contextlib.suppress(EOFError, OSError):
-        link.recv()
-    os._exit(1)
-
-
-def _outcome(packed: bytes, stop: StopRequest) -> Outcome:
+def main() -> int:
+    """Run the step that stdin contains."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a step dies with its worker
+    if os.getppid() != int(sys.argv[1]):
+        return 1
+    output = os.dup(1)
+    os.dup2(2, 1)  # what the step prints belongs to the worker's log
     try:
-        return Outcome(pickle.loads(packed)(stop))
+        step = pickle.load(sys.stdin.buffer)
+        until = time.monotonic() + LOCK
+        while runs.in_use(step.run.path) and time.monotonic() < until:
+            time.sleep(0.5)
+        step()
     except TinyImageNetError as error:
-        return Outcome.of_error(error)
-    except BaseException as error:  # of Caffe, the memory, the disk
+        text = str(error)
+    except Exception as error:  # of Caffe, memory or disk
         traceback.print_exc()
-        return Outcome(error="TinyImageNetError", text=f"{type(error).__name__}: {error}")
+        text = f"{type(error).__name__}: {error}"
+    else:
+        return 0
+    os.write(output, text.encode())
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,21 +1,18 @@
-"""What the workers of a cluster do: they show that they are fit, do steps of an experiment, and load batches of images.
-
-Nothing here loads Caffe: a step does that in a process of its own.
-"""
+"""Functions that run in a Dask worker: checks of the worker, and steps, each in a child process."""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import functools
 import hashlib
 import importlib.util
 import os
 import platform
+import signal
 import socket
-import tempfile
-import threading
-import time
-from dataclasses import dataclass
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,216 +21,114 @@ import distributed
 import numpy as np
 
 import tiny_imagenet
-from tiny_imagenet import runs
-from tiny_imagenet.data import dataset
-from tiny_imagenet.data.catalogue import Entry
-from tiny_imagenet.data.loading import SLOT, Loaded, Rule, load
 from tiny_imagenet.errors import StepLostError
-from tiny_imagenet.experiment.claims import Claim, Life
-from tiny_imagenet.experiment.step_process import StepProcess
-from tiny_imagenet.outcomes import Outcome
 
-LOOK = 1.0  # seconds from one look at the claim and the experiment to the next
-PATIENCE = 60.0  # seconds to wait for the lock of a run, which a worker may hold that has just lost it
+TOPIC = "tiny-imagenet"  # events [step, text] for the experiment
+_OPEN = (distributed.Status.running, distributed.Status.paused)
+_children: set[subprocess.Popen] = set()
 
 
-@dataclass(frozen=True)
-class Demands:
-    """What a worker must have and see.
+def run_step(name: str, step: bytes, expected: dict[str, str], resource: tuple[str, int]) -> str:
+    """Run a pickled step in a child process; return its error, "" for none.
 
-    Attributes:
-        versions: as `versions`.
-        contents: absolute paths of files, and the sha256 of each.
-        shared: a folder that it must see as the one who asks does, and be able to write; None for none.
-        token: of the experiment (`claims`) whose files are in `shared`.
-    """
-
-    versions: tuple[tuple[str, str], ...]
-    contents: tuple[tuple[str, str], ...] = ()
-    shared: Path | None = None
-    token: str = ""
-
-    def misfits(self) -> list[str]:
-        """What this process has otherwise, a line each."""
-        own = dict(versions())
-        found = [f"{name} is {own[name]}, here {wanted}" for name, wanted in self.versions if own[name] != wanted]
-        for path, wanted in self.contents:
-            digest = sha256(Path(path))
-            if digest != wanted:
-                found.append(f"{path} is not there" if digest is None else f"{path} has other contents than here")
-        if self.shared:
-            found += self._not_shared()
-        return found
-
-    def _not_shared(self) -> list[str]:
-        out = self.shared.parent
-        if self.token and Life(self.shared, self.token).over():
-            return [f"{out} is not the folder that is there here: it must be on a file system that all share"]
-        try:
-            with tempfile.NamedTemporaryFile(dir=self.shared):
-                return []
-        except OSError as error:
-            return [f"{out} cannot be written ({error.strerror})"]
-
-
-@dataclass(frozen=True)
-class Work:
-    """A step as it is sent to a worker.
-
-    Attributes:
-        name: of the step.
-        step: it, pickled: what it needs is not loaded in the worker's own process.
-        run: the run folder that it writes into; None for none.
-        demands: on the worker.
-        resource: what of the worker's resources it takes, of which a worker may have enough for several steps.
-        amount: how much of it.
-        silent: whether what it prints is dropped.
-    """
-
-    name: str
-    step: bytes
-    run: Path | None
-    demands: Demands
-    resource: str
-    amount: int
-    silent: bool
-
-
-def perform(work: Work, *needs: Outcome) -> Outcome:
-    """Do a step, unless one that it needs has failed.
+    The child is killed if this worker is lost. If the worker closes or the step is cancelled, the child ends with a
+    checkpoint.
 
     Raises:
-        StepLostError: its process was killed or has crashed, or another worker has taken over its run.
-        distributed.Reschedule: this worker cannot do it, or is leaving.
+        StepLostError: the child was killed or crashed; the step can be run again.
+        distributed.Reschedule: another worker has to run the step.
     """
-    failed = next((need for need in needs if need.error), None)
-    if failed:
-        return failed
-    life = Life(work.demands.shared, work.demands.token)
-    over = life.over()
-    if over:
-        return Outcome(error="Stopped", text=over)
-    if not _fit(work.demands):  # it has come after the others, and is going to be sent away
-        time.sleep(LOOK)
-        raise distributed.Reschedule
     worker = distributed.get_worker()
-    with contextlib.ExitStack() as stack:
-        claim = None
-        if work.run:
-            about = {"step": work.name, "worker": worker.address, "host": socket.gethostname()}
-            claim = Claim(work.demands.shared, f"{work.run.parent.name}-{work.run.name}", about)
-            claim.take()
-            stack.callback(claim.release)
-            until = time.monotonic() + PATIENCE
-            while runs.in_use(work.run) and time.monotonic() < until and not (claim.lost() or life.over()):
-                time.sleep(LOOK)
-            over = life.over()  # it may have taken a minute to come here
-            if over:
-                return Outcome(error="Stopped", text=over)
-        process = StepProcess(work.step, _environment(worker, work), work.silent)
-        stack.callback(process.close)
-        return _watch(process, claim, life, worker)
-
-
-def _watch(process: StepProcess, claim: Claim | None, life: Life, worker: distributed.Worker) -> Outcome:
-    """Wait for the end of a step, and bring it about where there is a reason."""
-    stays = (distributed.Status.running, distributed.Status.paused)
-    told = leaving = False
-    while (outcome := process.outcome(LOOK)) is None:
-        if claim and claim.lost():
-            raise StepLostError("another worker has taken it over")
-        leaving = leaving or worker.status not in stays
-        if not told and (leaving or life.over()):
-            told = True
-            process.stop()
-    if leaving and outcome.error == "Stopped":
+    key = worker.get_current_task()
+    where = f"{socket.gethostname()} ({worker.address})"
+    if found := differences(expected):
+        worker.log_event(TOPIC, ["", f"dismissed the worker on {where}: {found}"])
+        worker.loop.add_callback(worker.close, reason=found)
         raise distributed.Reschedule
-    return outcome
-
-
-def _environment(worker: distributed.Worker, work: Work) -> dict[str, str]:
-    """Of the process of a step: it computes with its share of the worker's threads."""
-    share = int(worker.state.total_resources.get(work.resource, 1) // work.amount)
-    threads = str(max(1, worker.state.nthreads // max(1, share)))
-    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
-    return environment | {f"{library}_NUM_THREADS": threads for library in ("OMP", "OPENBLAS", "MKL")}
-
-
-def load_batch(entries: list[Entry], rule: Rule, demands: Demands) -> tuple[Loaded, bytes]:
-    """What a batch of images becomes, and its Datums one behind the other.
-
-    Raises:
-        distributed.Reschedule: this worker cannot do it.
-    """
-    if not _fit(demands):
-        time.sleep(LOOK)
+    worker.log_event(TOPIC, [name, f"==> {name}: on {where}"])
+    command = [sys.executable, "-m", "tiny_imagenet.experiment.step_process", str(os.getpid())]
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=_environment(worker, *resource),
+        start_new_session=True,  # Ctrl-C in a terminal is for the experiment
+    )
+    _children.add(child)
+    stopped, data = False, step
+    try:
+        while True:
+            try:
+                error, _ = child.communicate(data, timeout=0.5)
+                break
+            except subprocess.TimeoutExpired:
+                data = None
+            task = worker.state.tasks.get(key)
+            if not stopped and (worker.status not in _OPEN or task is None or task.state != "executing"):
+                stopped = True
+                child.terminate()
+    finally:
+        child.kill()
+        child.wait()
+        _children.discard(child)
+    if child.returncode and stopped:
         raise distributed.Reschedule
-    return loaded_here(entries, rule)
+    if child.returncode < 0:
+        by = signal.Signals(-child.returncode).name
+        raise StepLostError(f"its process was killed by {by}" + " (out of memory?)" * (by == "SIGKILL"))
+    return error.decode(errors="replace") or f"its process exited with status {child.returncode}" * child.returncode
 
 
-def loaded_here(entries: list[Entry], rule: Rule) -> tuple[Loaded, bytes]:
-    """What `load_batch` returns, by this process."""
-    slot = _slot()
-    with dataset.quiet():
-        loaded = load(entries, slot, rule)
-    data = loaded.data
-    if data is None:
-        data = bytes(slot[: sum(size for size in loaded.sizes if size > 0)])
-    return loaded._replace(data=None, total=loaded.total.copy()), data
+def _environment(worker: distributed.Worker, name: str, amount: int) -> dict[str, str]:
+    """Environment of a child, which computes with its share of the worker's threads."""
+    at_once = max(1, int(worker.state.total_resources.get(name, 1) // amount))
+    threads = str(max(1, worker.state.nthreads // at_once))
+    own = {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}  # Dask's: slower
+    own["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    return own | {f"{library}_NUM_THREADS": threads for library in ("OMP", "OPENBLAS", "MKL")}
 
 
-_found_fit: set[Demands] = set()
+async def children_ended() -> None:
+    """Wait until no step runs in this worker."""
+    while _children:
+        await asyncio.sleep(0.1)
 
 
-def _fit(demands: Demands) -> bool:
-    """Whether this worker has all that is demanded; once it had, it has."""
-    if demands not in _found_fit and not demands.misfits():
-        _found_fit.add(demands)
-    return demands in _found_fit
+def report(expected: dict[str, str], dask_worker: distributed.Worker) -> dict[str, Any]:
+    """Return the host, the resources and the differences of a worker."""
+    resources = dict(dask_worker.state.total_resources)
+    return {"host": socket.gethostname(), "resources": resources, "differences": differences(expected)}
 
 
-_own = threading.local()
-
-
-def _slot() -> memoryview:
-    """The memory of the calling thread for a batch."""
-    if not hasattr(_own, "slot"):
-        _own.slot = memoryview(bytearray(SLOT))
-        cv2.setNumThreads(1)  # the worker's threads are the threads
-    return _own.slot
-
-
-def show(demands: Demands) -> dict[str, Any]:
-    """What a worker is asked first: its host, which GPUs it sees, and what it has otherwise than it must."""
-    # Each job of Slurm may call its own GPU 0.
-    devices = [f"{name}={os.environ[name]}" for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID") if name in os.environ]
-    return {"host": socket.gethostname(), "devices": ", ".join(devices), "misfits": demands.misfits()}
-
-
-@functools.cache
-def versions() -> tuple[tuple[str, str], ...]:
-    """What must be the same everywhere for the same results: names and versions."""
-    caffe = importlib.util.find_spec("caffe")
-    library = Path(caffe.origin).parent if caffe else None
-    return (
-        ("Python", ".".join(platform.python_version_tuple()[:2])),
-        ("tiny_imagenet", f"{tiny_imagenet.__version__} ({_digest(Path(tiny_imagenet.__file__).parent, '**/*.py')})"),
-        ("libcaffe", _digest(library, "*.so") if library else "not installed"),
-        ("numpy", np.__version__),
-        ("OpenCV", cv2.__version__),
-        ("distributed", distributed.__version__),
+def differences(expected: dict[str, str]) -> str:
+    """Describe how this machine's fingerprint is different from the expected one; "" if it is not."""
+    found = fingerprint(name for name in expected if name.startswith("/"))
+    return "; ".join(
+        f"{name} is {found[name]}, expected {value}" for name, value in expected.items() if found[name] != value
     )
 
 
-def _digest(folder: Path, pattern: str) -> str:
-    """The first digits of a sha256 over files' contents."""
-    joined = "".join(sha256(path) or "" for path in sorted(folder.glob(pattern)))
-    return hashlib.sha256(joined.encode()).hexdigest()[:12]
+def fingerprint(paths: Iterable[str | os.PathLike[str]] = ()) -> dict[str, str]:
+    """Versions of the code and digests of files: workers with the same ones compute the same results."""
+    return _versions() | {os.path.abspath(path): _digest([Path(path)]) for path in paths}
 
 
-def sha256(path: Path) -> str | None:
-    """Of a file; None where it cannot be read."""
+@functools.cache
+def _versions() -> dict[str, str]:
+    package, caffe = Path(tiny_imagenet.__file__).parent, importlib.util.find_spec("caffe")
+    return {
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+        "tiny_imagenet": _digest(sorted(package.rglob("*.py"))),
+        "caffe": _digest(sorted(Path(caffe.origin).parent.glob("*.so"))) if caffe else "missing",
+        "numpy": np.__version__,
+        "OpenCV": cv2.__version__,
+    }
+
+
+def _digest(paths: list[Path]) -> str:
+    """First digits of a SHA-256 over files, or why they cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None
+        joined = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)
+    except OSError as error:
+        return error.strerror or str(error)
+    return hashlib.sha256(joined).hexdigest()[:12]

@@ -1,8 +1,8 @@
-"""Everything that reads a net for a person.
+"""Everything that reads a net for people.
 
-describe, drawing: the table; the picture.
-outline, stand_in, costs: shapes of a net without its weights or data; the cost of its layers.
-net_diff, canonical: differences between two nets; equal settings in one form.
-soundness, solver_soundness, sharing, agreement, findings: problems of a net, a solver, shared parameters, and of a
-    train_val and deploy pair, with their lines.
+describe, drawing: a net as a table; as a picture.
+outline, costs: the layers' shapes without weights or data; their multiply-adds and memory.
+shape_stubs, shape_errors: replacements for layers without their data; why a layer has no shape.
+lint, solver_lint, findings: checks of nets; of solvers; their results with file, line and column.
+diff, normalize, layer_fields: differences between nets; equal settings in one form; each layer type's parameters.
 """

@@ -1,9 +1,8 @@
-"""A net as a table that a person can read, and as JSON for programs."""
+"""A net as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import io
 import os
 from pathlib import Path
@@ -14,27 +13,28 @@ from caffe.proto import caffe_pb2
 from google.protobuf import json_format
 
 from tiny_imagenet import files
-from tiny_imagenet.errors import NetError
+from tiny_imagenet.cli import did_you_mean
+from tiny_imagenet.errors import NetError, UnknownModelError
 from tiny_imagenet.inspect import costs
 from tiny_imagenet.inspect.outline import Outline
 from tiny_imagenet.models import paper, prototxt, solvers
 
-# What a solver keeps for each parameter beside its value and gradient, in values of it.
+# Values that a solver keeps per parameter.
 HISTORY = {"SGD": 1, "Nesterov": 2, "AdaGrad": 2, "RMSProp": 2, "AdaDelta": 4, "Adam": 3}
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a MODEL or FILE on a command line stands for.
+    """The net, and the solver if there is one, behind a MODEL or FILE argument.
 
     Attributes:
-        name: as it was given.
-        path: the file that was named; of a model or a folder its solver.
-        net: as it stands in its file; without layers where a solver names a net that is not there.
-        net_path: its file, the solver's where it is written in that.
-        solver, solver_path: where there is one.
-        model: the zoo's name, where the file is of the zoo.
-        problem: why there is no net.
+        name: the argument.
+        path: the named file; for a model or a folder its solver.
+        net: as it is in its file; without layers if the solver's net is missing.
+        net_path: the net's file; the solver's if the net is written in it.
+        solver, solver_path: the solver and its file, or None.
+        model: name of the model in the zoo, if the file is one of its files.
+        problem: why the net is missing, or "".
     """
 
     name: str
@@ -48,16 +48,16 @@ class Source:
 
     @property
     def names_solver(self) -> bool:
-        """Whether a solver was named, rather than a net that has one beside it."""
+        """Whether the argument is a solver, and not a net with a solver beside it."""
         return self.solver is not None and self.path == self.solver_path
 
     @property
     def history(self) -> int:
-        """Values that training keeps for each parameter beside the parameter and its gradient."""
+        """Values that the solver keeps per parameter."""
         return HISTORY.get(self.solver.type, 1) if self.solver else 1
 
     def state(self, phase: str) -> caffe_pb2.NetState:
-        """The level and stages that the solver asks for."""
+        """Return the level and stages that the solver sets for a phase."""
         states = []
         if self.solver:
             states = {"TRAIN": [self.solver.train_state], "TEST": list(self.solver.test_state)}[phase]
@@ -65,19 +65,20 @@ class Source:
 
 
 def quiet() -> None:
-    """Let Caffe say nothing but errors in this process: it has something to say of each old format."""
+    """Log only Caffe's errors in this process, and not its notes on old formats."""
     caffe.log_level("error")
 
 
 def find(what: str, models: Path) -> Path:
-    """The file that a MODEL, FILE or folder on a command line stands for: of a model or a folder the solver.
+    """Return the file of a MODEL, FILE or folder argument; for a model or a folder its solver.
 
     Args:
-        what: from the command line.
+        what: the argument.
         models: the folder of the zoo's models.
 
     Raises:
-        NetError: neither a model nor a file.
+        UnknownModelError: it is neither a model nor a file.
+        NetError: it is a folder without a solver.
     """
     path = Path(what)
     if not path.exists() and (models / what / "solver.prototxt").is_file():
@@ -85,20 +86,20 @@ def find(what: str, models: Path) -> Path:
     if path.is_dir():
         path = path / "solver.prototxt"
         if not path.exists():
-            raise NetError(f"{what} is a folder without solver.prototxt: name a file in it")
+            raise NetError(f"the folder {what} has no solver.prototxt: name a file in it")
     if not path.exists():
         known = sorted(p.parent.name for p in models.glob("*/solver.prototxt"))
-        close = difflib.get_close_matches(what, known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise NetError(f"{what!r} is no file and no model: {hint}the models are {', '.join(known) or 'not here'}")
+        hint = did_you_mean(what, known) or f" Known models: {', '.join(known) or 'none'}"
+        raise UnknownModelError(f"{what!r} is neither a file nor a model.{hint}")
     return path
 
 
 def load(what: str, models: Path) -> Source:
-    """A model of the zoo (its files in `models` as they stand), a net's prototxt or a solver's.
+    """Read a model of the zoo (from its files in `models`), a net's prototxt or a solver's. Arguments as `find`.
 
     Raises:
-        NetError: neither a model nor a file, or one that does not parse.
+        UnknownModelError: it is neither a model nor a file.
+        NetError: a file does not parse or has no layers.
     """
     path = find(what, models)
     folder = path.resolve().parent
@@ -108,7 +109,7 @@ def load(what: str, models: Path) -> Source:
         net = caffe_pb2.NetParameter()
         prototxt.parse(net, text, path)
         if not net.layer and not net.layers:
-            raise NetError(f"{path} has no layers: the prototxt of a net or a solver is expected")
+            raise NetError(f"{path} has no layers: expected the prototxt of a net or a solver")
         beside = path.with_name("solver.prototxt")
         if model and path.name == "train_val.prototxt" and beside.is_file():
             return Source(what, path, net, path, _solver_of(beside), beside, model)
@@ -129,7 +130,7 @@ def _solver_of(path: Path) -> caffe_pb2.SolverParameter:
 
 
 def setting(layer: caffe_pb2.LayerParameter) -> str:
-    """What one would say of a layer beside its type: "5x5 /2", "MAX 2x2 /2", "0.5"."""
+    """Return the main settings of a layer in short: "5x5 /2", "MAX 2x2 /2", "0.5"."""
     if layer.type in ("Convolution", "Deconvolution"):
         p = layer.convolution_param
         group = f" group {p.group}" if p.group > 1 else ""
@@ -155,7 +156,7 @@ def _window(p) -> str:
         if h or w:
             return h or default, w or default
         value = getattr(p, name if hasattr(p, name) else f"{name}_size")
-        if not isinstance(value, int):  # of a convolution, which may have one for each axis
+        if not isinstance(value, int):  # a convolution has a list
             value = list(value) or [default]
             return (value * 2)[:2] if len(value) == 1 else tuple(value)
         return value or default, value or default
@@ -166,14 +167,17 @@ def _window(p) -> str:
 
 
 def depth(net: Outline) -> int:
-    """Layers with weights: those whose first parameter has more than one axis."""
+    """Return the number of layers with weights: those whose first parameter has more than one axis."""
     return sum(bool(layer.parameters) and len(layer.parameters[0]) > 1 for layer in net.layers)
 
 
 def to_json(source: Source, net: Outline, as_printed: bool = True) -> dict[str, Any]:
-    """Everything, for programs: counts for one image unless a name says batch, bytes, shapes as lists.
+    """Return the net as JSON values: counts per image, except in `layers`, which is per batch; sizes in bytes.
 
-    `as_printed` is whether the net's shapes are those of its file, which the paper's figures can stand beside.
+    Args:
+        source: the net's source.
+        net: its outline.
+        as_printed: whether the shapes are those of the file, so that the paper's figures apply.
     """
     layers = []
     for layer in net.layers:
@@ -205,7 +209,7 @@ def _paper(source: Source) -> paper.PaperModel | None:
 
 
 def to_text(source: Source, net: Outline, as_printed: bool = True) -> str:
-    """The table, the files and the totals; `as_printed` as `to_json`."""
+    """Return the net as a table with the files and totals. Arguments as `to_json`."""
     from rich.console import Console
     from rich.table import Table
 
@@ -221,11 +225,11 @@ def to_text(source: Source, net: Outline, as_printed: bool = True) -> str:
     for layer, param in zip(net.layers, net.net.layer):
         kind = f"{layer.type} {setting(param)}".strip()
         if layer.shapes is None:
-            table.add_row(_one_line(layer.name), kind, "?", "", "", "")
+            table.add_row(layer.name, kind, "?", "", "", "")
             continue
         shape = ", ".join("x".join(map(str, s)) or "1" for s in layer.shapes)
         table.add_row(
-            _one_line(layer.name),
+            layer.name,
             kind,
             f"{shape} in place" if layer.in_place else shape,
             f"{layer.parameter_count:,}" if layer.parameter_count else "",
@@ -240,12 +244,8 @@ def to_text(source: Source, net: Outline, as_printed: bool = True) -> str:
     return "\n".join([*lines, "", *_files(source), *_totals(source, net, column)]) + "\n"
 
 
-def _one_line(text: str) -> str:
-    return text if text.isprintable() else repr(text)
-
-
 def _files(source: Source) -> list[str]:
-    """Where the net was read, and the solver, where there is one."""
+    """The files of the net and the solver."""
     lines = [] if source.problem else [f"net: {files.shown(source.net_path)}"]
     return lines + ([f"solver: {files.shown(source.solver_path)}"] if source.solver_path else [])
 
@@ -254,21 +254,21 @@ def _totals(source: Source, net: Outline, column: paper.PaperModel | None) -> li
     lines = []
     for layer in net.layers:
         if layer.problem:
-            lines.append(f"{layer.name} has no shape: {layer.problem}")
+            lines.append(f"{layer.name}: unknown shape: {layer.problem}")
     if not net.whole:
-        lines.append(f"{net.name or source.name}: the layers without a shape (?) are left out of all counts")
+        lines.append(f"{net.name or source.name}: the counts leave out the layers of unknown shape (?)")
         return [*lines, *_solver(source)]
     lines.append(
         f"{net.name or source.name}, {net.phase} phase: {depth(net)} layers with weights, {net.parameter_count:,} "
         f"parameters ({size(costs.FLOAT * net.parameter_count)})"
     )
     lines.append(
-        f"an image: {net.multiply_adds / 1e6:,.1f} M multiply-adds, {size(net.activation_bytes)} of activations"
+        f"per image: {net.multiply_adds / 1e6:,.1f} M multiply-adds, {size(net.activation_bytes)} of activations"
     )
     if net.phase == "TRAIN":
         kind = f" with {source.solver.type}" if source.solver else ""
         memory = size(net.training_bytes(source.history))
-        lines.append(f"training at batch {net.batch}{kind}: about {memory} of memory on the CPU, tests apart")
+        lines.append(f"training at batch {net.batch}{kind}: about {memory} of memory on the CPU, without tests")
     lines += _solver(source)
     if column:
         lines.append(
@@ -279,7 +279,7 @@ def _totals(source: Source, net: Outline, column: paper.PaperModel | None) -> li
 
 
 def _solver(source: Source) -> list[str]:
-    """What a solver does, in a line."""
+    """The solver in one line."""
     solver = source.solver
     if solver is None:
         return []
@@ -294,7 +294,7 @@ def _solver(source: Source) -> list[str]:
 
 
 def size(count: int) -> str:
-    """Bytes as people write them: "242.3 MB"."""
+    """Return a number of bytes with a unit: "242.3 MB"."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"

@@ -1,97 +1,109 @@
-"""What a check of prototxt files finds, and the lines where it stands."""
+"""Findings of lint, with their positions in a prototxt."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from caffe import _caffe
 from caffe.proto import caffe_pb2
 
 from tiny_imagenet.inspect.outline import Outline
+from tiny_imagenet.models.prototxt import Position
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something that is wrong (an error) or that is probably not meant (a warning).
+    """An error or a likely mistake.
 
     Attributes:
-        path: the file.
-        line: from 1; 0 where it concerns the file as a whole.
-        text: what, and where it helps what to do.
-        error: whether training or testing with the file must fail.
+        file: path of the prototxt.
+        line, column: from 1; 0 if the finding concerns the whole file.
+        severity: "error" if training or testing with the file fails, otherwise "warning".
+        text: the problem and, if it is not obvious, how to solve it.
+        layer: name of the layer, or "".
+        field: path of the field in the layer or solver, or "".
     """
 
-    path: str
+    file: str
     line: int
+    column: int
+    severity: str
     text: str
-    error: bool = True
+    layer: str = ""
+    field: str = ""
+
+    @property
+    def is_error(self) -> bool:
+        """Whether training or testing with the file fails."""
+        return self.severity == "error"
 
     @property
     def place(self) -> str:
-        """Path and line, where there is one."""
-        return f"{self.path}:{self.line}" if self.line else self.path
+        """file:line:column, or the file if the finding concerns all of it."""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     def __str__(self) -> str:
-        return f"{self.place}: {'error' if self.error else 'warning'}: {self.text}"
+        return f"{self.place}: {self.severity}: {self.text}"
+
+
+def at(path: Path, positions: Mapping[str, Position], field: str, text: str, severity: str = "error") -> Finding:
+    """Return a finding at a field of a solver's file, or at the message around the field."""
+    outer = field
+    while outer and outer not in positions and f"{outer}[0]" not in positions:
+        outer = outer.rpartition(".")[0]
+    line, column = positions.get(outer) or positions.get(f"{outer}[0]") or (0, 0)
+    return Finding(str(path), line, column, severity, text, field=field)
 
 
 class NetFile:
-    """A net's prototxt: makes findings at the lines of its layers and of their fields."""
+    """A net and the positions of its layers and their fields in a prototxt.
 
-    def __init__(self, path: Path, net: caffe_pb2.NetParameter, lines: dict[str, int], inside: str = ""):
-        """`net` is the file's as it stands, upgradable; `lines` are those of its fields (`prototxt.parse`).
+    Args:
+        path: the prototxt.
+        net: the net as it is in the file, of any format.
+        positions: of the file's fields (`prototxt.parse`).
+        inside: the solver's field that contains the net, if the file is a solver's.
 
-        `inside` is the solver's field that the net stands in, where it does.
-        """
+    Attributes:
+        layers: the net's layers in today's format, those of all phases.
+
+    Raises:
+        CaffeError: the net cannot be converted to today's format.
+    """
+
+    def __init__(self, path: Path, net: caffe_pb2.NetParameter, positions: Mapping[str, Position], inside: str = ""):
         self.path = path
         prefix = f"{inside}." if inside else ""
-        self._lines = {field[len(prefix) :]: line for field, line in lines.items() if field.startswith(prefix)}
-        self._upgraded = list(_caffe._inspect.upgrade(net).layer)
-        field = "layer" if net.layer else "layers"
-        own = [f"{field}[{i}]" for i in range(len(getattr(net, field)))]
-        # Old `input` fields become an Input layer before the others.
-        paths = [""] * (len(self._upgraded) - len(own)) + own
-        if len(self._upgraded) < len(own):  # the oldest format has layers that only pad
+        self._positions = {name[len(prefix) :]: at for name, at in positions.items() if name.startswith(prefix)}
+        self.layers = list(_caffe._inspect.upgrade(net).layer)
+        kind = "layer" if net.layer else "layers"
+        own = [f"{kind}[{i}]" for i in range(len(getattr(net, kind)))]
+        # Old `input` fields become an Input layer before the others; the oldest format has layers that only pad.
+        self._paths = [""] * (len(self.layers) - len(own)) + own
+        if len(self.layers) < len(own):
             names = {la.layer.name or la.name: path for path, la in zip(own, net.layers)}
-            paths = [names.get(layer.name, "") for layer in self._upgraded]
-        self._paths = paths
+            self._paths = [names.get(layer.name, "") for layer in self.layers]
 
-    def finding(self, made: Outline | None, number: int | None, text: str, field: str = "", error: bool = True):
-        """A finding at a field of layer `number` of `made`, at the layer's own line where it has no such field.
+    def finding(self, number: int | None, text: str, field: str = "", severity: str = "error") -> Finding:
+        """Return a finding at a field of layer `number`, else at the layer; at the whole file if it is None."""
+        if number is None:
+            return Finding(str(self.path), 0, 0, severity, text)
+        line, column = self._position(self._paths[number], field)
+        return Finding(str(self.path), line, column, severity, text, self.layers[number].name, field)
 
-        `made` is None for a `number` of the file's own, upgraded layers; without a number it concerns the whole file.
-        """
-        line = 0
-        if number is not None:
-            paths = self._paths if made is None else self._paths_in(made)
-            line = self._line(paths[number], field)
-        return Finding(str(self.path), line, text, error)
-
-    def _line(self, layer: str, field: str) -> int:
-        """That of a layer's field, else that of the message around it, in the end the layer."""
+    def _position(self, layer: str, field: str) -> Position:
         while field:
             for name in (f"{layer}.{field}", f"{layer}.{field}[0]"):
-                if name in self._lines:
-                    return self._lines[name]
+                if name in self._positions:
+                    return self._positions[name]
             field = field.rpartition(".")[0]
-        # Of a list (layer [ ... ]) the first layer alone has a line of its own.
-        inside = (line for name, line in self._lines.items() if name.startswith(f"{layer}."))
-        return self._lines.get(layer) or min(inside, default=0)
+        return self._positions.get(layer, (0, 0))
 
-    def named(self, name: str, text: str) -> Finding:
-        """A finding at the first layer of that name."""
-        numbers = [i for i, layer in enumerate(self._upgraded) if layer.name == name]
-        return self.finding(None, numbers[0] if numbers else None, text)
-
-    @property
-    def layers(self) -> list[caffe_pb2.LayerParameter]:
-        """The file's layers in today's format."""
-        return self._upgraded
-
-    def _paths_in(self, made: Outline) -> list[str]:
-        """Of each layer of `made`, which are some of the file's in their order, its place in the file."""
-        paths, rest = [], iter(zip(self._upgraded, self._paths))
+    def numbers(self, made: Outline) -> list[int | None]:
+        """Return the number of each layer of `made`, which has some of this file's layers in their order."""
+        found, rest = [], iter(enumerate(self.layers))
         for layer in made.net.layer:
-            paths.append(next((path for own, path in rest if own == layer), ""))
-        return paths
+            found.append(next((number for number, own in rest if own == layer), None))
+        return found

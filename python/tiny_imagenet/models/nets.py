@@ -1,7 +1,4 @@
-"""Nets as NetParameter messages: built from a row of the zoo, read from prototxt, fitted to a data set.
-
-One builder makes every model; train_val and deploy are its two forms.
-"""
+"""Nets as NetParameter messages: built from a row of the zoo, read from prototxt, fitted to a data set."""
 
 from __future__ import annotations
 
@@ -17,39 +14,26 @@ from tiny_imagenet.models import prototxt
 from tiny_imagenet.models.zoo import Model
 
 LMDB_TYPES = ("Data", "CropData")  # the layers that read an LMDB
-DATA_FOLDER = "data"  # stands in the generated files; training puts its --data in its place
+DATA_FOLDER = "data"  # in the generated files; training replaces it by its --data
 TEST_BATCH = 100
 
 
-def build(model: Model, deploy: bool = False) -> caffe_pb2.NetParameter:
-    """The net of a model: as train_val (data layers, loss, accuracy) or as deploy (an input, probabilities).
+def build(model: Model) -> caffe_pb2.NetParameter:
+    """Return the train_val net of a model: data layers, scaling, the model's layers, loss and accuracies.
 
-    Blobs of the deploy net: `data` (N, 3, crop, crop), BGR with the mean subtracted, to `prob` (N, classes). The
-    scaling is a layer of the net, so that it cannot be forgotten where the net is used.
+    Pixels are scaled by a layer of the net, so that every use of the net includes the scaling.
     """
-    spec = NetSpec()
-    if deploy:
-        spec.data = layers.Input(input_param={"shape": {"dim": [1, 3, model.crop, model.crop]}})
-    else:
-        spec.data, spec.label = _data(model, "TEST")
+    spec, train = NetSpec(), NetSpec()
+    train.data, train.label = _data(model, "TRAIN")
+    spec.data, spec.label = _data(model, "TEST")
     spec.scaled = layers.Power(spec.data, power_param={"scale": model.input_scale})
-    top = _convolutions(spec, model, spec.scaled)
-    top = _fully_connected(spec, model, top)
-    if deploy:
-        spec.prob = layers.Softmax(top)
-        net = spec.to_proto()
-    else:
-        spec.loss = layers.SoftmaxWithLoss(top, spec.label)
-        test = {"phase": caffe_pb2.TEST}
-        spec.accuracy = layers.Accuracy(top, spec.label, include=test)
-        if model.classes > 5:
-            spec.accuracy_top5 = layers.Accuracy(top, spec.label, accuracy_param={"top_k": 5}, include=test)
-        net = spec.to_proto()
-        train = NetSpec()
-        train.data, train.label = _data(model, "TRAIN")
-        net = _with_layers(net, [*train.to_proto().layer, *net.layer])
-    net.name = model.name
-    return net
+    top = _fully_connected(spec, model, _convolutions(spec, model, spec.scaled))
+    spec.loss = layers.SoftmaxWithLoss(top, spec.label)
+    test = {"phase": caffe_pb2.TEST}
+    spec.accuracy = layers.Accuracy(top, spec.label, include=test)
+    if model.classes > 5:
+        spec.accuracy_top5 = layers.Accuracy(top, spec.label, accuracy_param={"top_k": 5}, include=test)
+    return caffe_pb2.NetParameter(name=model.name, layer=[*train.to_proto().layer, *spec.to_proto().layer])
 
 
 def _data(model: Model, phase: str):
@@ -122,31 +106,25 @@ def _fully_connected(spec: NetSpec, model: Model, top):
     return top
 
 
-def _with_layers(net: caffe_pb2.NetParameter, layer_list) -> caffe_pb2.NetParameter:
-    result = caffe_pb2.NetParameter(name=net.name)
-    result.layer.extend(layer_list)
-    return result
-
-
 def read(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
-    """The net of a prototxt file.
+    """Read a net from a prototxt file.
 
     Raises:
-        NetError: the file is missing or does not parse (path:line:column), or there is no layer in it.
+        NetError: the file is missing, does not parse or has no layers.
     """
     net = prototxt.read(caffe_pb2.NetParameter(), path)
     if not net.layer:
-        raise NetError(f"{path} has no layers: a net's prototxt is expected (old-format nets: upgrade_net_proto_text)")
+        raise NetError(f"{path} has no layers: expected a net's prototxt (convert old ones by upgrade_net_proto_text)")
     return net
 
 
 def to_text(what) -> str:
-    """A message as prototxt."""
+    """Return a message as prototxt."""
     return text_format.MessageToString(what)
 
 
 def data_param(layer: caffe_pb2.LayerParameter):
-    """The parameters of a data layer (one of LMDB_TYPES) that name its source and batch_size."""
+    """Return the parameters of a layer of LMDB_TYPES that contain its source and batch_size."""
     return layer.crop_data_param if layer.type == "CropData" else layer.data_param
 
 
@@ -156,10 +134,10 @@ def is_training(layer: caffe_pb2.LayerParameter) -> bool:
 
 
 def classifier(net: caffe_pb2.NetParameter) -> caffe_pb2.LayerParameter:
-    """The layer whose outputs are the classes: the one below the softmax.
+    """Return the layer whose outputs are the classes: the input of the softmax.
 
     Raises:
-        NetError: there is no softmax over an InnerProduct or Convolution layer.
+        NetError: the net has no softmax over an InnerProduct or Convolution layer.
     """
     for softmax in net.layer:
         if softmax.type in ("Softmax", "SoftmaxWithLoss") and softmax.bottom:
@@ -170,19 +148,19 @@ def classifier(net: caffe_pb2.NetParameter) -> caffe_pb2.LayerParameter:
 
 
 def outputs(net: caffe_pb2.NetParameter) -> int:
-    """Number of classes the net tells apart."""
+    """Return the number of classes."""
     layer = classifier(net)
     return (layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param).num_output
 
 
 def set_outputs(net: caffe_pb2.NetParameter, classes: int) -> None:
-    """Give the last layer another number of outputs."""
+    """Set the number of classes."""
     layer = classifier(net)
     (layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param).num_output = classes
 
 
 def nonlinearity(net: caffe_pb2.NetParameter) -> str:
-    """Type of the activation after the first convolution, past batch normalization; "none" if there is none."""
+    """Return the type of the activation after the first convolution, past batch normalization, or "none"."""
     tops: set[str] = set()
     for layer in net.layer:
         if not tops:
@@ -195,22 +173,22 @@ def nonlinearity(net: caffe_pb2.NetParameter) -> str:
 
 
 def copy_weights(net, path: str | os.PathLike[str]) -> list[str]:
-    """Let the layers of a built net take the weights that a .caffemodel has under their names; return those names.
+    """Copy the weights of a .caffemodel into the layers of the same names and return these names.
 
     Raises:
-        NetError: the file is missing, no caffemodel, has no layer of the net's, or one of another shape.
+        NetError: the file is missing or not a caffemodel, none of its layers is in the net, or a shape differs.
     """
     try:
         stored = caffe_pb2.NetParameter.FromString(Path(path).read_bytes())
     except OSError as error:
         raise NetError(f"cannot read the weights {path}: {error.strerror}") from error
     except message.DecodeError as error:
-        raise NetError(f"{path} is no caffemodel: it does not parse") from error
+        raise NetError(f"{path} is not a caffemodel") from error
     names = {layer.name for layer in (*stored.layer, *stored.layers) if layer.blobs}
     taken = [name for name in net.params if name in names]
     if not taken:
         has = ", ".join(sorted(names)) or "none"
-        raise NetError(f"{path} has weights of no layer of the net ({', '.join(net.params)}): it has {has}")
+        raise NetError(f"{path} has weights of {has}, but the net's layers are {', '.join(net.params)}")
     try:
         net.copy_from(os.fspath(path))
     except CaffeError as error:
@@ -219,17 +197,14 @@ def copy_weights(net, path: str | os.PathLike[str]) -> list[str]:
 
 
 def crop_size(net: caffe_pb2.NetParameter) -> int:
-    """Side in pixels of a deploy net's input.
+    """Return the side of a deploy net's input in pixels.
 
     Raises:
-        NetError: the first layer is no Input of shape (N, 3, side, side).
+        NetError: the first layer is not an Input of shape (N, 3, side, side).
     """
     first = net.layer[0]
     dims = list(first.input_param.shape[0].dim) if first.type == "Input" and first.input_param.shape else []
     if len(dims) != 4 or dims[1] != 3 or dims[2] != dims[3]:
         what = f"{first.type} of shape {tuple(dims)}" if dims else first.type
-        raise NetError(
-            f"the first layer of net {net.name!r} is {what}: it must be an Input of shape (N, 3, side, side), as in a "
-            "deploy.prototxt"
-        )
+        raise NetError(f"the first layer of net {net.name!r} is {what}, expected an Input of shape (N, 3, side, side)")
     return dims[2]

@@ -12,46 +12,25 @@ from tiny_imagenet.errors import NetError
 from tiny_imagenet.models import nets, prototxt
 from tiny_imagenet.models.zoo import TRAIN_IMAGES, VAL_IMAGES, Model
 
-# The order people write a solver in; protobuf's own is that in which fields were added over the years.
+# The usual order of a solver's fields; protobuf's own is the order in which they were added.
 _ORDER = (
-    "net",
-    "test_iter",
-    "test_interval",
-    "test_initialization",
-    "type",
-    "base_lr",
-    "lr_policy",
-    "momentum",
-    "weight_decay",
-    "max_iter",
-    "display",
-    "snapshot",
-    "snapshot_prefix",
-    "solver_mode",
+    *("net", "test_iter", "test_interval", "test_initialization", "type", "base_lr", "lr_policy", "momentum"),
+    *("weight_decay", "max_iter", "display", "snapshot", "snapshot_prefix", "solver_mode"),
 )
-
-
 _NET_FIELDS = {field.name for field in caffe_pb2.NetParameter.DESCRIPTOR.fields}
 _SOLVER_FIELDS = {field.name for field in caffe_pb2.SolverParameter.DESCRIPTOR.fields}
-_OLD_TYPES = {
-    "SGD": "SGD",
-    "NESTEROV": "Nesterov",
-    "ADAGRAD": "AdaGrad",
-    "RMSPROP": "RMSProp",
-    "ADADELTA": "AdaDelta",
-    "ADAM": "Adam",
-}
+TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+_OLD_TYPES = {name.upper(): name for name in TYPES}  # of the field solver_type
 
 
 def build(model: Model, folder: str = "") -> caffe_pb2.SolverParameter:
-    """The solver of a model (section 5.2.1): SGD with momentum and L2 weight decay, batches of 200.
+    """Return the solver of a model (section 5.2.1): SGD with momentum and L2 weight decay, batches of 200.
 
-    The rate is `fixed` in the file because tools/train.py lowers it when validation stops improving, which no
-    lr_policy of Caffe's can say; `caffe train` with this file keeps it.
+    The file's rate is `fixed`: tools/train.py lowers it by the schedule of the model's row, `caffe train` keeps it.
 
     Args:
         model: a row of the zoo.
-        folder: of its net, from the top of the checkout (default: prototxt/NAME).
+        folder: of its net, relative to the top of the checkout (default: prototxt/NAME).
     """
     epoch = TRAIN_IMAGES // model.batch
     return caffe_pb2.SolverParameter(
@@ -73,38 +52,38 @@ def build(model: Model, folder: str = "") -> caffe_pb2.SolverParameter:
 
 
 def is_solver(text: str) -> bool:
-    """Whether a prototxt is a solver's: more of its fields are a solver's than a net's."""
-    return _leaning(text) > 0
+    """Whether a prototxt is a solver's: it has more fields of a solver than of a net."""
+    return _solver_fields(text) > 0
 
 
-def _leaning(text: str) -> int:
-    """How many more of a prototxt's fields are a solver's than a net's."""
+def _solver_fields(text: str) -> int:
+    """Number of top-level fields that a solver has, less the number of those that a net has."""
     return sum((name in _SOLVER_FIELDS) - (name in _NET_FIELDS) for name in prototxt.top_fields(text))
 
 
 def read(path: str | os.PathLike[str]) -> caffe_pb2.SolverParameter:
-    """The solver of a prototxt file.
+    """Read a solver from a prototxt file.
 
     Raises:
-        NetError: it is missing, does not parse, names no net or holds a number that trains nothing.
+        NetError: it is missing, does not parse, names no net, or has a value that nothing can be trained with.
     """
     text = prototxt.read_text(path)
-    if _leaning(text) < 0:
-        raise NetError(f"{path} is a net, and a solver is expected: name the solver.prototxt that trains it")
+    if _solver_fields(text) < 0:
+        raise NetError(f"{path} is a net, expected the solver.prototxt that trains it")
     solver = caffe_pb2.SolverParameter()
     prototxt.parse(solver, text, path)
     if not (solver.net or solver.train_net):
         raise NetError(f'{path} names no net: add a line such as net: "train_val.prototxt"')
     if not 0 < solver.base_lr < math.inf:
-        raise NetError(f"{path}: base_lr is {solver.base_lr:g}, it must be a number above 0")
+        raise NetError(f"{path}: base_lr is {solver.base_lr:g}, expected a number above 0")
     for name in ("max_iter", "iter_size"):
         if getattr(solver, name) < 1:
-            raise NetError(f"{path}: {name} is {getattr(solver, name)}, it must be at least 1")
+            raise NetError(f"{path}: {name} is {getattr(solver, name)}, expected at least 1")
     return solver
 
 
 def upgraded(solver: caffe_pb2.SolverParameter) -> caffe_pb2.SolverParameter:
-    """A copy that says its type as today: `type: "Adam"` for the old `solver_type: ADAM`."""
+    """Return a copy with today's `type: "Adam"` for the old `solver_type: ADAM`."""
     result = caffe_pb2.SolverParameter()
     result.CopyFrom(solver)
     if solver.HasField("solver_type"):
@@ -114,14 +93,14 @@ def upgraded(solver: caffe_pb2.SolverParameter) -> caffe_pb2.SolverParameter:
 
 
 def net_path(solver: caffe_pb2.SolverParameter, path: str | os.PathLike[str]) -> Path | None:
-    """The file of a solver's net; None where the net is written in the solver.
+    """Return the file of a solver's net; None if the net is written in the solver.
 
-    It is looked for from the solver's folder; then beside the solver under its bare name, whatever folder is given (a
-    solver that was copied with its net, to be edited, means its own); then from the folders above (a solver of this
-    project names its net from the top of the checkout), and from the working folder, as Caffe does.
+    A relative name starts at the solver's folder. A solver that was copied together with its net uses the copy: the
+    net is looked for under its bare name beside the solver before an absolute name, before the folders above (the
+    generated solvers name their nets from the top of the checkout) and before the working folder (as Caffe does).
 
     Raises:
-        NetError: no net is named, or there is no such file.
+        NetError: no net is named, or its file is missing.
     """
     name = solver.net or solver.train_net
     if not name:
@@ -130,23 +109,25 @@ def net_path(solver: caffe_pb2.SolverParameter, path: str | os.PathLike[str]) ->
         raise NetError(f'{path} names no net: add a line such as net: "train_val.prototxt"')
     found = find(name, path)
     if not found:
-        raise NetError(f"{path} names the net {name}, which is neither there nor beside the solver")
+        raise NetError(f"{path}: the net {name} is missing")
     return found
 
 
 def find(name: str, path: str | os.PathLike[str]) -> Path | None:
-    """The file that a solver at `path` means by `name` (`net_path` says where it is looked for); None for none."""
+    """Return the existing file that the solver at `path` means by `name`, as `net_path` looks for it, or None."""
     return next((place for place in places(name, path) if place.is_file()), None)
 
 
 def places(name: str, path: str | os.PathLike[str]) -> list[Path]:
-    """Where a file that a solver at `path` names may be; the first that is there is meant."""
+    """Return where a file named by the solver at `path` is looked for; the first that exists is used."""
     folder = Path(path).resolve().parent
+    if Path(name).is_absolute():
+        return [folder / Path(name).name, Path(name)]
     return [folder / name, folder / Path(name).name, *(above / name for above in folder.parents), Path(name)]
 
 
 def to_text(solver: caffe_pb2.SolverParameter) -> str:
-    """A solver as prototxt, in the order people write it."""
+    """Return a solver as prototxt, in the usual order of its fields."""
     lines = nets.to_text(solver).splitlines(keepends=True)
     names = [line.split(":", 1)[0] for line in lines]
     order = sorted(range(len(lines)), key=lambda i: _ORDER.index(names[i]) if names[i] in _ORDER else len(_ORDER))

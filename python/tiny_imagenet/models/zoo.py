@@ -137,20 +137,12 @@ class Model:
             raise self._error(f"drop_after_stage is {self.drop_after_stage}, but it has {len(self.stages)} stages")
         if self.crop < 2**self.pools:
             raise self._error(f"crop is {self.crop}, expected at least {2**self.pools} for {self.pools} pools")
-        for convs in self.shallow:
-            self._check_shallow(self.replace(convs=convs, shallow=(), drop_after_stage=0))
+        for stage in self.training_stages[:-1]:
+            if stage.pools != self.pools or stage.stages[-1][-1].outputs != self.stages[-1][-1].outputs:
+                raise self._error(f"fc1 of the shallow net {stage.convs!r} has a different input size in the deep net")
 
     def _error(self, text: str) -> NetError:
         return NetError(f"{self.name}: {text}")
-
-    def _check_shallow(self, shallow: Model) -> None:
-        """Raise NetError unless the weights of `shallow` fit the layers of the same names here."""
-        own, other = self._kernels(), shallow._kernels()
-        for name, shape in other.items():
-            if own.get(name) != shape:
-                raise self._error(f"{name} of the shallow net {shallow.convs!r} has a different shape in the deep net")
-        if shallow.pools != self.pools or shallow.stages[-1][-1].outputs != self.stages[-1][-1].outputs:
-            raise self._error(f"fc1 of the shallow net {shallow.convs!r} has a different input size in the deep net")
 
     def _kernels(self) -> dict[str, tuple[int, int, int]]:
         """Kernel, inputs and outputs of each convolution, by name."""

@@ -1,10 +1,9 @@
-"""The report: one page of HTML.
+"""Figures, and a report as one HTML page.
 
 page: the page.
-folders, ensembles: what run folders hold; what ensemble.py --json printed.
-scores, results: a row of its table; the table, and what is best.
-curves: those of all runs, or of each model.
-predictions, gallery: what predictions show: confusion, the worst classes; the images that are wrong.
-nets, values: nets as tables and drawings; values of JSON files as text.
-confusion_figure, curves_figure, errors_figure, figures, screening_figure, tsne_figure, weights_figure: to be sorted.
+folders, results: run folders; the table of results.
+mistakes, nets: confusion, worst classes and errors; layers and drawings.
+figures: style and files shared by all figures.
+confusion_figure, curves_figure, errors_figure: confusion matrix; training curves; misclassified images.
+screening_figure, tsne_figure, weights_figure: screened images; features by t-SNE; filters and PReLU slopes.
 """

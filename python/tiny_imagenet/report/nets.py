@@ -1,10 +1,10 @@
-"""What a page shows of the nets that runs have trained: their layers, and a picture where graphviz is there."""
+"""The page's nets: tables of layers, and drawings if graphviz is installed."""
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +12,39 @@ from markupsafe import Markup
 
 from tiny_imagenet.errors import TinyImageNetError
 from tiny_imagenet.inspect import describe, drawing, outline
-from tiny_imagenet.report import values
+from tiny_imagenet.report import figures
+from tiny_imagenet.report.folders import Folder
 
 _TIMES = " \N{MULTIPLICATION SIGN} "
 
 
-def of(runs: Iterable[tuple[str, Path]]) -> list[dict[str, Any]]:
-    """The nets of runs (name, deploy.prototxt), each once: seeds of a model share theirs. Missing files are left out.
+def of(several: Sequence[Folder]) -> list[dict[str, Any]]:
+    """The deploy nets of runs, each once; missing files are left out.
 
     Returns:
-        Of each net `runs` (their names), `name`, `rows`, `totals`, `drawing` (None without graphviz) and `problem`,
-        why there are no rows, or "". A row has the texts `layer`, `type`, `output`, `parameters` and `multiply_adds`.
+        `runs` (their names), `rows`, `totals`, `drawing` (None without graphviz) and `problem` (why there are no
+        rows) of each net. A row has the texts `layer`, `type`, `output`, `parameters` and `multiply_adds`.
     """
     nets: dict[bytes, dict[str, Any]] = {}
-    for name, path in runs:
-        try:
-            content = path.read_bytes()
-        except OSError:
+    for folder in several:
+        path = folder.run.deploy
+        if not path.is_file():
             continue
+        content = path.read_bytes()
         if content not in nets:
             nets[content] = {"runs": [], **_net(path, f"net-{len(nets) + 1}")}
-        nets[content]["runs"].append(name)
+        nets[content]["runs"].append(folder.name)
     return list(nets.values())
 
 
 def _net(path: Path, prefix: str) -> dict[str, Any]:
     try:
-        source = describe.load(str(path), path.parent)
-        net = outline.outline(source.net, "TEST")
+        net = outline.outline(describe.load(str(path), path.parent).net, "TEST")
     except TinyImageNetError as error:
-        return {"name": "", "rows": [], "totals": None, "drawing": None, "problem": str(error)}
+        return {"rows": [], "totals": None, "drawing": None, "problem": str(error)}
     rows = [_row(net, number) for number in range(len(net.layers))]
     totals = (f"{net.parameter_count:,}", f"{net.multiply_adds:,}") if net.whole else None
-    return {"name": net.name, "rows": rows, "totals": totals, "drawing": _drawing(net, prefix), "problem": ""}
+    return {"rows": rows, "totals": totals, "drawing": _drawing(net, prefix), "problem": ""}
 
 
 def _row(net: outline.Outline, number: int) -> dict[str, str]:
@@ -64,9 +64,9 @@ def _drawing(net: outline.Outline, prefix: str) -> Markup | None:
         file = Path(folder) / "net.svg"
         try:
             drawing.draw(net, file)
-        except TinyImageNetError:  # no graphviz, or one that cannot: the table says the same
+        except TinyImageNetError:  # graphviz is missing; the table has the same information
             return None
         text = file.read_text(encoding="utf-8")
-    # the comments have graphviz's version, the titles only what the nodes are called
+    # Comments contain graphviz's version, and titles only its names of nodes.
     text = re.sub(r"<!--.*?-->|<title>.*?</title>\n?", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return values.inline(text, prefix, f"{net.name or 'the net'}: its layers from top to bottom")
+    return figures.inline(text, prefix, f"{net.name or 'the net'}: its layers from top to bottom")

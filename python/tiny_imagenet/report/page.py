@@ -1,7 +1,6 @@
-"""One self-contained HTML page about runs: results beside the paper's, curves, confusion and how to make them again.
+"""A self-contained HTML page about runs: results, training, mistakes, nets, and how to reproduce them.
 
-Whatever is missing from a run's files is shown as "-", so that a run still training, or one whose files somebody
-edited, has its place on the page. The same files give the same bytes.
+Runs that are not evaluated or still training are shown too. The same files give the same bytes.
 """
 
 from __future__ import annotations
@@ -14,19 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from tiny_imagenet import cli
-from tiny_imagenet.errors import RunError
-from tiny_imagenet.evaluation import pedigree
+from tiny_imagenet.errors import RunError, TinyImageNetError
+from tiny_imagenet.evaluation import metrics
 from tiny_imagenet.files import write_text
 from tiny_imagenet.models import paper
-from tiny_imagenet.report import curves, folders, nets, predictions, results, scores
-from tiny_imagenet.report import ensembles as report_ensembles
+from tiny_imagenet.report import curves_figure, figures, folders, mistakes, nets, results
 from tiny_imagenet.report.curves_figure import Line
-from tiny_imagenet.report.folders import Run, read
-
-TEMPLATES = Path(__file__).parent / "templates"
+from tiny_imagenet.report.folders import Folder
 
 
 def build(
@@ -34,10 +29,16 @@ def build(
     out: str | os.PathLike[str],
     ensembles: Sequence[str | os.PathLike[str]] = (),
     data: str | os.PathLike[str] | None = None,
-) -> None:
-    """Write the page about `runs`, run folders, and `ensembles`, files of `tools/ensemble.py --json`, to `out`.
+    refresh: int | None = None,
+) -> bool:
+    """Write the page and return whether one of the runs is still training.
 
-    Images that runs get wrong are read from the converted data folder `data`, or from that which a run's files name.
+    Args:
+        runs: run folders.
+        out: the file to write.
+        ensembles: files written with `tools/ensemble.py --json`.
+        data: the converted data folder with the misclassified images; None for the one that a run's files name.
+        refresh: while a run is training, the page reloads itself at this interval in seconds.
 
     Raises:
         RunError: a run folder cannot be read, or there is none.
@@ -46,78 +47,75 @@ def build(
     """
     if not runs:
         raise RunError("a report needs at least one run folder: make one with tools/train.py")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    content = _content([read(path) for path in _once(runs)], ensembles, data)
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    options = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, **options)
+    environment.filters["sha256"] = _sha256
+    content = _content(folders.read(runs), ensembles, data)
     problems: dict[str, list[str]] = {}
-    for section in content["gallery"]:
-        problems.setdefault(section["problem"], []).append(section["name"])
+    for run in content["gallery"]["runs"]:
+        problems.setdefault(run["problem"], []).append(run["name"])
     for problem, names in problems.items():
         if problem:
-            cli.note(f"note: the errors of {', '.join(names)} are not shown: {problem}")
-    write_text(out, environment.get_template("report.html.j2").render(content))
-
-
-def _once(runs: Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
-    """The run folders, each under the name that it has first."""
-    found: dict[str, str | os.PathLike[str]] = {}
-    for path in runs:
-        if os.path.realpath(path) in found:
-            cli.note(f"note: {path} is given twice and shown once")
-        found.setdefault(os.path.realpath(path), path)
-    return list(found.values())
+            cli.note(f"note: the misclassified images of {', '.join(names)} are not shown: {problem}")
+    running = any(one["state"] == "training" for one in content["training"])
+    refresh = refresh if running else None
+    write_text(out, environment.get_template("report.html.j2").render(**content, refresh=refresh))
+    return running
 
 
 def _content(
-    runs: Sequence[Run], ensembles: Sequence[str | os.PathLike[str]], data: str | os.PathLike[str] | None
+    several: Sequence[Folder], ensembles: Sequence[str | os.PathLike[str]], data: str | os.PathLike[str] | None
 ) -> dict[str, Any]:
-    """What the template shows."""
-    known = [run.pedigree for run in runs]
-    averages = report_ensembles.read(ensembles, known)
-    names, details = pedigree.labels(known), pedigree.details(known)
-    looks = [predictions.look(run) for run in runs]
-    rows = [
-        scores.of_run(name, run.path, run.model, run.info, run.evaluation, run.iterations, look.records)
-        for name, run, look in zip(names, runs, looks)
-    ]
-    groups = folders.groups(runs)
-    means = results.means(rows, groups, [run.model for run in runs], [run.evaluation for run in runs])
-    images = results.images([*rows, *(one.row for one in averages)], means)
-    ten_crops = {
-        index: [scores.of_ten_crops(names[index], run.path, run.ten_crops)]
-        for index, run in enumerate(runs)
-        if run.ten_crops
-    }
-    bodies = results.bodies(rows, groups, means, ten_crops)
+    """The variables of the template."""
+    averages = results.ensembles(ensembles)
+    rows = [results.of_run(folder) for folder in several]
+    groups = folders.groups(several)
+    means = results.seeds(rows, groups, several)
+    sets = results.images([*rows, *(one.row for one in averages)], means)
+    bodies = results.bodies(rows, groups, means, several)
     if averages:
-        bodies.append(
-            [(row, level) for one in averages for level, row in enumerate(filter(None, (one.row, one.held_out)))]
-        )
-    order = results.order(rows, images)
-    lines = [Line(run.model, detail, run.records) for run, detail in zip(runs, details)]
-    models = [runs[index].model for index in order]
-    ordered = sorted(lines, key=lambda line: models.index(line.model))
+        bodies.append([(row, int(row is one.held_out)) for one in averages for row in (one.row, one.held_out) if row])
+    order = results.order(rows, sets)
+    columns: dict[int, tuple[results.Row, list[Folder]]] = {}  # runs, with those of a mean over seeds in one
+    for index in order:
+        row = means.get(index, rows[index])
+        columns.setdefault(id(row), (row, []))[1].append(several[index])
+    unordered = list(columns.values())
+    compared = [unordered[index] for index in results.order([row for row, _ in unordered], sets)]
+    shown = [next((folder for folder in own if folder.given), None) for _, own in compared]
+    shown = [folder for folder in shown if folder]
+    best = next((several[index] for index in order if several[index].given), None)
     return {
+        "scores": metrics.SCORES,
+        "settings": folders.SETTINGS,
         "bodies": bodies,
-        "images": images,
+        "images": sets,
         "averages": averages,
         "paper_classes": paper.CLASSES,
-        "curves": curves.draw(ordered, lines[order[0]]),
-        "nets": nets.of((name, run.deploy) for name, run in zip(names, runs)),
-        "about": [folders.about(run, name) for name, run in zip(names, runs)],
-        "script": _script(),
-        **predictions.sections(runs, looks, rows, results.columns(rows, means, images), data),
+        "training": [{"name": folder.name, **folders.progress(folder)} for folder in several],
+        "curves": _curves(several),
+        "confusion": mistakes.confusion(best) if best else None,
+        "worst": mistakes.worst_classes(compared),
+        "gallery": mistakes.gallery(shown, data),
+        "nets": nets.of(several),
+        "about": [folders.about(folder) for folder in several],
     }
 
 
-def _script() -> dict[str, Markup]:
-    """Return the page's script, and what its policy calls it by."""
-    code = (TEMPLATES / "report.js").read_text(encoding="utf-8").strip()
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    return {"code": Markup(code), "source": Markup("'sha256-{}'").format(digest)}
+def _curves(several: Sequence[Folder]) -> list[Any]:
+    """One figure per panel with records."""
+    lines = [Line(folder.model, folder.detail, folder.records) for folder in several]
+    found = []
+    for panel, title in curves_figure.PANELS.items():
+        try:
+            figure = curves_figure.draw(lines, [panel])
+        except TinyImageNetError:  # nothing is recorded yet
+            continue
+        found.append(figures.inline(figures.svg(figure), panel, f"{title} against the iteration, one line per run"))
+    return found
+
+
+def _sha256(text: str) -> str:
+    """The source that a Content-Security-Policy allows for a script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

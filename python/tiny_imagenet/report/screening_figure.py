@@ -1,11 +1,10 @@
-"""A picture of what screening does: training images that it drops, above images that it just keeps."""
+"""Training images that screening drops, above images that it just keeps."""
 
 from __future__ import annotations
 
 import math
 import os
 import random
-import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -13,14 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.text import Text
 
-from tiny_imagenet.data import dataset, screening
-from tiny_imagenet.data.dataset import SIZE, Record
+from tiny_imagenet.data import dataset, images, screening
+from tiny_imagenet.data.dataset import Record
+from tiny_imagenet.data.images import SIZE
 from tiny_imagenet.errors import DatasetError
 from tiny_imagenet.report import figures
 
@@ -29,14 +27,14 @@ ROWS = 2
 COLUMNS = 6
 MOST_ROWS = 20
 
-_WIDTH = 7.0  # inches, as all below: a page's width
-_CELL, _GAP, _CAPTION, _TITLE, _LEGEND = _WIDTH / COLUMNS, 0.1, 0.3, 0.32, 0.26
-_BOX, _WINDOW = figures.PALETTE[4], figures.PALETTE[5]  # orange and sky blue: told apart by everyone, and by the dashes
-_VEIL = 0.6  # how white what the crop cuts away becomes
+_CELL, _GAP, _CAPTION, _TITLE, _LEGEND = figures.WIDTH / COLUMNS, 0.1, 0.3, 0.32, 0.26  # inches
+_BOX, _WINDOW = figures.PALETTE[4], figures.PALETTE[5]
+_DASHED = (0, (3, 1.5))
+_VEIL = 0.6  # opacity of the white outside the crop
 
 
 class Example(NamedTuple):
-    """A training image, the offset (x, y) of its worst crop, and how many of its box's pixels that crop shows."""
+    """A training image, the offset (x, y) of its worst crop, and the pixels of its box: in that crop and in all."""
 
     record: Record
     offset: tuple[int, int]
@@ -45,7 +43,7 @@ class Example(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """Examples of each kind by rising visible share, and how many training images there are of each."""
+    """Examples in ascending order of their visible fraction, and the number of training images of each kind."""
 
     dropped: list[Example]
     kept: list[Example]
@@ -62,41 +60,42 @@ def draw(
 ) -> Figure:
     """Draw training images of the data set in `root` with their boxes and worst crops, `rows` rows of each kind.
 
-    The worst crop is the one, of `crop` x `crop` pixels, that shows least of the object's box; what it cuts away,
-    but for the box, is veiled. Below each image stand the share of the box that it shows, rounded down, and the
-    class. The same arguments give the same figure.
+    The worst crop is the `crop` x `crop` window that contains the smallest part of the object's box. Everything
+    outside the crop and the box is veiled. Below each image are the visible fraction, rounded down, and the class.
 
     Raises:
         DatasetError: `crop`, `min_visible` or `rows` is out of range, the data set is incomplete, no training image
-            has a box, or one that is to be drawn cannot be read.
+            has a box, or an image cannot be read.
     """
     if not 1 <= rows <= MOST_ROWS:
-        raise DatasetError(f"rows is {rows}: from 1 to {MOST_ROWS} are allowed")
+        raise DatasetError(f"rows: expected from 1 to {MOST_ROWS}, got {rows}")
     data = dataset.read(root)
     chosen = select(data.splits["train"], crop, min_visible, rows * COLUMNS, seed)
     words = [entry.words for entry in data.classes]
-    share = _percent(Fraction(min_visible).limit_denominator(1_000_000))
+    share = figures.percent(Fraction(min_visible).limit_denominator(1_000_000))
     titles = (
-        f"Dropped: {chosen.dropped_of:,} images, of whose object a crop can show less than {share}",
-        f"Just kept: {len(chosen.kept):,} of {chosen.kept_of:,} images, whose every crop shows at least {share}",
+        f"Dropped: {chosen.dropped_of:,} images with a crop that contains less than {share} of the object's box",
+        f"Just kept: {len(chosen.kept):,} of {chosen.kept_of:,} images whose crops all contain at least {share}",
     )
-    halves = [_lines(chosen.dropped) * (_CELL + _CAPTION), _lines(chosen.kept) * (_CELL + _CAPTION)]
+    parts = (chosen.dropped, chosen.kept)
+    halves = [math.ceil(len(examples) / COLUMNS) * (_CELL + _CAPTION) for examples in parts]
     height = sum(halves) + 2 * _TITLE + _LEGEND
     with rc_context(figures.STYLE):
-        figure = Figure(figsize=(_WIDTH, height))
+        figure = Figure(figsize=(figures.WIDTH, height))
         top = height
-        for title, half, examples in zip(titles, halves, (chosen.dropped, chosen.kept)):
-            figure.text(_GAP / 2 / _WIDTH, (top - 0.2) / height, title, fontsize=9)
+        for title, half, examples in zip(titles, halves, parts):
+            figure.text(_GAP / 2 / figures.WIDTH, (top - 0.2) / height, title, fontsize=9)
             top -= _TITLE
             for index, example in enumerate(examples):
                 row, column = divmod(index, COLUMNS)
-                left = column * _CELL + _GAP / 2
-                bottom = top - row * (_CELL + _CAPTION) - _CELL + _GAP
-                side = _CELL - _GAP
-                axes = figure.add_axes((left / _WIDTH, bottom / height, side / _WIDTH, side / height))
+                left, bottom = column * _CELL + _GAP / 2, top - row * (_CELL + _CAPTION) - _CELL + _GAP
+                axes = figures.add_axes(figure, left, bottom, _CELL - _GAP, _CELL - _GAP)
                 _draw_example(axes, example, crop, words[example.record.label])
             top -= half
-        _draw_legend(figure, crop, height)
+        labels = ("the object's box", f"the {crop}x{crop} crop with the smallest part of it")
+        frames = [_frame((0, 0), 1, 1, _BOX, "-"), _frame((0, 0), 1, 1, _WINDOW, _DASHED)]
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 0), "ncol": 2, "borderaxespad": 0, "borderpad": 0.3}
+        figure.legend(frames, labels, fontsize=8, handlelength=1.2, handleheight=1.2, **place)
     return figure
 
 
@@ -107,21 +106,21 @@ def select(
     count: int = ROWS * COLUMNS,
     seed: int = 0,
 ) -> Selection:
-    """Choose at most `count` dropped and `count` kept training images; those without a box are passed over.
+    """Choose at most `count` dropped and `count` kept training images that have a box.
 
-    The kept ones are those with the smallest visible shares. Of the dropped, one half has the largest shares and
-    the other is spread evenly over the order of the rest, from the smallest share. `seed` decides among equals.
+    The kept images are those with the smallest visible fractions. Half of the dropped images have the largest
+    fractions, the others are spread evenly over the rest. `seed` decides between equal fractions.
 
     Raises:
-        DatasetError: `crop` is not from 1 to 64, `min_visible` not from 0 to 1, or no image has a box.
+        DatasetError: `crop` is not from 1 to 64, `min_visible` is not from 0 to 1, or no image has a box.
     """
     if not 1 <= crop <= SIZE:
-        raise DatasetError(f"crop is {crop}: from 1 to {SIZE} pixels are allowed")
+        raise DatasetError(f"crop: expected from 1 to {SIZE} pixels, got {crop}")
     if not 0 <= min_visible <= 1:
-        raise DatasetError(f"min_visible is {min_visible}: from 0 to 1 is allowed")
+        raise DatasetError(f"min_visible: expected from 0 to 1, got {min_visible}")
     boxed = [record for record in records if record.box]
     if not boxed:
-        raise DatasetError("no training image has a box: add them to the *_boxes.txt files or name another data set")
+        raise DatasetError("no training image has a box: the *_boxes.txt files are empty; name another data set")
     random.Random(seed).shuffle(boxed)
     boxes = np.array([record.box for record in boxed], np.int64)
     order = np.argsort(screening.worst_visible(boxes, SIZE, crop), kind="stable")
@@ -142,10 +141,9 @@ def select(
 
 
 def worst_offset(box: tuple[int, int, int, int], image: int = SIZE, crop: int = CROP) -> tuple[int, int]:
-    """The offset (x, y), in pixels, of a crop that shows as little of the box (x0, y0, x1, y1, inclusive) as any.
+    """The offset (x, y) of the crop with the smallest part of the box (x0, y0, x1, y1, inclusive), in pixels.
 
-    On each axis it is 0 or image - crop, since the overlap of two intervals, one sliding, rises and then falls; of
-    two that show the same, it is 0.
+    On each axis it is 0 or image - crop, because the overlap with a sliding interval first rises and then falls.
     """
     offsets = []
     for low, high in ((box[0], box[2]), (box[1], box[3])):
@@ -155,56 +153,25 @@ def worst_offset(box: tuple[int, int, int, int], image: int = SIZE, crop: int = 
     return offsets[0], offsets[1]
 
 
-def _lines(examples: list[Example]) -> int:
-    return math.ceil(len(examples) / COLUMNS)
-
-
 def _draw_example(axes: Axes, example: Example, crop: int, words: str) -> None:
-    picture = dataset.read_image(example.record.path)[:, :, ::-1].copy()
+    picture = images.read_image(example.record.path)[:, :, ::-1].copy()
     (x, y), (x0, y0, x1, y1) = example.offset, example.record.box
     outside = np.ones((SIZE, SIZE, 1), bool)
     outside[y : y + crop, x : x + crop] = False
-    outside[y0 : y1 + 1, x0 : x1 + 1] = False  # the object can be seen whole
+    outside[y0 : y1 + 1, x0 : x1 + 1] = False
     picture = np.where(outside, np.uint8(255 * _VEIL) + picture * (1 - _VEIL), picture).astype(np.uint8)
     axes.imshow(picture, interpolation="none")
     axes.set_axis_off()
-    for left, top, width, height, colour, dashes in (
-        (x, y, crop, crop, _WINDOW, (0, (3, 1.5))),
-        (x0, y0, x1 - x0 + 1, y1 - y0 + 1, _BOX, "-"),
-    ):
-        # The frame's inner edge is the edge of the pixels: pixel 3 reaches from 2.5 to 3.5.
-        axes.add_patch(_frame((left - 1, top - 1), width + 1, height + 1, colour, dashes))
-    share = _percent(Fraction(example.visible, example.area))
+    # The inner edge of a frame is the edge of the pixels: pixel 3 extends from 2.5 to 3.5.
+    axes.add_patch(_frame((x - 1, y - 1), crop + 1, crop + 1, _WINDOW, _DASHED))
+    axes.add_patch(_frame((x0 - 1, y0 - 1), x1 - x0 + 2, y1 - y0 + 2, _BOX, "-"))
+    share = figures.percent(Fraction(example.visible, example.area))
     text = {"ha": "center", "va": "top", "transform": axes.transAxes}
     axes.text(0.5, -0.03, share, fontsize=8, fontweight="bold", **text)
-    _shrink(axes.text(0.5, -0.155, figures.plain(figures.short(words)), fontsize=7, **text), _CELL - _GAP / 2)
-
-
-def _shrink(text: Text, width: float) -> None:
-    """Make the text so small that it is at most `width` inches wide."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script the font lacks
-        pixels = text.get_window_extent(FigureCanvasAgg(text.figure).get_renderer()).width
-    text.set_fontsize(text.get_fontsize() * min(1, width * text.figure.dpi / pixels))
+    figures.fit(axes.text(0.5, -0.155, figures.plain(figures.short(words)), fontsize=7, **text), _CELL - _GAP / 2)
 
 
 def _frame(corner: tuple[float, float], width: float, height: float, colour: str, dashes: object) -> Rectangle:
     casing = [withStroke(linewidth=2.0, foreground=figures.INK)]
-    return Rectangle(
-        corner, width, height, fill=False, ec=colour, lw=1.1, ls=dashes, clip_on=False, path_effects=casing
-    )
-
-
-def _draw_legend(figure: Figure, crop: int, height: float) -> None:
-    labels = ("the object's box", f"the {crop}x{crop} crop that shows least of it")
-    frames = [_frame((0, 0), 1, 1, colour, dashes) for colour, dashes in ((_BOX, "-"), (_WINDOW, (0, (3, 1.5))))]
-    figure.legend(
-        frames, labels, loc="lower left", bbox_to_anchor=(0, 0), ncol=2, fontsize=8, handlelength=1.2, handleheight=1.2,
-        borderaxespad=0, borderpad=0.3,
-    )  # fmt: skip
-
-
-def _percent(share: Fraction) -> str:
-    """A share as per cent with one decimal, rounded down: one below the limit never reads as the limit."""
-    tenths = share.numerator * 1000 // share.denominator
-    return f"{tenths // 10}.{tenths % 10} %"
+    style = {"fill": False, "ec": colour, "lw": 1.1, "ls": dashes, "clip_on": False, "path_effects": casing}
+    return Rectangle(corner, width, height, **style)

@@ -1,10 +1,11 @@
-"""The images of some classes as a net sees them: its last hidden layer's values, laid out on a plane by t-SNE."""
+"""Images of some classes as a net represents them: values of its last hidden layer, projected by t-SNE."""
 
 from __future__ import annotations
 
 import math
 import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,97 +20,108 @@ from threadpoolctl import threadpool_limits
 
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError
-from tiny_imagenet.evaluation import evaluate, features
+from tiny_imagenet.evaluation import evaluate, features, provenance
 from tiny_imagenet.evaluation.predict import Predictor
 from tiny_imagenet.models import nets
 from tiny_imagenet.report import figures
 from tiny_imagenet.runs import Run
 
-CLASSES = 50
-IMAGES = 2500
-COMPONENTS = 50  # what PCA leaves for t-SNE
-PERPLEXITY = 30  # or a third of the images, where that is less
+COMPONENTS = 50  # of the PCA before t-SNE
+PERPLEXITY = 30  # or a third of the images, if that is less
 LEAST_IMAGES = 5
-AT_HOME = 0.5  # the least share of its own class among its neighbours for a place to have the class's name
+AT_HOME = 0.5  # a class is named where at least this fraction of a point's neighbours belongs to it
 
-# Seven colours and eight shapes have no common factor: class n's pair is only met again 56 classes later.
+# Seven colours and eight shapes have no common factor: a pair repeats only after 56 classes.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MOST_CLASSES = len(figures.PALETTE) * len(MARKERS)
-_WIDTH, _SQUARE, _TITLE, _LINE = 7.0, 6.1, 0.42, 0.145  # inches
+_SQUARE, _TITLE, _LINE = 6.1, 0.42, 0.145  # inches
 _COLUMNS = 5  # of the legend
-_COVERED = 4  # pixels: how much further away a name may stand to hide one of 2500 points less
+# Places for a name, nearest first: offsets from the class's home in heights of the name. The home itself stays visible.
+_RINGS = np.array(
+    [
+        (ring * math.cos(math.pi * step / 8), ring * math.sin(math.pi * step / 8))
+        for ring in (1, *np.arange(1.5, 20, 0.5))
+        for step in (4, 12, 0, 8, 2, 6, 10, 14, 1, 3, 5, 7, 9, 11, 13, 15)
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The images to draw, and the layer.
+
+    Attributes:
+        classes: how many, at most 56, chosen at random.
+        images: how many at most in total, chosen at random, about as many from each class.
+        layer: name of a layer; None for the last one before the classifier.
+        seed: for choosing and for t-SNE.
+        split: train, train_screened or val.
+    """
+
+    classes: int = 50
+    images: int = 2500
+    layer: str | None = None
+    seed: int = 0
+    split: str = "val"
 
 
 def draw(
     run: Run,
     data: str | os.PathLike[str] | None = None,
-    classes: int = CLASSES,
-    images: int = IMAGES,
-    layer: str | None = None,
-    seed: int = 0,
-    split: str = "val",
+    choice: Choice = Choice(),
     checkpoint: str = "best",
     gpu: int | None = None,
 ) -> Figure:
-    """Draw the images of some classes of a split where t-SNE puts what a layer of the run's net makes of them.
+    """Draw images where t-SNE places a layer's values for them.
 
-    Each class has a pair of colour and marker of its own, and its name stands where at least half of an image's
-    neighbours are of the class too (`home`), if there is such a place. The same arguments give the same figure on the
-    same machine.
+    Each class has its own colour and marker, and a name at its `home` if there is one. The same arguments give the
+    same figure on the same machine.
 
     Args:
         run: the run folder.
-        data: a converted data folder of the same classes; None is the one the run was trained on.
-        classes: how many, at most 56, drawn with the seed; all where the data set has fewer.
-        images: how many at most, all classes together; drawn with the seed, from each class about as many.
-        layer: a layer of the deploy net; None is the one whose output the classifier takes.
-        seed: draws classes and images and starts t-SNE.
-        split: train, train_screened or val.
+        data: a converted data folder with the same classes; None for the one the run was trained on.
+        choice: which images, and which layer.
         checkpoint: best, last or an iteration.
-        gpu: the number of the GPU that computes the values; None as of `predict.Predictor`.
+        gpu: the GPU that computes the values; None for Caffe's current mode.
 
     Raises:
-        GpuError: there is no such GPU, or it cannot be used.
-        RunError: the run has no such checkpoint, does not say where its data is, or was trained on other classes.
-        NetError: there is no such layer, or its values cannot be laid out.
+        GpuError: the GPU is missing or cannot be used.
+        RunError: the run has no such checkpoint, or its data is unknown or has other classes.
+        NetError: there is no such layer, or t-SNE cannot project its values.
         DatasetError: the data cannot be read or has too few labelled images.
     """
-    if not 1 <= classes <= MOST_CLASSES:
-        raise DatasetError(f"classes is {classes}: from 1 to {MOST_CLASSES} are allowed, as many as can be told apart")
+    if not 1 <= choice.classes <= MOST_CLASSES:
+        raise DatasetError(f"classes: expected from 1 to {MOST_CLASSES}, got {choice.classes}")
     data = evaluate.data_of(run, data)
     entries = lmdb_reader.read_manifest(data)["classes"]
-    chosen = features.select(Path(data) / f"{split}.lmdb", len(entries), classes, images, seed)
+    lmdb = Path(data) / f"{choice.split}.lmdb"
+    chosen = features.select(lmdb, len(entries), choice.classes, choice.images, choice.seed)
     if len(chosen.keys) < LEAST_IMAGES:
-        raise DatasetError(
-            f"there are {len(chosen.keys)} {split} images to draw: t-SNE needs at least {LEAST_IMAGES}; take more "
-            "--images or --classes"
-        )
+        needed = f"t-SNE needs at least {LEAST_IMAGES}; increase --images or --classes"
+        raise DatasetError(f"only {len(chosen.keys)} {choice.split} images to draw: {needed}")
     predictor = Predictor(nets.read(run.train_val), run.mean, run.weights(checkpoint), gpu=gpu)
-    blob = features.hidden(predictor, layer)
-    points = embed(features.compute(predictor, chosen.images, blob), seed, f"layer {blob} of {run.deploy}")
+    blob = features.hidden(predictor, choice.layer)
+    points = embed(features.compute(predictor, chosen.images, blob), choice.seed, f"layer {blob} of {run.train_val}")
     shown = sorted(set(chosen.labels.tolist()))
     names = {label: entries[label]["words"] or entries[label]["wnid"] for label in shown}
-    title = (
-        f"{run.info.get('model') or run.path.name}, {blob}: t-SNE of {len(points):,} {split} images of "
-        f"{len(shown)} class{'es' if len(shown) > 1 else ''}"
-    )
+    (name,) = provenance.by_name([run.path])
+    classes = f"{len(shown)} class{'es' if len(shown) > 1 else ''}"
+    title = f"{name}, {blob}: t-SNE of {len(points):,} {choice.split} images of {classes}"
     return plot(points, chosen.labels, names, title)
 
 
 def embed(values: np.ndarray, seed: int = 0, what: str = "the layer") -> np.ndarray:
-    """Where t-SNE puts rows of values (n, size), n at least 5: (n, 2) float32; PCA leaves it at most 50 components.
+    """Project rows of values (n, size), n at least 5, with PCA to at most 50 components and t-SNE: (n, 2) float32.
 
-    One thread computes: with several, sums differ in their last bits from time to time, and t-SNE blows that up.
+    It uses one thread: with several, the last bits of sums vary, and t-SNE amplifies the difference.
 
     Raises:
-        NetError: the rows, said to be of `what`, are all the same or of one value.
+        NetError: the rows, of the layer called `what`, are all equal or have one value.
     """
     if values.shape[1] < 2 or np.ptp(values, axis=0).max() == 0:
-        raise NetError(
-            f"{what} gives all {len(values)} images the same values, or one value each: name another --layer"
-        )
+        raise NetError(f"{what} has the same values for all {len(values)} images, or only one: pass another --layer")
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of defaults that a later scikit-learn changes
+        warnings.simplefilter("ignore", FutureWarning)  # about defaults that a later scikit-learn changes
         fewer = PCA(min(COMPONENTS, *values.shape), random_state=seed).fit_transform(values)
         perplexity = min(PERPLEXITY, (len(values) - 1) / 3)
         tsne = TSNE(2, perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
@@ -117,14 +129,14 @@ def embed(values: np.ndarray, seed: int = 0, what: str = "the layer") -> np.ndar
 
 
 def plot(points: np.ndarray, labels: np.ndarray, names: dict[int, str], title: str) -> Figure:
-    """Draw points (n, 2) by their labels (n,); `names` has, by label, the classes in the order of their looks."""
+    """Draw points (n, 2) with their labels (n,); `names` maps labels to classes in the order of the legend."""
     lines = math.ceil(len(names) / _COLUMNS)
     height = _TITLE + _SQUARE + lines * _LINE + 0.15
     size = min(36.0, max(7.0, 18000 / len(points)))
     with rc_context(figures.STYLE):
-        figure = Figure(figsize=(_WIDTH, height))
+        figure = Figure(figsize=(figures.WIDTH, height))
         figure.text(0, 1 - 0.16 / height, figures.plain(title), fontsize=9)
-        note = "A name stands where at least half of the neighbours are of that class."
+        note = "A class is named where at least half of the neighbouring points belong to it."
         figure.text(0, 1 - 0.32 / height, note, fontsize=7)
         bottom = lines * _LINE + 0.15
         axes = figure.add_axes((0, bottom / height, 1, _SQUARE / height))
@@ -160,15 +172,15 @@ def plot(points: np.ndarray, labels: np.ndarray, names: dict[int, str], title: s
 
 
 def home(points: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, float]:
-    """Where among points (n, 2) a class is at home, and the share of that place's neighbours that are its own.
+    """The point around which a class is densest, and the fraction of its neighbours that belong to the class.
 
     Args:
-        points: of all classes.
-        own: (n,) bool, which of them are of the class: at least one.
+        points: (n, 2), of all classes.
+        own: (n,) bool, the points of the class, at least one.
 
     Returns:
-        The class's point (2,) with most of its own among the nearest, of several the one nearest to its own, and
-        the share from 0 to 1. Half as many of the nearest are looked at as the class has points, at least three.
+        The class's point (2,) whose neighbours include most of the class (of several the most central one), and the
+        fraction. The number of neighbours is half the class's points, at least three.
     """
     nearest = min(max(3, int(own.sum()) // 2), len(points) - 1)
     distances = np.linalg.norm(points[own][:, None] - points[None], axis=2)
@@ -179,56 +191,32 @@ def home(points: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _name_clusters(axes: Axes, points: np.ndarray, labels: np.ndarray, names: dict[int, str]) -> None:
-    """Write the names of classes that have a home beside it, where they hide few points; a line bridges a distance."""
+    """Write the names of classes at their homes or, to avoid overlaps, nearby with a line to the home."""
     renderer = FigureCanvasAgg(axes.figure).get_renderer()
     frame = axes.get_window_extent(renderer)
-    dots = axes.transData.transform(points)
+    outline = [withStroke(linewidth=1.8, foreground="white")]
+    style = {"ha": "center", "va": "center", "fontsize": 7, "path_effects": outline, "zorder": 4}
     taken = np.empty((0, 4))
     for label, name in names.items():
         place, share = home(points, labels == label)
         if share < AT_HOME:
             continue
-        text = axes.text(
-            *place,
-            figures.plain(figures.short(name)),
-            ha="center",
-            va="center",
-            fontsize=7,
-            path_effects=[withStroke(linewidth=1.8, foreground="white")],
-            zorder=4,
-        )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script the font lacks
+        text = axes.text(*place, figures.plain(figures.short(name)), **style)
+        with figures.quiet_glyphs():
             box = text.get_window_extent(renderer)
         half = np.array([box.width / 2 + 3, box.height / 2 + 2])
         start = axes.transData.transform(place)
-        new = _room(start, half, taken, dots, (frame.min + half + 5, frame.max - half - 5))
+        new = next(
+            (
+                middle
+                for middle in np.clip(start + _RINGS * box.height, frame.min + half + 5, frame.max - half - 5)
+                if not ((middle - half < taken[:, 2:]) & (taken[:, :2] < middle + half)).all(axis=1).any()
+            ),
+            start,
+        )
         taken = np.vstack([taken, [*(new - half), *(new + half)]])
         text.set_position(axes.transData.inverted().transform(new))
         if np.linalg.norm(new - start) > 3 * box.height:
-            near = np.clip(start, new - half, new + half)  # the line ends at the name's edge
+            near = np.clip(start, new - half, new + half)  # the line ends at the edge of the name
             ends = np.array([place, axes.transData.inverted().transform(near)])
             axes.plot(*ends.T, color=figures.INK, linewidth=0.5, alpha=0.6, zorder=3, scalex=False, scaley=False)
-
-
-def _room(
-    start: np.ndarray,
-    half: np.ndarray,
-    taken: np.ndarray,
-    dots: np.ndarray,
-    bounds: tuple[np.ndarray, np.ndarray],
-) -> np.ndarray:
-    """The middle for a name's box, in pixels as all here: of those that meet none of `taken`, the cheapest.
-
-    Candidates are on rings about `start`, kept within `bounds` (lowest and highest x, y); what counts is how far away
-    they are and how many `dots` the box covers.
-    """
-    rings = [(4.0 * ring, math.pi * step / 8) for ring in range(40) for step in range(16 if ring else 1)]
-    radius, angle = np.array(rings).T
-    middles = start + (radius * np.array([np.cos(angle), np.sin(angle)])).T
-    middles = np.clip(middles, *bounds)
-    low, high = middles - half, middles + half
-    meets = ((low[:, None] < taken[:, 2:]) & (taken[:, :2] < high[:, None])).all(axis=2).any(axis=1)
-    covered = ((low[:, None] < dots) & (dots < high[:, None])).all(axis=2).sum(axis=1)
-    cost = np.linalg.norm(middles - start, axis=1) + _COVERED * max(1, IMAGES / len(dots)) * covered + 1e6 * meets
-    return middles[cost.argmin()]

@@ -12,7 +12,7 @@ from typing import Any
 from tiny_imagenet import files, gpu
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, RunError
-from tiny_imagenet.evaluation import origin
+from tiny_imagenet.evaluation import data_source
 from tiny_imagenet.inspect import outline
 from tiny_imagenet.models import derive, nets, zoo
 from tiny_imagenet.runs import Run
@@ -132,7 +132,7 @@ def resumed(run: Run, source: str | None, options: Options, argv: list[str] | No
     for number in (*range(1, stages + 1), 0):
         own = run.stage(number) if number else run
         info = own.info
-        plan = plans.read(own.solver, options.data or origin.trained_on(own), own.train_val)
+        plan = plans.read(own.solver, options.data or data_source.trained_on(own), own.train_val)
         check_data(own, plan.data)
         plans.fit_data(plan)
         plans.fit_classes(plan, adapt=False)

@@ -177,8 +177,8 @@ class MpiRanks(Ranks):
         local_rank = self._hosts[: self.rank].count(self._hosts[self.rank])
         if local_rank >= len(gpus):
             raise GpuError(
-                f"{self.names[self.rank]} is number {local_rank + 1} on its machine, but --gpu names {len(gpus)} there: "
-                "start one rank per GPU"
+                f"{self.names[self.rank]} is number {local_rank + 1} on its machine, but --gpu names {len(gpus)} GPUs "
+                "there: start one rank per GPU"
             )
         return gpus[local_rank]
 
@@ -338,7 +338,7 @@ def _abort(ranks: MpiRanks, error: BaseException) -> NoReturn:
 
 
 def _kill_launcher_later() -> None:
-    """Kill the launcher's process on this machine after ten seconds: mpirun waits forever for a machine that was lost."""
+    """Kill the launcher's process on this machine in ten seconds: mpirun waits forever for a lost machine."""
     parent = os.getppid()
     command = f"sleep 10; grep -qE '^({LAUNCHERS})$' /proc/{parent}/comm && kill -9 {parent}"
     null = subprocess.DEVNULL

@@ -16,7 +16,7 @@ from caffe.proto import caffe_pb2
 
 from tiny_imagenet.data import datum, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError
-from tiny_imagenet.inspect import solver_soundness
+from tiny_imagenet.inspect import lint
 from tiny_imagenet.models import nets, prototxt, solvers
 
 
@@ -83,8 +83,8 @@ def read(
     """
     message = solvers.read(solver)
     lines = prototxt.parse(caffe_pb2.SolverParameter(), prototxt.read_text(solver), solver)
-    for finding in solver_soundness.learning(message, lines, Path(solver)):
-        if finding.error:
+    for finding in lint.learning(message, lines, Path(solver)):
+        if finding.is_error:
             raise NetError(f"{finding.place}: {finding.text}")
     path = Path(net) if net else solvers.net_path(message, solver)
     if path is None:

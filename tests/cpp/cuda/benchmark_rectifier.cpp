@@ -1,10 +1,10 @@
-// The rectifiers' kernels against the device's own copy of as many bytes, timed in the same run:
+// The rectifier kernels compared with the GPU's own copy of as many bytes, timed in the same run:
 //
 //   rectifier_cuda_benchmark [ROUNDS]
 //
-// Bytes are those of one pass: forward reads x and writes y, backward reads x and dy and writes dx. The arrays are
-// several sets in turn, four times the cache together, so that none is still there from the last call. Times are the
-// median of ROUNDS (21) rounds. Ends with 77 where there is no device.
+// Bytes are those of one pass: forward reads x and writes y, backward reads x and dy and writes dx. Several sets of
+// arrays, together four times the cache, are used in turn, so that none is cached from the last call. Times are the
+// median of ROUNDS (21) rounds. Exits with 77 if there is no device.
 
 #include <algorithm>
 #include <cstdio>
@@ -20,15 +20,15 @@ namespace {
 using device::Array;
 using device::Check;
 
-const size_t kCalls = 20;  // a round
+const size_t kCalls = 20;  // per round
 
-/// Seconds of a call; calls are numbered from 0 in each round.
+/// Seconds per call; calls are numbered from 0 in each round.
 double Time(int rounds, const std::function<void(size_t)>& call) {
   cudaEvent_t begin, end;
   Check(cudaEventCreate(&begin));
   Check(cudaEventCreate(&end));
   std::vector<float> times;
-  for (int round = -2; round < rounds; ++round) {  // two to warm up
+  for (int round = -2; round < rounds; ++round) {  // two for warm-up
     Check(cudaEventRecord(begin));
     for (size_t i = 0; i < kCalls; ++i) call(i);
     Check(cudaEventRecord(end));
@@ -59,7 +59,7 @@ void Measure(const Shape& s, size_t cache, int rounds) {
   const size_t count = s.outer * s.channels * s.inner;
   const size_t sets = 4 * cache / (3 * count * sizeof(T)) + 1;
   std::vector<std::unique_ptr<Array<T>>> x, dy, dx;
-  const std::vector<T> values(2 * count, T(-1));  // copies of a backward pass's bytes are 1.5 arrays long
+  const std::vector<T> values(2 * count, T(-1));  // a backward pass moves 1.5 times the bytes of a copy
   for (size_t i = 0; i < sets; ++i) {
     for (auto* arrays : {&x, &dy, &dx}) arrays->emplace_back(new Array<T>(values));
   }

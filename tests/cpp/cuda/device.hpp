@@ -1,4 +1,4 @@
-// What the device's test and benchmark share: arrays on the device, and why there is none.
+// Arrays on the GPU, and the reason if there is none, for the GPU test and benchmark.
 
 #ifndef TESTS_CPP_CUDA_DEVICE_HPP_
 #define TESTS_CPP_CUDA_DEVICE_HPP_
@@ -16,7 +16,7 @@ inline void Check(cudaError_t error) {
   if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
 }
 
-/// Why nothing can run on a device here; empty where it can.
+/// The reason why nothing can run on a GPU; empty if it can.
 inline std::string Problem() {
   int count = 0, driver = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
@@ -26,8 +26,8 @@ inline std::string Problem() {
   return count == 0 ? "no CUDA device" : "";
 }
 
-/// `count` values on the device, `offset` values past a multiple of 256 bytes, every bit around them set: a write
-/// beside them is found by Read.
+/// `count` values on the GPU, `offset` values after a multiple of 256 bytes. All bits around them are set, so that Read
+/// detects a write outside the array.
 template <typename T>
 class Array {
  public:
@@ -47,7 +47,7 @@ class Array {
     Check(cudaMemcpy(get(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
   }
 
-  /// The values, after all work on the device.
+  /// The values, after all work of the GPU.
   std::vector<T> Read() const {
     Check(cudaDeviceSynchronize());
     std::vector<T> all(all_);

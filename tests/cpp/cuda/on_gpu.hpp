@@ -1,5 +1,4 @@
-// What the tests of layers on the GPU share: a fixture that skips where there is none, and settings put back at the
-// end.
+// A fixture for tests of layers on the GPU: it skips without a GPU and restores the settings.
 
 #ifndef TESTS_CPP_CUDA_ON_GPU_HPP_
 #define TESTS_CPP_CUDA_ON_GPU_HPP_
@@ -14,7 +13,7 @@
 
 namespace on_gpu {
 
-/// In GPU mode, with the settings that a process begins with. Skips where there is no GPU.
+/// GPU mode with the initial settings of a process. Skips without a GPU.
 class Test : public testing::Test {
  protected:
   void SetUp() override {

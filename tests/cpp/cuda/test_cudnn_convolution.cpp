@@ -1,4 +1,4 @@
-// cuDNN's Convolution and Deconvolution on the GPU against float64 on the host, and against Caffe's own engine.
+// cuDNN's Convolution and Deconvolution on the GPU against float64 on the host and against Caffe's own engine.
 
 #ifdef USE_CUDNN
 
@@ -20,28 +20,28 @@ using host::Values;
 namespace settings = caffe::gpu_settings;
 
 //                     num  c  h   w  out kh kw ph pw sh sw dh dw groups
-const Sizes kSizes[] = {{2, 3, 7, 9, 5, 3, 3, 1, 1, 1, 1, 1, 1, 1},       // as most are
+const Sizes kSizes[] = {{2, 3, 7, 9, 5, 3, 3, 1, 1, 1, 1, 1, 1, 1},       // the usual case
                         {1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1},       // one value
-                        {3, 4, 5, 5, 7, 1, 1, 0, 0, 1, 1, 1, 1, 1},       // a product of matrices
-                        {2, 3, 11, 13, 4, 5, 3, 0, 2, 2, 1, 1, 1, 1},     // all different
-                        {2, 3, 12, 10, 4, 3, 5, 2, 1, 3, 2, 1, 1, 1},     // strides that leave a rest
+                        {3, 4, 5, 5, 7, 1, 1, 0, 0, 1, 1, 1, 1, 1},       // a matrix product
+                        {2, 3, 11, 13, 4, 5, 3, 0, 2, 2, 1, 1, 1, 1},     // all sizes different
+                        {2, 3, 12, 10, 4, 3, 5, 2, 1, 3, 2, 1, 1, 1},     // strides with a remainder
                         {2, 4, 13, 11, 6, 3, 3, 2, 3, 1, 1, 2, 3, 1},     // dilation
                         {2, 4, 14, 15, 6, 3, 3, 4, 4, 2, 2, 3, 2, 1},     // dilation and stride
                         {2, 6, 9, 8, 4, 3, 3, 1, 1, 1, 1, 1, 1, 2},       // groups
-                        {2, 6, 9, 8, 12, 3, 3, 1, 1, 2, 2, 2, 2, 6},      // one group a channel
-                        {3, 4, 6, 6, 4, 6, 6, 0, 0, 1, 1, 1, 1, 1},       // the kernel is the picture
-                        {2, 2, 3, 3, 3, 5, 5, 4, 4, 1, 1, 1, 1, 1},       // more padding than picture
+                        {2, 6, 9, 8, 12, 3, 3, 1, 1, 2, 2, 2, 2, 6},      // one group per channel
+                        {3, 4, 6, 6, 4, 6, 6, 0, 0, 1, 1, 1, 1, 1},       // the kernel is as large as the image
+                        {2, 2, 3, 3, 3, 5, 5, 4, 4, 1, 1, 1, 1, 1},       // padding larger than the image
                         {17, 16, 28, 28, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1},  // sizes of tiles
                         {5, 3, 56, 56, 16, 7, 7, 3, 3, 2, 2, 1, 1, 1}};   // a first layer
 
-/// A layer that is given all its values, and what they make of it on the host.
+/// A layer with given values, and its results computed on the host.
 template <typename Dtype>
 class TestedLayer {
  public:
-  /// @param s of a deconvolution, those of the convolution that it is the gradient of
+  /// @param s of a deconvolution, the sizes of the convolution whose gradient it computes
   TestedLayer(const std::string& type, caffe::ConvolutionParameter::Engine engine, const Sizes& s, bool bias = true)
       : s_(s), transposed_(type == "Deconvolution"), bias_(bias) {
-    if (transposed_) {  // the size that a deconvolution gives where several would have the same convolution
+    if (transposed_) {  // the output size of a deconvolution if several are possible
       s_.height = s.stride_h * (s.out_height() - 1) + s.dilation_h * (s.kernel_h - 1) + 1 - 2 * s.pad_h;
       s_.width = s.stride_w * (s.out_width() - 1) + s.dilation_w * (s.kernel_w - 1) + 1 - 2 * s.pad_w;
     }
@@ -77,7 +77,7 @@ class TestedLayer {
 
   void Forward() { layer->Forward(bottoms, tops); }
 
-  /// With gradients that lie in the parameters before, and in the bottom.
+  /// With initial gradients in the parameters and in the bottom.
   void Backward(bool to_bottom) {
     Fill(5, top.count(), top.mutable_cpu_diff());
     Fill(6, bottom.count(), bottom.mutable_cpu_diff());
@@ -112,7 +112,7 @@ class TestedLayer {
     }
   }
 
-  /// The bits of all that a forward and a backward pass computed.
+  /// The bits of all results of a forward and a backward pass.
   std::string Bits() const {
     const auto bits = [](const Blob<Dtype>& blob, bool diff) {
       return std::string(reinterpret_cast<const char*>(diff ? blob.cpu_diff() : blob.cpu_data()),
@@ -153,7 +153,7 @@ class TestedLayer {
   static Sums AsSums(const Values& values) {
     Sums sums(values.size());
     for (size_t i = 0; i < values.size(); ++i) sums.Add(i, values[i]);
-    // what two engines round differently is not the last sum but its terms
+    // the engines round not only the last sum but its terms differently
     const double largest = *std::max_element(sums.size.begin(), sums.size.end());
     std::fill(sums.size.begin(), sums.size.end(), largest);
     return sums;
@@ -180,7 +180,7 @@ class TestedLayer {
   const bool transposed_, bias_;
 };
 
-/// Of the sum of the sizes of what is added. Winograd's and Fourier's algorithms round more often than a sum does.
+/// Relative to the sum of the terms' sizes. Winograd and Fourier algorithms round more often than a plain sum.
 template <typename Dtype>
 double Tolerance() {
   return 100 * std::numeric_limits<Dtype>::epsilon();
@@ -311,7 +311,7 @@ TYPED_TEST(CudnnConvolutionTest, MoreThanOneBottomAndParametersWithoutGradients)
   EXPECT_EQ(TypeParam(3), run.layer->blobs()[0]->cpu_diff()[0]);
 }
 
-// Three spatial axes are beyond cuDNN's layer: Caffe's engine takes them, on the GPU too.
+// cuDNN's layer does not support three spatial axes: Caffe's engine computes them, also on the GPU.
 TYPED_TEST(CudnnConvolutionTest, ThreeSpatialAxesAreCaffesOwn) {
   caffe::LayerParameter param;
   param.set_type("Convolution");
@@ -328,7 +328,7 @@ TYPED_TEST(CudnnConvolutionTest, ThreeSpatialAxesAreCaffesOwn) {
   EXPECT_NEAR(sum, run.top->cpu_data()[0], 1e-5);
 }
 
-// float32 stays float32 unless TF32 is asked for; GPUs before Ampere have none, and compute as before.
+// float32 is not rounded unless TF32 is enabled; GPUs before Ampere do not support it and compute as before.
 TEST(CudnnConvolutionTf32Test, IsWithinItsRoundingAndOffByDefault) {
   const std::string why = caffe::WhyNoGpu();
   if (!why.empty()) GTEST_SKIP() << "no CUDA device: " << why;

@@ -1,4 +1,4 @@
-// What GpuEdits.cmake changes in upstream's sources: errors in words, and the checks of the CPU's layers on the GPU.
+// The changes of GpuEdits.cmake: errors with explanations, and the checks of the CPU layers on the GPU.
 
 #include <algorithm>
 #include <cmath>
@@ -14,7 +14,7 @@ using caffe::Blob;
 
 const float kNan = std::numeric_limits<float>::quiet_NaN();
 
-/// What `run` throws, empty where it throws nothing.
+/// The message of the exception of `run`; empty if there is none.
 template <typename Run>
 std::string Thrown(const Run& run) {
   try {
@@ -112,7 +112,7 @@ TEST_F(GpuLabelsTest, AnIndexBeyondTheTableEmbedsToNan) {
   EXPECT_EQ(1, layer->blobs()[0]->cpu_diff()[2]);
 }
 
-// 600 indices into a table of 3: 200 additions to each value, whose order shows in the last bits.
+// 600 indices into a table of 3: the order of the 200 additions to each value affects the last bits.
 TEST_F(GpuLabelsTest, EmbedsGradientIsTheSumAndOfTheSameBitsWhereThatIsAskedFor) {
   caffe::LayerParameter param;
   param.set_type("Embed");
@@ -159,7 +159,7 @@ TEST_F(GpuPoolingTest, MaxPassesNanOn) {
   EXPECT_TRUE(std::isnan(run.top->cpu_data()[0]));
 }
 
-// The last windows reach beyond the picture, and are averages of what is there: with either engine.
+// The last windows extend past the image and average only its values, with either engine.
 TEST_F(GpuPoolingTest, AveragesAtTheBordersAreThoseOfTheCpu) {
   caffe::LayerParameter param;
   param.set_type("Pooling");
@@ -204,7 +204,7 @@ TEST_F(GpuHandlesTest, MemoryThatIsNotThereIsAnErrorAndNoMore) {
     EXPECT_NE(text.find("out of memory"), std::string::npos) << text;
     EXPECT_NE(text.find("are free"), std::string::npos) << text;
   }
-  caffe::caffe_gpu_set(1000, 1., blob.mutable_gpu_data());  // its check finds nothing of what was
+  caffe::caffe_gpu_set(1000, 1., blob.mutable_gpu_data());  // the next check must not find the old error
   EXPECT_EQ(1, blob.cpu_data()[999]);
 }
 

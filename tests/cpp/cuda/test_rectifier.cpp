@@ -1,4 +1,4 @@
-// The device's rectifier kernels against the formula, value by value, and a float64 sum. Needs the CUDA runtime alone.
+// The rectifier kernels on the GPU against the formula, value by value, and a float64 sum. Needs only the CUDA runtime.
 
 #include <gtest/gtest.h>
 
@@ -27,12 +27,12 @@ const Sizes kSmall[] = {{1, 1, 1},    {1, 2, 1},    {3, 1, 1},     {2, 3, 4},   
                         {5, 1, 3},    {17, 3, 1},   {1, 13, 6},    {2, 5, 511},  {2, 5, 512},
                         {3, 5, 513},  {2, 7, 2053}, {1, 1, 65537}, {19, 10, 49}, {41, 64, 3},
                         {9, 4096, 1}, {4099, 2, 5}, {6, 16, 196},  {2, 3, 6007}, {11, 1021, 7}};
-// More than 2^16 along each axis, and more pieces than blocks are started.
+// More than 2^16 values along each axis, and more pieces than blocks.
 const Sizes kLarge[] = {{70001, 3, 1},   {70001, 1, 2},   {70001, 2, 17},  {2, 70001, 1},
                         {2, 70001, 3},   {1, 3, 70001},   {3, 1, 70001},   {1, 1, 9000001},
                         {1, 1500007, 3}, {20001, 2, 513}, {1, 70001, 512}, {70003, 5, 33}};
 
-/// Values of both signs, zeros among them.
+/// Values of both signs, including zeros.
 template <typename T>
 std::vector<T> Values(size_t count, unsigned seed) {
   std::mt19937 generator(seed);
@@ -59,7 +59,7 @@ struct Inputs {
   size_t channel(size_t i) const { return i / sizes.inner % sizes.channels; }
 };
 
-/// Equal to the bit, or both NaN (which NaN is not said).
+/// Equal to the bit, or both NaN (any NaN).
 template <typename T>
 bool Same(T a, T b) {
   return (std::isnan(a) && std::isnan(b)) || std::memcmp(&a, &b, sizeof(T)) == 0;
@@ -73,7 +73,7 @@ void ExpectSame(const std::vector<T>& expected, const std::vector<T>& actual, co
   }
 }
 
-/// `factor` where x is above 0, else slope times it.
+/// `factor` if x is above 0, else slope times factor.
 template <typename T>
 std::vector<T> Rectified(const Inputs<T>& in, const std::vector<T>& factor) {
   std::vector<T> out(factor.size());
@@ -95,13 +95,13 @@ void ExpectSums(const Inputs<T>& in, const std::vector<T>& actual) {
       ASSERT_TRUE(Same(static_cast<T>(sums[c]), actual[c])) << "dslopes " << c << ": " << actual[c];
       continue;
     }
-    // A value passes through some 30 additions in T; the rest are in double.
+    // A value passes through about 30 additions in T; the others are in double.
     const double tolerance = std::numeric_limits<T>::epsilon() * (32 * sizes[c] + 2 * std::abs(in.dslopes[c]));
     ASSERT_NEAR(sums[c], actual[c], tolerance) << "dslopes " << c;
   }
 }
 
-/// How far the arrays lie past 16 bytes' multiples, in values.
+/// Offsets of the arrays from multiples of 16 bytes, in values.
 struct Offsets {
   size_t x, y;
 };

@@ -70,7 +70,7 @@ template <typename Dtype>
 void createPoolingDesc(cudnnPoolingDescriptor_t* pooling, PoolingParameter_PoolMethod method, cudnnPoolingMode_t* mode,
                        int kernel_h, int kernel_w, int pad_h, int pad_w, int stride_h, int stride_w) {
   LOG_IF(FATAL, method != PoolingParameter_PoolMethod_MAX && method != PoolingParameter_PoolMethod_AVE)
-      << "cuDNN pools by MAX and AVE: leave the engine out";
+      << "cuDNN supports only MAX and AVE pooling: remove engine";
   *mode = method == PoolingParameter_PoolMethod_AVE ? CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING
           : gpu_settings::Deterministic()           ? CUDNN_POOLING_MAX_DETERMINISTIC
                                                     : CUDNN_POOLING_MAX;
