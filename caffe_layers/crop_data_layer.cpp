@@ -14,8 +14,8 @@
 namespace caffe {
 namespace {
 
-const uint32_t kChunk = 8;           // samples that a thread takes at once
-const uint32_t kMostThreads = 1024;  // beyond any use: these two catch a slip of the pen
+const uint32_t kChunk = 8;           // samples that a thread processes at a time
+const uint32_t kMostThreads = 1024;  // limits that only typing errors exceed
 const uint32_t kMostBatches = 1024;
 
 void CheckRange(const char* name, uint32_t value, uint32_t most) {
@@ -40,7 +40,7 @@ void CropDataLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const 
   try {
     SetUpBatch(top.size());
     SetUpTransform();
-  } catch (const std::exception& error) {  // a net has two data layers, often of one name
+  } catch (const std::exception& error) {  // a net has two data layers, often with the same name
     LOG(FATAL) << "layer " << this->layer_param_.name() << " (" << Phase_Name(this->phase_) << "): " << error.what();
   }
   const vector<int> one_each(1, share_);
@@ -51,7 +51,7 @@ void CropDataLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const 
     slots_.back()->record.Reshape(one_each);
     Recycle(slots_.back().get());
 #ifndef CPU_ONLY
-    if (Caffe::mode() == Caffe::GPU) {  // memory is taken here, where no other thread is at work yet
+    if (Caffe::mode() == Caffe::GPU) {  // memory is allocated here, before other threads run
       for (Blob<Dtype>* blob : {&slots_.back()->data, &slots_.back()->label, &slots_.back()->record}) {
         blob->mutable_gpu_data();
       }
@@ -71,7 +71,7 @@ template <typename Dtype>
 void CropDataLayer<Dtype>::SetUpBatch(size_t tops) {
   LOG_IF(FATAL, !this->layer_param_.has_crop_data_param())
       << "CropData needs crop_data_param { source batch_size }"
-      << (this->layer_param_.has_data_param() ? ", and does not read data_param" : "");
+      << (this->layer_param_.has_data_param() ? " and does not read data_param" : "");
   param_ = this->layer_param_.crop_data_param();
   transform_ = this->layer_param_.transform_param();
   CheckRange("batch_size", param_.batch_size(), std::numeric_limits<int32_t>::max());
@@ -81,25 +81,25 @@ void CropDataLayer<Dtype>::SetUpBatch(size_t tops) {
   train_ = this->phase_ == TRAIN;
   shuffle_ = param_.has_shuffle() ? param_.shuffle() : train_;
   crops_ = !train_ && param_.draw() == CropDataParameter::TEN_CROP ? kTenCrops : 1;
-  LOG_IF(FATAL, param_.batch_size() % crops_ != 0)
-      << "crop_data_param's batch_size is " << param_.batch_size() << ": draw TEN_CROP tests ten crops of each record, "
-      << "make it a multiple of 10";
+  LOG_IF(FATAL, param_.batch_size() % crops_ != 0) << "crop_data_param's batch_size is " << param_.batch_size()
+                                                   << ": with draw TEN_CROP it must be a multiple of 10 "
+                                                   << "in testing";
 
-  // Testing is not shared out: each solver that tests sees all.
+  // Testing is not divided: each solver tests all records.
   const uint32_t solvers = train_ ? Caffe::solver_count() : 1;
   LOG_IF(FATAL, param_.batch_size() % solvers != 0)
-      << "crop_data_param's batch_size is " << param_.batch_size() << ", which " << solvers
-      << " solvers cannot share evenly: make it a multiple of " << solvers;
+      << "crop_data_param's batch_size is " << param_.batch_size() << ": it must be a multiple "
+      << "of the number of solvers, " << solvers;
   LOG_IF(FATAL, !param_.has_seed() && solvers > 1)
-      << "crop_data_param needs a seed where " << solvers << " solvers share a batch, such as seed: 1";
+      << "crop_data_param needs a seed, such as seed: 1, because " << solvers << " solvers share a batch";
   seed_ = param_.has_seed() ? param_.seed() : caffe_rng_rand();
   share_ = param_.batch_size() / solvers;
   first_position_ = train_ ? share_ * Caffe::solver_rank() : 0;
   chunks_ = (share_ + kChunk - 1) / kChunk;
 
   LOG_IF(FATAL, tops == 3 && records_->size() > uint64_t(1) << std::numeric_limits<Dtype>::digits)
-      << "the LMDB " << param_.source() << " has " << records_->size() << " records, too many for their numbers to be "
-      << "told in a top of this precision: leave out the third top";
+      << "the LMDB " << param_.source() << " has " << records_->size() << " records, more than the record top can "
+      << "represent: remove the third top";
 }
 
 /// The shape of a crop, from the first record, and the mean.
@@ -140,33 +140,34 @@ void CropDataLayer<Dtype>::SetUpTransform() {
   picture_width_ = crop_size > 0 ? 0 : width;
 
   LOG_IF(FATAL, transform_.force_color() && transform_.force_gray())
-      << "transform_param has force_color and force_gray: give one of them";
+      << "transform_param has both force_color and force_gray: remove one";
   LOG_IF(FATAL, transform_.has_mean_file() && transform_.mean_value_size() > 0)
-      << "transform_param has a mean_file and a mean_value: give one of them";
+      << "transform_param has both mean_file and mean_value: remove one";
   if (transform_.has_mean_file()) {
     const std::string& file = transform_.mean_file();
     BlobProto proto;
     Blob<Dtype> mean;
     try {
       LOG_IF(FATAL, !ReadProtoFromBinaryFile(file, &proto) || proto.data_size() + proto.double_data_size() == 0)
-          << "it is no BlobProto";
+          << "it is not a BlobProto";
       mean.FromProto(proto);
     } catch (const std::exception& error) {
-      LOG(FATAL) << "mean_file " << file << " cannot be read (" << error.what() << "): tools/convert.py makes one";
+      LOG(FATAL) << "mean_file " << file << " cannot be read (" << error.what() << "): tools/convert.py writes one";
     }
     const vector<int>& shape = mean.shape();
     const size_t axes = shape.size();
     const bool fits = axes >= 3 && mean.count(0, static_cast<int>(axes) - 3) == 1 && shape[axes - 3] == channels_ &&
                       shape[axes - 2] == height && shape[axes - 1] == width;
-    LOG_IF(FATAL, !fits) << "mean_file " << file << " has the shape " << mean.shape_string() << ", the pictures are "
+    LOG_IF(FATAL, !fits) << "mean_file " << file << " has shape " << mean.shape_string() << ", but the images are "
                          << ShapeString(channels_, height, width);
     mean_image_.assign(mean.cpu_data(), mean.cpu_data() + mean.count());
     picture_height_ = height;
     picture_width_ = width;
   }
   const int values = transform_.mean_value_size();
-  LOG_IF(FATAL, values > 1 && values != channels_) << "transform_param has " << values << " mean_value, the pictures "
-                                                   << channels_ << " channels: give one, or one a channel";
+  LOG_IF(FATAL, values > 1 && values != channels_)
+      << "transform_param has " << values << " values of mean_value, but the images have " << channels_
+      << " channels: expected one, or one per channel";
   if (values > 0) mean_values_.resize(channels_);
   for (int c = 0; values > 0 && c < channels_; ++c) mean_values_[c] = transform_.mean_value(values == 1 ? 0 : c);
 }
@@ -183,7 +184,7 @@ void CropDataLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const
   }
 }
 
-/// The next batch, waited for; the one before it is handed back.
+/// Wait for the next batch and release the one before it.
 template <typename Dtype>
 typename CropDataLayer<Dtype>::Slot* CropDataLayer<Dtype>::Next() {
   if (workers_.empty()) {
@@ -217,7 +218,7 @@ void CropDataLayer<Dtype>::Seek(uint64_t iteration) {
   stop_ = false;
 }
 
-/// Makes the slot ready to be filled. The pointers are taken here: a blob's own methods are for one thread.
+/// Prepare a slot. Pointers are read here, because a blob's methods are not thread-safe.
 template <typename Dtype>
 void CropDataLayer<Dtype>::Recycle(Slot* slot) {
   slot->data_values = slot->data.mutable_cpu_data();
@@ -276,7 +277,7 @@ void CropDataLayer<Dtype>::Work(int device) {
     Fill(start_ + batch, begin, std::min(share_, begin + kChunk), slot);
     lock.lock();
 #ifndef CPU_ONLY
-    if (device >= 0 && slot->pending == 1 && slot->error.empty()) {  // the last chunk: all values are there
+    if (device >= 0 && slot->pending == 1 && slot->error.empty()) {  // the last chunk: the batch is complete
       lock.unlock();
       try {
         for (Blob<Dtype>* blob : {&slot->data, &slot->label, &slot->record}) {
@@ -297,7 +298,7 @@ void CropDataLayer<Dtype>::Work(int device) {
 #endif
 }
 
-/// Samples begin ... end-1 of this solver's share; what goes wrong is noted in the slot.
+/// Make samples begin ... end-1 of this solver's share; errors are stored in the slot.
 template <typename Dtype>
 void CropDataLayer<Dtype>::Fill(uint64_t iteration, uint32_t begin, uint32_t end, Slot* slot) {
   const size_t values = static_cast<size_t>(channels_) * height_ * width_;
@@ -323,7 +324,7 @@ void CropDataLayer<Dtype>::Fill(uint64_t iteration, uint32_t begin, uint32_t end
   }
 }
 
-/// The record of a sample, counted from the first epoch's first.
+/// The record of a sample, counted from the first one of the first epoch.
 template <typename Dtype>
 uint32_t CropDataLayer<Dtype>::RecordOf(uint64_t sample) {
   sample /= crops_;
@@ -343,7 +344,7 @@ void CropDataLayer<Dtype>::Read(uint32_t record, uint64_t iteration, uint32_t po
     const int width = datum.encoded ? picture.cols : datum.width;
     LOG_IF(FATAL,
            channels != channels_ || (picture_height_ > 0 && (height != picture_height_ || width != picture_width_)))
-        << "its shape is " << ShapeString(channels, height, width) << ", expected is "
+        << "its shape is " << ShapeString(channels, height, width) << ", expected "
         << ShapeString(channels_, picture_height_ == 0 ? height : picture_height_,
                        picture_height_ == 0 ? width : picture_width_);
     LOG_IF(FATAL, height < height_ || width < width_) << "its shape is " << ShapeString(channels, height, width)
@@ -378,7 +379,7 @@ void CropDataLayer<Dtype>::Read(uint32_t record, uint64_t iteration, uint32_t po
   }
 }
 
-/// The order of the records in an epoch; two are kept, since a batch may end one epoch and begin the next.
+/// The order of the records in an epoch. Two are kept, because a batch may span two epochs.
 template <typename Dtype>
 typename CropDataLayer<Dtype>::Order CropDataLayer<Dtype>::OrderOf(uint64_t epoch) {
   std::lock_guard<std::mutex> lock(orders_mutex_);
@@ -398,7 +399,7 @@ template <typename Dtype>
 void SeekCropData(const Net<Dtype>& net, uint64_t iteration) {
   for (const auto& layer : net.layers()) {
     auto* data = dynamic_cast<CropDataLayer<Dtype>*>(layer.get());
-    if (data != NULL) data->Seek(layer->layer_param().crop_data_param().iteration() + iteration);
+    if (data != nullptr) data->Seek(layer->layer_param().crop_data_param().iteration() + iteration);
   }
 }
 

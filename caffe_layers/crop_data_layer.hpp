@@ -20,33 +20,32 @@
 
 namespace caffe {
 
-/// Labelled crops of the pictures in an LMDB (section 3.1 of the paper): training takes random crops, half of them
-/// mirrored, of all records in a new order in each epoch; testing takes the centre of each record in the keys' order.
-/// With draw TEN_CROP, testing takes ten crops of each record: sample s is crop s mod 10 of record s / 10 mod n.
+/// Labelled crops of the images in an LMDB (section 3.1 of the paper). Training takes random crops, half of them
+/// mirrored, of all records in a new order in each epoch. Testing takes the centre crop of each record in the order of
+/// the keys; with draw TEN_CROP it takes ten crops of each record: sample s is crop s mod 10 of record s / 10 mod n.
 ///
-/// A sample is a function of (seed, iteration, position) alone, iteration being the batch's number and position the
-/// place in it: not of the number of threads, of what was read before, nor of the number of solvers that share a batch.
-/// Sample number s = iteration * batch_size + position is record s mod n of epoch s / n, n being the number of records.
+/// A sample depends only on (seed, iteration, position): the number of the batch and the position in it. It does not
+/// depend on the number of threads, on earlier batches, or on the number of solvers that share a batch. Sample s =
+/// iteration * batch_size + position is record s mod n of epoch s / n, where n is the number of records.
 ///
 /// Tops:
 ///   data    (N x C x H x W), (value - mean) * scale
 ///   label   (N), optional
-///   record  (N), optional: each sample's record by its place in the order of the keys, from 0
-/// N is batch_size; in training, batch_size / solver_count, of which this solver takes those of its rank. H and W are
-/// transform_param's crop_size, or the pictures' own size without one.
+///   record  (N), optional: the position of each sample's record in the order of the keys, from 0
+/// N is batch_size; in training, batch_size / solver_count, the share of this solver's rank. H and W are
+/// transform_param's crop_size, or the size of the images.
 ///
 /// transform_param (as for Data):
-///   crop_size    no larger than any picture; 0: the whole picture, all must then be of one size
+///   crop_size    at most the size of the smallest image; 0: whole images, which must have the same size
 ///   mirror       mirror half of the crops (training only)
-///   mean_file    a BlobProto of the pictures' size; its crop is subtracted with the picture's
-///   mean_value   one value, or one a channel
-///   scale        after the mean
-///   force_color, force_gray   what encoded pictures are decoded to
+///   mean_file    a BlobProto with the images' shape; its crop is subtracted from the image's
+///   mean_value   one value, or one per channel
+///   scale        applied after the mean
+///   force_color, force_gray   colour mode of decoding
 /// crop_data_param: see layers.proto.
 ///
-/// Threads of the layer's own make batches ahead. What goes wrong there (a record that is no Datum, does not decode or
-/// has another shape; a database that was cut short) is thrown by Forward as a caffe::Error that names the record's
-/// key, and by each Forward after it.
+/// Threads of the layer prefetch batches. After an error in one of them (a record that is not a Datum, does not decode
+/// or has another shape, or a truncated database), each Forward throws caffe::Error, which names the record's key.
 template <typename Dtype>
 class CropDataLayer : public Layer<Dtype> {
  public:
@@ -60,7 +59,7 @@ class CropDataLayer : public Layer<Dtype> {
   int MinTopBlobs() const override { return 1; }
   int MaxTopBlobs() const override { return 3; }
 
-  /// The next batch is number `iteration`; those made ahead are dropped. Solver::Restore calls it.
+  /// Continue with batch number `iteration` and drop prefetched batches. Called by Solver::Restore.
   void Seek(uint64_t iteration);
 
  protected:
@@ -72,7 +71,7 @@ class CropDataLayer : public Layer<Dtype> {
                     const vector<Blob<Dtype>*>& bottom) override {}
 
  private:
-  /// A batch that is made, waits or is in the tops.
+  /// A batch that is being made, is waiting, or is in the tops.
   struct Slot {
     Blob<Dtype> data, label, record;
     Dtype *data_values, *label_values, *record_values;
@@ -100,29 +99,29 @@ class CropDataLayer : public Layer<Dtype> {
   uint64_t seed_;
   bool train_, shuffle_;
   int channels_, height_, width_;           // of a crop
-  int picture_height_, picture_width_;      // that all pictures must have; 0: any
-  uint32_t first_position_, share_;         // of the whole batch, this solver's
+  int picture_height_, picture_width_;      // required of all images; 0: any
+  uint32_t first_position_, share_;         // of the batch: this solver's share
   uint32_t chunks_;                         // pieces of work in a batch
-  uint32_t crops_;                          // samples per record: 10 to test with ten crops
+  uint32_t crops_;                          // samples per record: 10 in testing with ten crops
   vector<Dtype> mean_image_, mean_values_;  // at most one is not empty
 
   std::mutex orders_mutex_;
-  vector<std::pair<uint64_t, Order>> orders_;  // the last epochs'
+  vector<std::pair<uint64_t, Order>> orders_;  // of the last epochs
 
-  pid_t process_ = 0;  // that the threads are in
-  std::mutex mutex_;   // guards what follows
+  pid_t process_ = 0;  // in which the threads run
+  std::mutex mutex_;   // guards the members below
   std::condition_variable work_, ready_;
-  vector<std::unique_ptr<Slot>> slots_;  // batch number b lies in slot b modulo their number
+  vector<std::unique_ptr<Slot>> slots_;  // batch number b is in slot b modulo their number
   uint64_t start_;                       // the iteration of batch number 0
-  uint64_t claimed_;                     // chunks that threads have taken, counted from batch number 0
-  uint64_t returned_;                    // batches that Forward has done with
-  uint64_t given_;                       // batches that Forward has put into the tops
+  uint64_t claimed_;                     // chunks started by threads, counted from batch number 0
+  uint64_t returned_;                    // batches that Forward has released
+  uint64_t given_;                       // batches that Forward has copied to the tops
   bool stop_;
   vector<std::thread> workers_;
 };
 
-/// The next batch that each CropData layer of `net` reads is that of training iteration `iteration`, counted from the
-/// layer's own crop_data_param.iteration. Called where a solver is put to another iteration; iter_size is the caller's.
+/// Let each CropData layer of `net` continue with the batch of training iteration `iteration`, counted from the layer's
+/// own crop_data_param.iteration. Called when a solver's iteration is set; the caller applies iter_size.
 template <typename Dtype>
 void SeekCropData(const Net<Dtype>& net, uint64_t iteration);
 

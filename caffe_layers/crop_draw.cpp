@@ -8,7 +8,7 @@
 namespace caffe {
 namespace {
 
-enum Purpose { CROP, ORDER };  // draws for one never meet draws for the other
+enum Purpose { CROP, ORDER };  // separates the random numbers of crops and orders
 
 r123::Philox4x32::ctr_type Random(uint64_t seed, uint64_t number, uint32_t position, Purpose purpose) {
   const r123::Philox4x32::key_type key = {{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)}};
@@ -17,7 +17,7 @@ r123::Philox4x32::ctr_type Random(uint64_t seed, uint64_t number, uint32_t posit
   return r123::Philox4x32()(counter, key);
 }
 
-/// One of 0 ... count-1; none is likelier than another by more than count / 2^32.
+/// A number from 0 to count-1; probabilities differ by at most count / 2^32.
 int Below(uint32_t random, int count) {
   return static_cast<int>((static_cast<uint64_t>(random) * static_cast<uint64_t>(count)) >> 32);
 }
@@ -57,7 +57,7 @@ Crop TenCrop(int number, int height, int width, int crop_height, int crop_width)
 std::vector<uint32_t> EpochOrder(uint64_t seed, uint64_t epoch, uint32_t records) {
   std::vector<uint32_t> order(records);
   std::iota(order.begin(), order.end(), 0);
-  for (uint32_t i = records; i > 1; --i) {  // Fisher and Yates, with 64 bits a draw
+  for (uint32_t i = records; i > 1; --i) {  // Fisher-Yates shuffle with 64 random bits per step
     const r123::Philox4x32::ctr_type random = Random(seed, epoch, i, ORDER);
     const uint64_t bits = (static_cast<uint64_t>(random[0]) << 32) | random[1];
     std::swap(order[i - 1], order[static_cast<uint32_t>((static_cast<unsigned __int128>(bits) * i) >> 64)]);

@@ -9,8 +9,7 @@
 
 namespace caffe {
 
-/// Where a crop lies in its picture: its first row and column, and whether its columns are then taken from right to
-/// left.
+/// A crop of a picture: its first row and column, and whether its columns are then reversed.
 struct Crop {
   int top, left;
   bool mirror;
@@ -25,7 +24,7 @@ struct Crop {
 Crop DrawCrop(uint64_t seed, uint64_t iteration, uint32_t position, int height, int width, int crop_height,
               int crop_width, CropDataParameter::Draw draw, bool mirror);
 
-/// The crop in the middle, not mirrored; where there is no middle pixel, the offset is rounded down.
+/// The crop in the middle, not mirrored; offsets are rounded down.
 Crop CentreCrop(int height, int width, int crop_height, int crop_width);
 
 const int kTenCrops = 10;

@@ -63,10 +63,10 @@ bool ReadPlain(const void* bytes, size_t size, DatumView* view) {
 
 DatumView::DatumView(const void* bytes, size_t size) {
   LOG_IF(FATAL, size > static_cast<size_t>(std::numeric_limits<int>::max()))
-      << "it is no Datum: it has " << size << " bytes";
+      << "it is not a Datum: it has " << size << " bytes";
   if (ReadPlain(bytes, size, this)) return;
   static thread_local Datum datum;
-  LOG_IF(FATAL, !datum.ParseFromArray(bytes, static_cast<int>(size))) << "it is no Datum";
+  LOG_IF(FATAL, !datum.ParseFromArray(bytes, static_cast<int>(size))) << "it is not a Datum";
   channels = datum.channels();
   height = datum.height();
   width = datum.width();
@@ -84,8 +84,8 @@ cv::Mat DecodePicture(const DatumView& datum, const TransformationParameter& tra
   const cv::Mat picture = cv::imdecode(encoded, transform.force_color()  ? cv::IMREAD_COLOR
                                                 : transform.force_gray() ? cv::IMREAD_GRAYSCALE
                                                                          : cv::IMREAD_UNCHANGED);
-  LOG_IF(FATAL, picture.empty()) << "its picture does not decode";
-  LOG_IF(FATAL, picture.depth() != CV_8U) << "its picture has more than 8 bits a value: convert it to 8";
+  LOG_IF(FATAL, picture.empty()) << "its image does not decode";
+  LOG_IF(FATAL, picture.depth() != CV_8U) << "its image has more than 8 bits per value: convert it to 8";
   return picture;
 }
 

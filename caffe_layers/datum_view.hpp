@@ -22,11 +22,11 @@ struct DatumView {
   DatumView(const void* bytes, size_t size);
 };
 
-/// The picture of an encoded Datum, with the channels that transform_param's force_color or force_gray ask for, or its
+/// The image of an encoded Datum, with the channels requested by transform_param's force_color or force_gray, or its
 /// own. Throws caffe::Error if it does not decode to 8 bits per value.
 cv::Mat DecodePicture(const DatumView& datum, const TransformationParameter& transform);
 
-/// Throws caffe::Error if a Datum that is not encoded has not `count` values for its shape.
+/// Throws caffe::Error unless `count` is the number of values in a Datum's shape.
 void CheckCount(const DatumView& datum, const char* what, size_t count);
 
 /// "3 x 64 x 64"

@@ -106,7 +106,7 @@ void Forward(bool one_slope, const T* slopes, const T* x, T* y, T* kept, size_t 
 }
 
 /// A run of dx with one slope; returns the sum of x dy over the values x <= 0. Value i is added to partial sum i modulo
-/// 4 x lanes, whatever the alignment of dx, so that the bits do not depend on it.
+/// 4 x lanes, for any alignment of dx, so that the bits do not depend on it.
 template <bool kStream, bool kToBottom, bool kToSlopes, typename T>
 double BackwardOne(T slope, const T* x, const T* dy, T* dx, size_t count) {
   const hn::ScalableTag<T> d;

@@ -1,4 +1,4 @@
-"""What the tests share: the checkout, a converted sample, a trained run, and a way to call the scripts."""
+"""Shared fixtures: the scripts, a converted sample, a trained run, small nets."""
 
 import contextlib
 import os
@@ -64,7 +64,7 @@ def checkout(tmp_path_factory):
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A scheduler of Dask, and a way to start workers."""
+    """A Dask scheduler that can start workers."""
     from dask_cluster import Cluster
 
     with Cluster(tmp_path) as started:
@@ -73,7 +73,7 @@ def cluster(tmp_path):
 
 @contextlib.contextmanager
 def interruptible(command, **options):
-    """A process that heeds Ctrl-C, even where this one was started in the background, and that ends with the block."""
+    """A process that reacts to Ctrl-C even if this one runs in the background; it is killed at the end of the block."""
     process = subprocess.Popen(
         list(map(str, command)), text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options
     )
@@ -85,34 +85,34 @@ def interruptible(command, **options):
 
 
 def wait_for(condition, *processes, seconds=180):
-    """Wait until something holds, and see that the processes that are to bring it about are alive."""
+    """Wait until a condition holds, as long as the processes that bring it about are alive."""
     until = time.monotonic() + seconds
     while not condition():
         for process in processes:
-            assert process.poll() is None, f"it ended with {process.returncode} before that"
-        assert time.monotonic() < until, "it took too long"
+            assert process.poll() is None, f"the process ended with status {process.returncode}"
+        assert time.monotonic() < until, "timed out"
         time.sleep(0.005)
 
 
 def stop_conversion(command, out, number, whole_group=False):
-    """Send a signal to a process that is converting to `out`, in the midst of that; its status, stdout and stderr."""
+    """Send a signal to a process during its conversion to `out`; return its status, stdout and stderr."""
     for _ in range(20):
         with interruptible(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
             wait_for(lambda: list(out.parent.glob(f".{out.name}.*/train.lmdb")) or out.exists())
-            os.killpg(process.pid, signal.SIGSTOP)  # or it might end before the signal comes
+            os.killpg(process.pid, signal.SIGSTOP)  # otherwise it might end before the signal arrives
             wait_for(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ")
             done = out.exists()
             (os.killpg if whole_group else os.kill)(process.pid, number)
             os.killpg(process.pid, signal.SIGCONT)
-            stdout, stderr = process.communicate(timeout=120)  # also waits for the workers: they have the pipes
+            stdout, stderr = process.communicate(timeout=120)  # also waits for the workers, which inherited the pipes
         if not done:
             return process.returncode, stdout, stderr
         shutil.rmtree(out)
-    raise AssertionError("it was always done too early")
+    raise AssertionError("the conversion always ended before the signal")
 
 
 class StopAfter:
-    """A StopRequest that comes after so many questions."""
+    """A StopRequest whose signal is set after a number of queries."""
 
     def __init__(self, questions):
         self.left = questions
@@ -146,7 +146,7 @@ layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "fc3" bottom: "label" top:
 
 
 def write_tiny_net(folder, outputs=10, base_lr=0.0003):
-    """Write a net that trains in a moment, as a person would by hand, and return its solver file."""
+    """Write a hand-made net that trains in a moment, and return its solver file."""
     folder.mkdir(parents=True, exist_ok=True)
     train_val = TINY_NET.format(outputs=outputs)
     body = train_val[train_val.index('layer { name: "pool0"') : train_val.index('layer { name: "loss"')]

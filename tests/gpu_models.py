@@ -110,7 +110,7 @@ def update(program, nets, model, gpu=None, **environment):
 
 
 def fields(data, start, end):
-    """Yield number, begin and end of each length-delimited field of a serialized protobuf message."""
+    """Yield number, start and end of each length-delimited field of a serialized protobuf message."""
     while start < end:
         key, start = varint(data, start)
         kind = key & 7

@@ -48,11 +48,11 @@ def test_a_case_is_the_net_of_the_model(cases):
         ("pool: MAX", "pool: AVE", "pool1"),
         ('type: "ReLU"', 'type: "TanH"', "relu1_1"),
         ('bottom: "pool1"', 'bottom: "scaled"', "conv2_1"),
-        ('type: "Softmax"', 'type: "Sigmoid"', "Softmax"),
+        ('type: "SoftmaxWithLoss"', 'type: "EuclideanLoss"', "softmax"),
     ],
 )
 def test_a_net_that_pytorch_cannot_build_is_refused(old, new, layer, tmp_path):
-    for name in ("solver", "deploy"):
+    for name in ("solver", "train_val"):
         text = (ROOT / "prototxt" / "model1" / f"{name}.prototxt").read_text()
         (tmp_path / f"{name}.prototxt").write_text(text.replace(old, new, 1))
     with pytest.raises((BenchmarkError, NetError), match=layer):

@@ -1,4 +1,4 @@
-"""tools/demo.sh, from the checkout to the report: what it says is what its files say, and what its records say."""
+"""tools/demo.sh: its output, its report and its files agree with each other and with scikit-learn."""
 
 import json
 import os
@@ -14,9 +14,7 @@ from tiny_imagenet.data import lmdb_reader
 
 ROOT = Path(__file__).resolve().parent.parent
 
-pytestmark = pytest.mark.skipif(
-    not (ROOT / ".venv").is_dir(), reason="tools/setup.sh has not been run in this checkout"
-)
+pytestmark = pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="run tools/setup.sh first")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +27,7 @@ def demo(tmp_path_factory):
     return folder, done.stdout
 
 
-def test_the_report_the_table_and_the_files_give_the_same_numbers(demo):
+def test_report_table_and_files_contain_the_same_scores(demo):
     folder, printed = demo
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     together = json.loads((folder / "ensemble.json").read_text())
@@ -46,7 +44,7 @@ def test_the_report_the_table_and_the_files_give_the_same_numbers(demo):
         assert cells[1] == top1 and top5 in cells
 
 
-def test_scikit_learn_gives_the_same_from_the_records(demo):
+def test_scikit_learn_computes_the_same_scores(demo):
     folder, _ = demo
     keys, labels = zip(*((key, label) for key, label, _ in lmdb_reader.records(folder / "data/val.lmdb")))
     assert len(set(keys)) == 100
@@ -62,14 +60,14 @@ def test_scikit_learn_gives_the_same_from_the_records(demo):
     assert summary["top1"] == pytest.approx(accuracy_score(labels, np.mean(rows, axis=0).argmax(axis=1)))
 
 
-def test_it_replaces_no_folder_that_is_not_its_own(tmp_path):
+def test_a_folder_of_others_is_not_replaced(tmp_path):
     (tmp_path / "kept").write_text("mine")
     done = subprocess.run([ROOT / "tools/demo.sh", "--quick", tmp_path], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"demo.sh: error: {tmp_path} exists and is no earlier demo")
+    assert str(tmp_path) in done.stderr
     assert os.listdir(tmp_path) == ["kept"]
 
 
 def test_an_unknown_argument_is_named():
     done = subprocess.run([ROOT / "tools/demo.sh", "--fast"], capture_output=True, text=True)
-    assert done.returncode == 2 and "unknown argument '--fast'" in done.stderr
+    assert done.returncode == 2 and "--fast" in done.stderr

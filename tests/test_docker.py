@@ -1,4 +1,4 @@
-"""docker/: what the Dockerfiles copy and install; TEST_DOCKER=1 builds the CPU image and trains in it."""
+"""Files and packages of the Dockerfiles; TEST_DOCKER=1 builds the CPU image and trains in it."""
 
 import json
 import os

@@ -16,7 +16,7 @@ from tiny_imagenet.runs import Run
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """A run folder of its own."""
+    """A copy of the run folder."""
     shutil.copytree(trained, tmp_path / "copy", symlinks=True)
     return Run(tmp_path / "copy")
 
@@ -143,6 +143,21 @@ def test_a_net_and_weights_without_a_run_folder(tool, trained, data, tmp_path):
         result = json.loads(tool("evaluate", *arguments, "--out", tmp_path / "p.npz", "--json").stdout)
         assert result["top1"] == top1 and predictions.load(tmp_path / "p.npz").classes == 10
     assert tool("evaluate", *arguments).stdout.count("\n") == 1  # no file is written
+
+
+def test_a_net_in_an_old_format_is_upgraded(trained, data, tmp_path):
+    run = Run(trained)
+    body = run.deploy.read_text()
+    for new, old in (("InnerProduct", "INNER_PRODUCT"), ("Convolution", "CONVOLUTION"), ("Pooling", "POOLING")):
+        body = body.replace(f'"{new}"', old)
+    body = body.replace('"LReLU"', "RELU relu_param { negative_slope: 0.01 }").replace('"Softmax"', "SOFTMAX")
+    start = body.index("layer", body.index("layer") + 1)
+    old = 'input: "data" input_dim: 1 input_dim: 3 input_dim: 56 input_dim: 56\n' + body[start:].replace(
+        "layer {", "layers {"
+    )
+    (tmp_path / "old.prototxt").write_text(old)
+    result = evaluate.evaluate_files(data, tmp_path / "old.prototxt", run.weights())
+    assert result["loss"] == pytest.approx(evaluate.evaluate_run(run, data)["loss"], rel=1e-6)
 
 
 def test_another_mean_is_subtracted_if_it_is_named(trained, data, tmp_path):

@@ -27,7 +27,7 @@ def execute(folder, upto=None, **settings):
     ids = [cell["id"] for cell in notebook["cells"]]
     notebook["cells"] = notebook["cells"][: ids.index(upto) + 1 if upto else None]
     (folder / "copy.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
-    # The kernel python3 is this Python, whatever kernels and settings the machine has.
+    # The kernel python3 is this Python, independent of the kernels and settings of the machine.
     kernel = folder / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]

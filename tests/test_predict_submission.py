@@ -42,7 +42,7 @@ def test_the_file_has_a_line_for_each_test_image_file(tool, trained, data, datas
     rows = [line.split(" ") for line in out.read_text().splitlines()]
     names = sorted(path.name for path in (dataset / "test" / "images").iterdir())
     assert [name for name, _ in rows] == names and len(names) == 20
-    given = evaluate.predict_run(Run(trained), data, "test")
+    given = evaluate.predict_run(Run(trained), data, split="test")
     wnids = (dataset / "wnids.txt").read_text().split()
     best = {key.split("_", 1)[1]: wnids[row.argmax()] for key, row in zip(given.keys, given.probabilities)}
     assert dict(rows) == best and out.read_text().endswith("\n")

@@ -1,4 +1,4 @@
-"""The type stub and the module say the same."""
+"""The type stub matches the module."""
 
 import ast
 import inspect
@@ -44,7 +44,7 @@ def test_a_class_has_the_members_of_the_stub(name):
 
 
 def upstreams(thing):
-    """Whether it is written in upstream's pycaffe.py, whose docstrings are not ours."""
+    """Whether it is defined in upstream's pycaffe.py, without docstrings of ours."""
     return inspect.isfunction(getattr(thing, "fget", thing))
 
 

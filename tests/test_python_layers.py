@@ -186,18 +186,18 @@ def test_an_exception_of_a_layer_leaves_the_solver_usable(net_of, module, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("layer", "module_name", "error", "says"),
+    ("layer", "module_name", "error", "value"),
     [
         ("Scale", "no_such_module", ModuleNotFoundError, "no_such_module"),
         ("Nothing", None, AttributeError, "Nothing"),
-        ("NoLayer", None, caffe.CaffeError, "NoLayer is no class derived from caffe.Layer"),
-        ("NoReshape", None, NotImplementedError, r"NoReshape has no method reshape\(self, bottom, top\)"),
+        ("NoLayer", None, caffe.CaffeError, "NoLayer"),
+        ("NoReshape", None, NotImplementedError, "reshape"),
         ("ForgetsToCallInit", None, TypeError, "__init__"),
-        ("", None, caffe.CaffeError, r'layer python \(Python\): it needs python_param { module: "..." layer: "..." }'),
+        ("", None, caffe.CaffeError, "layer python .*python_param"),
     ],
 )
-def test_what_is_no_layer_is_refused(layer, module_name, error, says, net_of):
-    with pytest.raises(error, match=says):
+def test_an_invalid_python_layer_is_refused(layer, module_name, error, value, net_of):
+    with pytest.raises(error, match=value):
         net_of(layer, module_name=module_name)
     assert net_of("Scale").forward()
 
@@ -296,7 +296,7 @@ def test_a_layer_of_main_is_found_and_the_interpreter_ends_with_it_alive(tmp_pat
     assert (done.returncode, done.stdout, done.stderr) == (0, "Scale (2, 4)\n", "")
 
 
-def test_the_caffe_program_says_that_it_has_no_python_layers(tmp_path):
+def test_the_caffe_program_rejects_python_layers(tmp_path):
     from conftest import ROOT
 
     program = ROOT / "build" / "caffe"

@@ -226,7 +226,7 @@ def test_a_second_ctrl_c_ends_at_once(solver, data, tmp_path):
     assert Run(tmp_path / "run").iterations() == []
 
 
-# --- What a run resumes with ------------------------------------------------------------------------------------------
+# --- Options and data of a resumed run --------------------------------------------------------------------------------
 
 
 def test_nothing_to_resume(solver, data, tmp_path, tool):

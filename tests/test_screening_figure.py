@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
 from tiny_imagenet.data import dataset as datasets
-from tiny_imagenet.data import screening
+from tiny_imagenet.data import images, screening
 from tiny_imagenet.data.dataset import Record
 from tiny_imagenet.errors import DatasetError
 from tiny_imagenet.report import screening_figure
@@ -111,7 +111,7 @@ def test_the_figure_shows_boxes_crops_and_fractions(dataset):
         # The frames are half a pixel outside the edges of the outermost pixels.
         assert window.get_bbox().extents.tolist() == [x - 1, y - 1, x + 48, y + 48]
         assert box.get_bbox().extents.tolist() == [x0 - 1, y0 - 1, x1 + 1, y1 + 1]
-        original = datasets.read_image(example.record.path)[:, :, ::-1]
+        original = images.read_image(example.record.path)[:, :, ::-1]
         shown = np.asarray(axes.images[0].get_array())
         assert (shown[y : y + 48, x : x + 48] == original[y : y + 48, x : x + 48]).all()
         assert (shown[y0 : y1 + 1, x0 : x1 + 1] == original[y0 : y1 + 1, x0 : x1 + 1]).all()

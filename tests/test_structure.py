@@ -1,4 +1,4 @@
-"""Which package may import which, what each package lists, and what every script promises."""
+"""Import directions, package docstrings, and the common behaviour of the scripts."""
 
 import ast
 import graphlib
@@ -67,7 +67,7 @@ def test_a_module_imports_only_what_it_may(path):
 
 
 def test_no_modules_import_each_other():
-    """Neither at their head nor later: there is an order in which each comes after what it imports."""
+    """Imports within functions count too: there is an order without cycles."""
     names = {named(path) for path in modules()}
     order = graphlib.TopologicalSorter({named(path): own_imports(path) & names for path in modules()})
     assert set(order.static_order()) == names
@@ -116,7 +116,7 @@ def test_two_checkouts_each_run_their_own_code(tmp_path):
     assert done.stdout.split() == [sys.prefix, str(tmp_path / "python" / "tiny_imagenet" / "__init__.py")]
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)
     done = subprocess.run(run, capture_output=True, text=True, env=environment)
-    assert done.returncode == 1  # it has a .venv of its own, without caffe
+    assert done.returncode == 1  # its .venv has no caffe
     assert done.stderr == "where.py: error: this checkout is not set up: run tools/setup.sh first\n"
 
 

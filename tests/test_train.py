@@ -50,7 +50,7 @@ def test_contents_of_a_run_folder(trained, data):
 
 
 def test_validation_scores_are_those_of_the_last_checkpoint(trained, data):
-    """Against the deploy net in plain Caffe with a mean and a crop of its own."""
+    """Compared with the deploy net in plain Caffe, with the mean and the crop computed here."""
     run = Run(trained)
     net = caffe.Net(str(run.deploy), caffe.TEST, weights=str(run.weights("last")))
     mean = caffe.proto.caffe_pb2.BlobProto.FromString(run.mean.read_bytes())

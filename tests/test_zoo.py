@@ -41,7 +41,7 @@ def test_variants_are_checked_and_derived_again():
         ("weight_decay", -1e-4, "weight_decay"),
         ("lr_factor", 1, "lr_factor"),
         ("patience", -1, "patience"),
-        ("max_epochs", 10**6, "max_epochs"),
+        ("max_epochs", 0, "max_epochs"),
         ("shallow", ("5-64 | 5-64 | 5-64 |",), "fc1"),
         ("shallow", ("4-64 | 5-64 | 5-128 |",), "'4-64'"),
         ("shallow", ("5-64 | 5-64 |",), "fc1"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train a model, or a net of your own, on a converted data set.
+"""Train a model, or any other net, on a converted data set.
 
 Started by mpirun or srun (--mpi=pmix), perhaps on many machines, all processes train one net together. This needs Open
 MPI and mpi4py: tools/setup.sh --cluster.
@@ -50,7 +50,7 @@ def main():
     argv, given = ["tools/train.py", *sys.argv[1:]], options.parsed(args, PROTOTXT)
     function = train.train_launched if mpi.launched() else train.train
     result = function(args.source, given, argv)
-    if not result:  # a rank other than 0
+    if not result:  # not rank 0
         return
     if result["already"]:
         cli.note(f"{result['run']}: {result['longer']}")

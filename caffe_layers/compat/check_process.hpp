@@ -8,7 +8,7 @@
 
 namespace caffe {
 
-/// Throws caffe::Error in a process other than the one that created the layer, which does not have its threads.
+/// Throws caffe::Error in a forked process, which does not have the layer's threads.
 inline void CheckProcess(pid_t made_in) {
   LOG_IF(FATAL, getpid() != made_in)
       << "its prefetch threads do not exist in a forked process: build the net after the fork";

@@ -14,8 +14,7 @@ inline void CheckValues(const BlobProto& blob, int count) {
   const int values = blob.double_data_size() > 0 ? blob.double_data_size() : blob.data_size();
   LOG_IF(FATAL, values != count) << "a blob has " << values << " values, expected " << count;
   const int gradients = blob.double_diff_size() > 0 ? blob.double_diff_size() : blob.diff_size();
-  LOG_IF(FATAL, gradients > 0 && gradients != count)
-      << "a blob has " << gradients << " gradients, expected " << count;
+  LOG_IF(FATAL, gradients > 0 && gradients != count) << "a blob has " << gradients << " gradients, expected " << count;
 }
 
 }  // namespace caffe

@@ -79,7 +79,7 @@ void ShapeLayer(const LayerParameter& param, const std::vector<Blob<Dtype>*>& bo
       return std::find(bottom.begin(), bottom.end(), blob) != bottom.end();
     });
     LOG_IF(FATAL, in_place && before != LayerShapes(bottom, std::vector<Blob<Dtype>*>()))
-        << "it cannot work in place, where its top has another shape than its bottom: give the top a name of its own";
+        << "it cannot work in place, because its top has another shape than its bottom: give the top another name";
   });
 }
 
@@ -88,7 +88,7 @@ void ShapeLayer(const LayerParameter& param, const std::vector<Blob<Dtype>*>& bo
 template <typename Dtype>
 void CheckParameterShapes(Layer<Dtype>* layer, const LayerShapes& after_set_up) {
   LOG_IF(FATAL, after_set_up != LayerShapes(layer->blobs()) && std::string(layer->type()) != "Python")
-      << "its parameters have been reshaped since it was made: build a new net";
+      << "its parameters have been reshaped since it was built: build a new net";
 }
 
 /// Run a layer's Forward. `last`: the shapes of its blobs after its last Reshape; `parameters`: the shapes of its
@@ -117,7 +117,7 @@ template <typename Dtype>
 void TakeBlobs(const LayerParameter& param, const std::vector<shared_ptr<Blob<Dtype>>>& blobs) {
   if (param.blobs_size() == 0) return;
   OfLayer(param, [&] {
-    CHECK_EQ(param.blobs_size(), blobs.size()) << "the blobs given, and those that it has";
+    CHECK_EQ(param.blobs_size(), blobs.size()) << "number of blobs given, and of the layer";
     for (size_t i = 0; i < blobs.size(); ++i) {
       LOG_IF(FATAL, !blobs[i]->ShapeEquals(param.blobs(i)))
           << "blob " << i << " is given with another shape than " << blobs[i]->shape_string();

@@ -13,7 +13,7 @@ namespace caffe {
 /// Owns a file, a group or a dataset; negative values own nothing.
 class Hdf5Id {
  public:
-  Hdf5Id(hid_t id) : id_(id) {}  // NOLINT(runtime/explicit): stands where a hid_t stood
+  Hdf5Id(hid_t id) : id_(id) {}  // NOLINT(runtime/explicit): replaces hid_t
   Hdf5Id(const Hdf5Id&) = delete;
   ~Hdf5Id() { Close(); }
 

@@ -1,4 +1,4 @@
-"""Caffe in Python: the names of upstream's python/caffe/__init__.py, and what ours adds to them.
+"""Caffe in Python: the names of upstream's python/caffe/__init__.py and additions.
 
     import caffe
 
@@ -15,7 +15,7 @@ set_deterministic, each with a function that returns the setting.
 import os
 import typing
 
-# A second core that waits by spinning makes training many times slower on a machine that has other work to do.
+# Threads that wait by spinning make training many times slower on a busy machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from ._lazy import lazy_module
@@ -23,7 +23,7 @@ from ._lazy import lazy_module
 if typing.TYPE_CHECKING:
     from . import io
 else:
-    io = lazy_module("caffe.io")  # it needs scikit-image, which alone takes longer to import than all the rest
+    io = lazy_module("caffe.io")  # scikit-image takes longer to import than everything else
 
 from .pycaffe import (
     NCCL,

@@ -1,4 +1,4 @@
-"""Modules that are imported when they are first used."""
+"""Lazy imports."""
 
 import importlib.util
 import sys
@@ -7,10 +7,10 @@ import types
 
 
 class _LazyModule(types.ModuleType):
-    """A module whose code has not run yet; the first look at one of its names runs it."""
+    """A module whose code runs on the first access to one of its names."""
 
     def __getattr__(self, name):
-        if name.startswith("__") and name != "__all__":  # what import and inspect ask of any module
+        if name.startswith("__") and name != "__all__":  # used by import and inspect
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         _load(self)
         return types.ModuleType.__getattribute__(self, name)
@@ -25,7 +25,7 @@ _loading = set()
 
 
 def _load(module):
-    with _lock:  # another thread waits; a module that imports itself in a circle goes on with what is there
+    with _lock:  # other threads wait; a circular import continues with a partial module
         if type(module) is not _LazyModule or module.__name__ in _loading:
             return
         _loading.add(module.__name__)
@@ -37,10 +37,9 @@ def _load(module):
 
 
 def lazy_module(name: str) -> types.ModuleType:
-    """The module `name`, in sys.modules from now on; its code runs when one of its names is first used.
+    """The module `name`, added to sys.modules; its code runs when one of its names is first used.
 
-    Raises ModuleNotFoundError where there is none. What its code raises comes out of that first use, and again of the
-    next.
+    Raises ModuleNotFoundError if it is missing. An exception of its code is raised at that first use and at the next.
     """
     if name in sys.modules:
         return sys.modules[name]

@@ -1,4 +1,4 @@
-// Blob, and BlobVec: the parameters of a layer.
+// Blob, and BlobVec, the parameters of a layer.
 
 #include <boost/make_shared.hpp>
 #include <climits>
@@ -9,7 +9,7 @@
 namespace pycaffe {
 namespace {
 
-// A view that keeps its memory alive, also when the blob grows and takes another.
+// A view that keeps its memory alive, also if the blob grows and allocates another.
 py::array View(const Blob& blob, const boost::shared_ptr<caffe::SyncedMemory>& memory, Dtype* values) {
   const std::vector<py::ssize_t> shape(blob.shape().begin(), blob.shape().end());
   typedef boost::shared_ptr<caffe::SyncedMemory> Owner;
@@ -28,13 +28,14 @@ std::string ShapeText(const Blob& blob) {
 int Index(const BlobVec& blobs, py::ssize_t index) {
   const py::ssize_t size = blobs.size();
   if (index < -size || index >= size) {
-    throw py::index_error("there is no blob " + std::to_string(index) + ": there are " + std::to_string(size));
+    throw py::index_error("blob index " + std::to_string(index) + " is out of range: there are " +
+                          std::to_string(size));
   }
   return index < 0 ? index + size : index;
 }
 
 void Append(BlobVec* blobs, const boost::shared_ptr<Blob>& blob) {
-  if (!blob) throw py::type_error("None is no blob");
+  if (!blob) throw py::type_error("expected a Blob, got None");
   blobs->push_back(blob);
 }
 
@@ -56,24 +57,24 @@ std::vector<int> ShapeOf(const py::args& args) {
 
 void BindBlob(py::module_* module) {
   py::class_<Blob, boost::shared_ptr<Blob>>(*module, "Blob", Built(),
-                                            R"(An array of a net, float32: its values and their gradients.
+                                            R"(A float32 array of a net: values and gradients.
 
 `blob.data` and `blob.diff` are numpy views of the blob's own memory: write into them with `blob.data[...] = values`.
-A view stays good when the net is gone; when its blob is reshaped to more elements, take a new one.)")
+Views stay valid after the net is deleted; after a reshape to more elements, take a new view.)")
       .def_property_readonly(
-          "shape", [](const Blob& blob) { return blob.shape(); }, "The size of each axis, a list of int.")
-      .def_property_readonly("num", &Blob::num, "The size of axis 0; 1 where there is none. At most 4 axes.")
-      .def_property_readonly("channels", &Blob::channels, "The size of axis 1; 1 where there is none.")
-      .def_property_readonly("height", &Blob::height, "The size of axis 2; 1 where there is none.")
-      .def_property_readonly("width", &Blob::width, "The size of axis 3; 1 where there is none.")
+          "shape", [](const Blob& blob) { return blob.shape(); }, "The sizes of the axes, a list of int.")
+      .def_property_readonly("num", &Blob::num, "The size of axis 0; 1 if it does not exist. At most 4 axes.")
+      .def_property_readonly("channels", &Blob::channels, "The size of axis 1; 1 if it does not exist.")
+      .def_property_readonly("height", &Blob::height, "The size of axis 2; 1 if it does not exist.")
+      .def_property_readonly("width", &Blob::width, "The size of axis 3; 1 if it does not exist.")
       .def_property_readonly(
           "count", [](const Blob& blob) { return blob.count(); }, "The number of elements.")
       .def(
           "reshape", [](Blob* blob, const py::args& args) { blob->Reshape(ShapeOf(args)); },
-          R"(reshape(*shape): give the blob another shape; net.reshape() or net.forward() carries it through the net.
+          R"(reshape(*shape): change the shape; net.reshape() and net.forward() propagate it.
 
-Views taken before keep the old shape, and the old memory where the blob has grown. Raises CaffeError for a negative
-size or more elements than an int counts.)")
+Existing views keep the old shape, and the old memory if the blob has grown. Raises CaffeError for a negative size or
+more elements than an int can count.)")
 #ifndef CPU_ONLY
       .def_property_readonly(
           "_gpu_data_ptr", [](Blob* blob) { return reinterpret_cast<uintptr_t>(blob->mutable_gpu_data()); },
@@ -98,8 +99,8 @@ size or more elements than an int counts.)")
           "The gradients: a float32 view of shape `shape`.")
       .def("__repr__", [](const Blob& blob) { return "<caffe.Blob " + ShapeText(blob) + ">"; });
 
-  // No item can be taken away or replaced: a layer would read beyond the end, a solver go on with the one before.
-  py::class_<BlobVec>(*module, "BlobVec", Built(), "The parameters of a layer: a list of Blob that can be added to.")
+  // Items cannot be removed or replaced: a layer would read past the end, or a solver update the old one.
+  py::class_<BlobVec>(*module, "BlobVec", Built(), "The parameters of a layer: a list of Blob that can be extended.")
       .def("__len__", [](const BlobVec& blobs) { return blobs.size(); })
       .def(
           "__getitem__", [](const BlobVec& blobs, py::ssize_t index) { return blobs[Index(blobs, index)]; },
@@ -111,19 +112,19 @@ size or more elements than an int counts.)")
             return py::list(blobs[slice]);
           },
           py::arg("index"))
-      .def("append", &Append, py::arg("blob").none(false), "Add a blob at the end.")
+      .def("append", &Append, py::arg("blob").none(false), "Append a blob.")
       .def(
           "extend",
           [](BlobVec* blobs, const py::iterable& more) {
-            BlobVec added;  // all or nothing; `more` may be these blobs themselves
+            BlobVec added;  // all or none; `more` may be these blobs themselves
             for (const py::handle& blob : more) Append(&added, blob.cast<boost::shared_ptr<Blob>>());
             blobs->insert(blobs->end(), added.begin(), added.end());
           },
-          py::arg("blobs"), "Add several blobs at the end.")
+          py::arg("blobs"), "Append several blobs.")
       .def(
           "add_blob",
           [](BlobVec* blobs, const py::args& args) { Append(blobs, boost::make_shared<Blob>(ShapeOf(args))); },
-          "add_blob(*shape): add a blob of that shape, filled with zeros, in the setup() of a Python layer.");
+          "add_blob(*shape): append a blob of zeros, in the setup() of a Python layer.");
 }
 
 }  // namespace pycaffe

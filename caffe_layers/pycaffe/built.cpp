@@ -1,5 +1,5 @@
-// Objects whose __init__ has not run: a subclass may ask something of itself before it calls super().__init__(), and
-// pybind11 would then hand out memory in which nothing has been made. And what the garbage collector sees of an object.
+// Objects whose __init__ has not run, for example if a subclass uses itself before super().__init__(), would give
+// access to uninitialised memory. Also their support for the garbage collector.
 
 #include "pycaffe.hpp"
 
@@ -11,7 +11,7 @@ void* ValueOf(PyObject* object) {
 
 namespace {
 
-// Whether what a class has under a name is C++ that would look into the object.
+// Whether a class attribute is a C++ function or property that accesses the object.
 bool LooksInside(PyObject* attribute) {
   if (PyInstanceMethod_Check(attribute)) return true;
   if (!PyObject_TypeCheck(attribute, &PyProperty_Type)) return false;

@@ -1,4 +1,4 @@
-// How Caffe computes on the GPU: gpu_settings.hpp in Python, and the choice of the device.
+// gpu_settings.hpp and the choice of the device in Python.
 
 #include "gpu_device.hpp"
 #include "gpu_settings.hpp"
@@ -16,37 +16,35 @@ void BindGpu(py::module_* module) {
         caffe::CheckGpu();
         Caffe::set_mode(Caffe::GPU);
       },
-      "Compute on the GPU. Raises CaffeError where there is none: no driver, no device, a build for the CPU alone.");
+      "Compute on the GPU. Raises CaffeError without a driver or device, or in a build without CUDA.");
   module->def(
       "set_device",
       [](int device) {
         caffe::CheckGpu();
         Caffe::SetDevice(device);
       },
-      py::arg("device_id"),
-      "Choose the GPU by its number from 0. Raises CaffeError where there is none of that number.");
+      py::arg("device_id"), "Select the GPU by its number from 0. Raises CaffeError if it does not exist.");
 
-  module->def("tf32", &settings::Tf32, "Whether products on the GPU may round their factors to TF32.");
-  module->def("set_tf32", &settings::SetTf32, py::arg("on").noconvert(),
-              R"(Let products on the GPU round their factors to TF32: 10 bits of mantissa, and several times as fast.
+  module->def("tf32", &settings::Tf32, "Whether products on the GPU round their factors to TF32.");
+  module->def(
+      "set_tf32", &settings::SetTf32, py::arg("on").noconvert(),
+      R"(Set whether products on the GPU round their factors to TF32 (10 bits of mantissa), which is several times as fast.
 
-Of this process, from the next pass on. Off, unless CAFFE_TF32=1 was in the environment. Raises CaffeError for True in a
-build without CUDA.)");
-  module->def("workspace_limit", &settings::WorkspaceLimit,
-              "How many bytes of the GPU cuDNN's convolutions may take beside the blobs, all layers together.");
+Applies to this process from the next pass. The default is the environment variable CAFFE_TF32, else False. Raises
+CaffeError for True in a build without CUDA.)");
+  module->def("workspace_limit", &settings::WorkspaceLimit, "The maximum workspace of cuDNN's convolutions in bytes.");
   module->def("set_workspace_limit", &settings::SetWorkspaceLimit, py::arg("bytes").noconvert(),
-              R"(Say how many bytes of the GPU cuDNN's convolutions may take beside the blobs, all layers together.
+              R"(Set the maximum workspace of cuDNN's convolutions in bytes.
 
-Of this process, from the next pass on; each thread that computes has a workspace of its own. 512 MiB, unless
-CAFFE_CUDNN_WORKSPACE_MB was in the environment; 0 allows only algorithms that need none. Raises CaffeError for less, and
-for more in a build without CUDA.)");
-  module->def("deterministic", &settings::Deterministic,
-              "Whether layers only use algorithms that give the same bits in every run.");
+Applies to this process from the next pass; each thread has its own workspace, shared by all layers. The default is the
+environment variable CAFFE_CUDNN_WORKSPACE_MB, else 512 MiB; 0 allows only algorithms without a workspace. Raises
+CaffeError for negative values, and for positive ones in a build without CUDA.)");
+  module->def("deterministic", &settings::Deterministic, "Whether layers use only reproducible algorithms.");
   module->def("set_deterministic", &settings::SetDeterministic, py::arg("on").noconvert(),
-              R"(Let layers only use algorithms that give the same bits in every run: Convolution, Deconvolution, Embed.
+              R"(Set whether layers use only reproducible algorithms: Convolution, Deconvolution, Embed.
 
-Of this process, from the next pass on; Pooling with engine: CUDNN takes it from when it is made. Off, unless
-CAFFE_CUDNN_DETERMINISTIC=1 was in the environment. Raises CaffeError for True in a build without CUDA.)");
+Applies to this process from the next pass; Pooling with engine: CUDNN reads it when it is created. The default is the
+environment variable CAFFE_CUDNN_DETERMINISTIC, else False. Raises CaffeError for True in a build without CUDA.)");
 }
 
 }  // namespace pycaffe

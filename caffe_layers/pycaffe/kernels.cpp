@@ -1,4 +1,4 @@
-// The layers' kernels on numpy arrays; kernels.py is their face and has checked the arguments.
+// The layers' kernels on numpy arrays; kernels.py checks the arguments.
 
 #include "pycaffe.hpp"
 #include "rectifier.hpp"
@@ -9,7 +9,7 @@ namespace {
 template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 
-/// The array's own memory, null for None.
+/// The array's memory; null for None.
 template <typename T>
 T* Values(const py::object& array) {
   return array.is_none() ? nullptr : static_cast<T*>(array.cast<py::array>().mutable_data());
@@ -19,10 +19,10 @@ struct Sizes {
   size_t outer, channels, inner;
 };
 
-/// One slope: all values are one channel's. Otherwise the channels are axis 1.
+/// One slope: all values belong to one channel. Otherwise axis 1 contains the channels.
 Sizes SizesOf(const py::array& x, const py::array& slopes) {
   if (slopes.size() == 1) return {1, 1, static_cast<size_t>(x.size())};
-  LOG_IF(FATAL, x.ndim() < 2 || slopes.size() != x.shape(1)) << "there must be one slope, or one for each channel";
+  LOG_IF(FATAL, x.ndim() < 2 || slopes.size() != x.shape(1)) << "expected one slope, or one per channel";
   Sizes sizes = {static_cast<size_t>(x.shape(0)), static_cast<size_t>(x.shape(1)), 1};
   for (py::ssize_t axis = 2; axis < x.ndim(); ++axis) sizes.inner *= x.shape(axis);
   return sizes;

@@ -1,4 +1,4 @@
-// Layer, and layers that are written in Python: type "Python".
+// Layer, and layers written in Python: type "Python".
 
 #include "pycaffe.hpp"
 
@@ -7,7 +7,7 @@ namespace {
 
 typedef std::vector<Blob*> Blobs;
 
-// The blobs of a net know their owner (CMakeLists.txt), so that a layer may keep one for longer than the net lives.
+// Blobs of a net know their owner (CMakeLists.txt), so that a layer may keep one after the net is deleted.
 py::list ToPython(const Blobs& blobs) {
   py::list list;
   for (Blob* blob : blobs) {
@@ -20,8 +20,8 @@ py::list ToPython(const Blobs& blobs) {
   return list;
 }
 
-/// The C++ side of an instance of a class derived from caffe.Layer; the two live and die together.
-/// Interface of upstream's include/caffe/layers/python_layer.hpp. What Python raises passes through the net.
+/// The C++ object of an instance of a subclass of caffe.Layer; both have the same lifetime.
+/// Has the interface of upstream's include/caffe/layers/python_layer.hpp. Python exceptions pass through the net.
 class PythonLayer : public Layer {
  public:
   using Layer::Layer;
@@ -54,7 +54,7 @@ class PythonLayer : public Layer {
   py::object Self() { return py::cast(static_cast<Layer*>(this), py::return_value_policy::reference); }
 };
 
-// The net's share of a Python layer.
+// The net's reference to a Python layer.
 struct Release {
   PyObject* instance;
   void operator()(Layer*) const {
@@ -65,7 +65,7 @@ struct Release {
 };
 
 caffe::LayerParameter FromPython(const py::object& message) {
-  if (!py::hasattr(message, "SerializeToString")) throw py::type_error("needs a caffe.LayerParameter");
+  if (!py::hasattr(message, "SerializeToString")) throw py::type_error("expected a caffe.LayerParameter");
   return ReadParam<caffe::LayerParameter>(
       message, [](const std::string&, caffe::LayerParameter*) {}, [](caffe::LayerParameter*) {});
 }
@@ -74,29 +74,28 @@ boost::shared_ptr<Layer> CreatePythonLayer(const caffe::LayerParameter& param) {
   const AcquireGil gil;
   const std::string module = param.python_param().module(), name = param.python_param().layer();
   LOG_IF(FATAL, module.empty() || name.empty())
-      << "it needs python_param { module: \"...\" layer: \"...\" }: the module "
-      << "that Python imports and the class in it";
+      << "python_param { module: \"...\" layer: \"...\" } is required: a Python module and its class";
   const py::object type = py::module_::import(module.c_str()).attr(name.c_str());
   py::object instance = type(ToMessage(param));
   LOG_IF(FATAL, !py::isinstance<Layer>(instance) || !dynamic_cast<PythonLayer*>(instance.cast<Layer*>()))
-      << module << "." << name << " is no class derived from caffe.Layer";
+      << module << "." << name << " is not a subclass of caffe.Layer";
   Layer* layer = instance.cast<Layer*>();
   return boost::shared_ptr<Layer>(layer, Release{instance.release().ptr()});
 }
 
 caffe::LayerRegisterer<Dtype> register_python_layer("Python", &CreatePythonLayer);
 
-// For a class in Python that has no method of that name. A layer of Caffe's own would be led beyond its memory by blobs
-// that are not those its net has given it.
+// For a Python class without the method. A layer of Caffe would access invalid memory with blobs that are not those of
+// its net.
 void SetUp(Layer* layer, const py::object& bottom, const py::object& top) {
   LOG_IF(FATAL, !dynamic_cast<PythonLayer*>(layer))
-      << "a layer of type " << layer->type() << " is set up by its net alone";
+      << "a layer of type " << layer->type() << " can only be set up by its net";
 }
 
 void Reshape(const py::object& self, const py::object& bottom, const py::object& top) {
   const Layer* layer = self.cast<Layer*>();
   LOG_IF(FATAL, !dynamic_cast<const PythonLayer*>(layer))
-      << "a layer of type " << layer->type() << " is reshaped by its net alone: net.reshape()";
+      << "a layer of type " << layer->type() << " can only be reshaped by its net: net.reshape()";
   const std::string name = py::str(py::type::of(self).attr("__name__"));
   PyErr_SetString(PyExc_NotImplementedError, (name + " has no method reshape(self, bottom, top)").c_str());
   throw py::error_already_set();
@@ -111,7 +110,7 @@ PyObject* InstanceOf(const boost::shared_ptr<Layer>& layer) {
 
 void BindLayer(py::module_* module) {
   py::class_<Layer, PythonLayer, boost::shared_ptr<Layer>>(*module, "Layer", py::dynamic_attr(), Built(),
-                                                           R"(A layer of a net; derive from it to write one in Python.
+                                                           R"(A layer of a net, and the base class of layers in Python.
 
     class Double(caffe.Layer):                      # in a module that Python can import, or in __main__
         def setup(self, bottom, top): ...           # once; self.param_str, self.phase; self.blobs.add_blob(*shape)
@@ -124,16 +123,16 @@ void BindLayer(py::module_* module) {
             python_param { module: "my_layers" layer: "Double" param_str: "..." } }
 
 `bottom` and `top` are lists of Blob. An exception that a method raises comes out of the call that ran the net.
-net.layers holds the instance itself. The `caffe` program has no Python and so none of these layers.)")
+net.layers contains the instance. The `caffe` program does not support Python layers.)")
       .def(py::init([](const py::object& param) { return new PythonLayer(FromPython(param)); }), py::arg("param"),
-           "The net makes its layers itself; `param` is the caffe_pb2.LayerParameter of its prototxt.")
+           "Called by the net; `param` is the caffe_pb2.LayerParameter of the prototxt.")
       .def_property_readonly(
           "blobs", [](Layer* layer) -> BlobVec& { return layer->blobs(); }, py::return_value_policy::reference_internal,
-          "The parameters, a BlobVec: for a convolution its weights and biases.")
+          "The parameters, a BlobVec: weights and biases for a convolution.")
       .def("setup", &SetUp, py::arg("bottom"), py::arg("top"), "Called once, when the net is built.")
       .def("reshape", &Reshape, py::arg("bottom"), py::arg("top"),
-           "Give the tops their shapes; called before each forward pass.")
-      .def_property_readonly("type", &Layer::type, "The type's name, as in a prototxt.");
+           "Set the shapes of the tops; called before each forward pass.")
+      .def_property_readonly("type", &Layer::type, "The name of the type, as in a prototxt.");
 }
 
 }  // namespace pycaffe

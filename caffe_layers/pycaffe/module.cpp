@@ -22,7 +22,7 @@ namespace {
 
 const char* const kLevels[] = {"info", "warning", "error", "fatal"};
 
-// glog ends the process when it is initialized twice; a notebook's cell may well run twice.
+// glog ends the process if it is initialised twice, which a notebook may do.
 void InitLog(int level, bool to_stderr) {
   static const bool once = (google::InitGoogleLogging("pycaffe"), true);
   (void)once;
@@ -42,17 +42,17 @@ std::string LogLevel(const py::object& level) {
   return kLevels[before];
 }
 
-// protobuf writes to stderr by itself; what it has to say goes the way of all messages.
+// Send protobuf's messages, which it writes to stderr, to the log.
 void LogOfProtobuf(google::protobuf::LogLevel level, const char* file, int line, const std::string& message) {
   if (level == google::protobuf::LOGLEVEL_FATAL) throw caffe::Error(message, file, line);
   LOG(INFO) << message;
 }
 
-// What the library throws, whatever its type, is a CaffeError; pybind11's own exceptions (a wrong argument, what Python
-// has raised) stay what they are.
+// Exceptions of the library become CaffeError; pybind11's own exceptions (invalid arguments, Python exceptions) are not
+// changed.
 void Translate(std::exception_ptr thrown) {
   const auto raise = [](const std::string& text, const caffe::TextPlace& place = {}, const std::string& layer = "") {
-    // a file's name may hold any bytes
+    // a file name may contain any bytes
     const py::object type = py::module_::import("caffe._caffe").attr("CaffeError");
     const py::object error = type(py::str(caffe::ToUtf8(text)));
     if (place.line > 0) {
@@ -82,7 +82,7 @@ void Translate(std::exception_ptr thrown) {
 
 void CheckFile(const Path& filename) {
   struct stat status;
-  const char* problem = NULL;
+  const char* problem = nullptr;
   if (stat(filename.c_str(), &status) != 0) {
     problem = std::strerror(errno);
   } else if (S_ISDIR(status.st_mode)) {
@@ -98,18 +98,18 @@ Path PathOf(const py::object& source, const char* or_what) {
     return source.cast<Path>();
   } catch (const py::cast_error&) {
     const std::string type = py::str(py::type::of(source).attr("__name__"));
-    throw py::type_error("needs a path (str, bytes or os.PathLike) " + std::string(or_what) + ", not a " + type);
+    throw py::type_error("expected a path (str, bytes or os.PathLike) " + std::string(or_what) + ", got a " + type);
   }
 }
 
 void CheckRank() {
   LOG_IF(FATAL, Caffe::solver_rank() >= Caffe::solver_count())
-      << "the solver's rank is " << Caffe::solver_rank() << ": of " << Caffe::solver_count()
+      << "the solver's rank is " << Caffe::solver_rank() << ": with " << Caffe::solver_count()
       << " solvers it must be 0 to " << Caffe::solver_count() - 1 << " (set_solver_rank, set_solver_count)";
 }
 
 PYBIND11_MODULE(_caffe, m) {
-  m.doc() = "Caffe's nets and solvers in Python; every failed check raises CaffeError.";
+  m.doc() = "Caffe's nets and solvers in Python; failed checks raise CaffeError.";
   m.attr("__version__") = AS_STRING(CAFFE_VERSION);
   py::exception<caffe::Error> error(m, "CaffeError", PyExc_RuntimeError);
   error.attr("__doc__") =
@@ -127,35 +127,35 @@ being built or run. Each is None if it is not known.)";
         R"(Show Caffe's messages on stderr from `level` up: "info", "warning" (as at import), "error" or "fatal".
 
 Returns the level until now, so that caffe.log_level(before) brings it back; without an argument only tells it.
-"info" is what the caffe program shows: the net as it is built, and the loss at every `display` iterations.)");
-  m.def(
-      "init_log", &InitLog, py::arg("level") = 0, py::arg("stderr") = true,
-      "Upstream's way to set the log: the lowest level shown (0: info, 1: warnings, 2: errors), and whether on stderr "
-      "or in glog's files. May be called again.");
+"info" shows the messages of the caffe program: the net when it is built, and the loss every `display` iterations.)");
+  m.def("init_log", &InitLog, py::arg("level") = 0, py::arg("stderr") = true,
+        "Upstream's function for the log: the lowest level shown (0: info, 1: warnings, 2: errors), on stderr or in "
+        "glog's files. May be called again.");
   m.def(
       "log", [](const std::string& text) { LOG(INFO) << text; }, py::arg("s"), "Write an info message to the log.");
   m.def(
-      "set_mode_cpu", [] { Caffe::set_mode(Caffe::CPU); }, "Compute on the CPU. As all settings, of this thread.");
+      "set_mode_cpu", [] { Caffe::set_mode(Caffe::CPU); },
+      "Compute on the CPU. Applies to this thread, like all settings.");
   m.def("set_random_seed", &Caffe::set_random_seed, py::arg("seed"),
-        "Seed the generator of this thread: fillers, dropout, and the data layers of upstream.");
-  m.def("solver_count", &Caffe::solver_count, "How many solvers train together.");
+        "Seed this thread's random numbers: fillers, dropout, and upstream's data layers.");
+  m.def("solver_count", &Caffe::solver_count, "The number of solvers that train together.");
   m.def(
       "set_solver_count",
       [](int count) {
         LOG_IF(FATAL, count < 1) << "the number of solvers is " << count << ": it must be at least 1";
         Caffe::set_solver_count(count);
       },
-      py::arg("count"), "Say how many solvers train together.");
-  m.def("solver_rank", &Caffe::solver_rank, "Which of the solvers this one is, from 0.");
+      py::arg("count"), "Set the number of solvers that train together.");
+  m.def("solver_rank", &Caffe::solver_rank, "The rank of this solver, from 0.");
   m.def(
       "set_solver_rank",
       [](int rank) {
         LOG_IF(FATAL, rank < 0) << "the rank of a solver is " << rank << ": it must be at least 0";
         Caffe::set_solver_rank(rank);
       },
-      py::arg("rank"), "Say which of the solvers this one is, from 0.");
+      py::arg("rank"), "Set the rank of this solver, from 0.");
   m.def("set_multiprocess", &Caffe::set_multiprocess, py::arg("multiprocess"),
-        "Say whether the solvers are in processes of their own.");
+        "Set whether each solver has its own process.");
   m.def("layer_type_list", &caffe::LayerRegistry<Dtype>::LayerTypeList, "The names of all layer types, a list of str.");
 
   BindThreads(&m);
@@ -170,13 +170,13 @@ Returns the level until now, so that caffe.log_level(before) brings it back; wit
   BindKernels(&m);
 
   py::class_<caffe::Timer, boost::shared_ptr<caffe::Timer>>(m, "Timer", Built(),
-                                                            "A stop watch; on the GPU it measures the device's time.")
+                                                            "A stopwatch; in GPU mode it measures the GPU's time.")
       .def(py::init<>())
       .def("start", &caffe::Timer::Start, "Start measuring.")
       .def("stop", &caffe::Timer::Stop, "Stop measuring.")
       .def_property_readonly("ms", &caffe::Timer::MilliSeconds, "Milliseconds from start to stop.");
 
-  // Names of upstream's that are ordinary Python here.
+  // Upstream's names that are plain Python here.
   for (const char* name : {"StringVec", "IntVec", "DtypeVec", "BoolVec", "RawBlobVec", "LayerVec", "NetVec"}) {
     m.attr(name) = py::type::of(py::list());
   }

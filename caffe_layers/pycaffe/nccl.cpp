@@ -1,4 +1,4 @@
-// NCCL: several GPUs, one process each. Interface of upstream's python/caffe/_caffe.cpp and include/caffe/parallel.hpp.
+// NCCL: several GPUs, one process per GPU. Has the interface of upstream's _caffe.cpp and parallel.hpp.
 
 #include "caffe/parallel.hpp"
 #include "pycaffe.hpp"
@@ -10,21 +10,21 @@ void BindNccl(py::module_* module) {
   typedef caffe::NCCL<Dtype> Nccl;
   module->def(
       "has_nccl", [] { return true; }, "Whether this build can train on several GPUs.");
-  py::class_<Nccl, boost::shared_ptr<Nccl>>(*module, "NCCL", R"(Sums the gradients of several GPUs, one process each.
+  py::class_<Nccl, boost::shared_ptr<Nccl>>(*module, "NCCL", R"(Sums the gradients of several GPUs, one process per GPU.
 
     caffe.set_multiprocess(True), caffe.set_solver_count(n), caffe.set_solver_rank(rank), caffe.set_device(rank)
     solver = caffe.get_solver("solver.prototxt")
     nccl = caffe.NCCL(solver, uid)              # uid: NCCL.new_uid() of one of the processes
     nccl.bcast(); solver.add_callback(nccl); solver.step(n))")
       .def(py::init([](const boost::shared_ptr<Solver>& solver, const std::string& uid) {
-             CHECK_EQ(uid.size(), size_t{NCCL_UNIQUE_ID_BYTES}) << "the bytes of a uid: it comes from NCCL.new_uid()";
-             return Owned(new Nccl(solver, uid));  // whose end may wait for the other processes
+             CHECK_EQ(uid.size(), size_t{NCCL_UNIQUE_ID_BYTES}) << "size of the uid in bytes: use NCCL.new_uid()";
+             return Owned(new Nccl(solver, uid));  // its destructor may wait for the other processes
            }),
            ReleaseGil(), py::arg("solver").none(false), py::arg("uid"),
-           "Join the processes that use this uid; returns when all have come.")
+           "Join the processes with this uid; returns when all have joined.")
       .def_static(
-          "new_uid", [] { return py::bytes(Nccl::new_uid()); }, "A name for a group of processes, bytes.")
-      .def("bcast", &Nccl::Broadcast, ReleaseGil(), "Give all processes the weights of rank 0.");
+          "new_uid", [] { return py::bytes(Nccl::new_uid()); }, "A unique name of a group of processes, bytes.")
+      .def("bcast", &Nccl::Broadcast, ReleaseGil(), "Copy the weights of rank 0 to all processes.");
   const auto solver = module->attr("Solver"), net = module->attr("Net");
   solver.attr("add_callback") = py::cpp_function(
       [](const py::object& self, const boost::shared_ptr<Nccl>& nccl) {
@@ -39,14 +39,14 @@ void BindNccl(py::module_* module) {
         self.cast<Net&>().add_after_backward(nccl.get());
       },
       py::name("after_backward"), py::is_method(net), py::sibling(net.attr("after_backward")),
-      py::arg("nccl").none(false), "Sum each layer's gradients over all GPUs as soon as they are there.");
+      py::arg("nccl").none(false), "Sum each layer's gradients over all GPUs as soon as they are computed.");
 #else
   struct Nccl {};
   module->def(
       "has_nccl", [] { return false; }, "Whether this build can train on several GPUs.");
-  py::class_<Nccl>(*module, "NCCL", "Several GPUs: not in this build.")
+  py::class_<Nccl>(*module, "NCCL", "Not supported by this build.")
       .def(py::init([](const py::args&, const py::kwargs&) -> Nccl* {
-        LOG(FATAL) << "this build of Caffe has no NCCL: train on one device";
+        LOG(FATAL) << "this build of Caffe has no NCCL: train on one GPU";
         return nullptr;
       }));
 #endif

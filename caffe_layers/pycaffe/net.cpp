@@ -1,4 +1,4 @@
-// Net. Names that begin with an underscore are for upstream's pycaffe.py, which makes the public ones of them.
+// Net. Names with an underscore are used by upstream's pycaffe.py, which defines the public ones.
 
 #include "caffe/layers/crop_data_layer.hpp"
 #include "caffe/layers/memory_data_layer.hpp"
@@ -26,7 +26,7 @@ void Save(const Net& net, const Path& filename) {
   caffe::WriteProtoToBinaryFile(param, filename.c_str());
 }
 
-// Interface of upstream's Net._set_input_arrays. The layer reads the arrays' own memory, so the net keeps them.
+// Has the interface of upstream's Net._set_input_arrays. The layer reads the arrays' memory, so the net keeps them.
 void SetInputArrays(py::object self, const py::array& data, const py::array& labels) {
   Net* net = self.cast<Net*>();
   auto layer = net->layers().empty() ? boost::shared_ptr<caffe::MemoryDataLayer<Dtype>>()
@@ -40,8 +40,8 @@ void SetInputArrays(py::object self, const py::array& data, const py::array& lab
   CHECK_EQ(data.shape(1), layer->channels()) << "data has the wrong number of channels";
   CHECK_EQ(data.shape(2), layer->height()) << "data has the wrong height";
   CHECK_EQ(data.shape(3), layer->width()) << "data has the wrong width";
-  CHECK_EQ(labels.size(), data.shape(0)) << "there must be one label for each image";
-  CHECK_GT(data.shape(0), 0) << "there must be images";
+  CHECK_EQ(labels.size(), data.shape(0)) << "one label per image is required";
+  CHECK_GT(data.shape(0), 0) << "number of images";
   CHECK_EQ(data.shape(0) % layer->batch_size(), 0) << "the number of images must be a multiple of the batch size";
   layer->Reset(static_cast<Dtype*>(const_cast<void*>(data.data())),
                static_cast<Dtype*>(const_cast<void*>(labels.data())), data.shape(0));
@@ -52,8 +52,8 @@ void SetInputArrays(py::object self, const py::array& data, const py::array& lab
 
 void CheckRange(const Net& net, int start, int end) {
   const int count = net.layers().size();
-  LOG_IF(FATAL, start < 0 || start >= count) << "there is no layer " << start << ": the net has " << count;
-  LOG_IF(FATAL, end < 0 || end >= count) << "there is no layer " << end << ": the net has " << count;
+  LOG_IF(FATAL, start < 0 || start >= count) << "layer index " << start << " is out of range: the net has " << count;
+  LOG_IF(FATAL, end < 0 || end >= count) << "layer index " << end << " is out of range: the net has " << count;
 }
 
 template <const std::vector<int>& (Net::*ids)(int) const>
@@ -62,7 +62,8 @@ std::vector<int> Ids(const Net& net, int layer) {
   return (net.*ids)(layer);
 }
 
-// The net's own references to the instances of its Python layers: one that leads back to the net is garbage with it.
+// The net's references to the instances of its Python layers, for the garbage collector: an instance may refer to the
+// net.
 int Traverse(PyObject* self, visitproc visit, void* arg) {
   if (const auto* net = static_cast<const Net*>(ValueOf(self))) {
     for (const auto& layer : net->layers()) Py_VISIT(InstanceOf(layer));
@@ -82,10 +83,10 @@ class PyNetCallback : public Net::Callback {
   const py::handle function_;
 };
 
-// before_forward and its three kin
+// before_forward and the other three callbacks
 void BindCallback(py::class_<Net, boost::shared_ptr<Net>>* net, const char* name, void (Net::*add)(Net::Callback*),
                   const char* when) {
-  const std::string doc = std::string("Call f(index of the layer) ") + when + " each layer; what it raises comes out.";
+  const std::string doc = std::string("Call f(index of the layer) ") + when + " each layer; exceptions are passed on.";
   net->def(
       name,
       [add](const py::object& self, const py::function& f) {
@@ -118,8 +119,8 @@ void BindNet(py::module_* module) {
     net = caffe.Net("deploy.prototxt", caffe.TEST, weights="weights.caffemodel")
     scores = net.forward(data=images)["prob"]       # images: float32, of the shape of net.blobs["data"]
 
-net.blobs[name] is a Blob, net.params[layer] the BlobVec of its weights and biases. Two nets may run in two threads at
-once, one net only in one (CaffeError); modes, devices and seeds are those of the thread.)");
+net.blobs[name] is a Blob, net.params[layer] the BlobVec of its weights and biases. Two threads may run two nets, but not
+the same net (CaffeError). Modes, devices and seeds belong to a thread.)");
   net.def(py::init([](const py::object& network_file, int phase, int level,
                       const std::optional<std::vector<std::string>>& stages, const py::object& weights) {
             return Build(network_file, phase, level, stages.value_or(std::vector<std::string>()),
@@ -127,14 +128,14 @@ once, one net only in one (CaffeError); modes, devices and seeds are those of th
           }),
           py::arg("network_file"), py::arg("phase"), py::arg("level") = 0, py::arg("stages") = py::none(),
           py::arg("weights") = py::none(),
-          R"(Build the net of a prototxt, or of a caffe_pb2.NetParameter.
+          R"(Build a net from a prototxt or a caffe_pb2.NetParameter.
 
-phase: caffe.TRAIN or caffe.TEST. level, stages: what include and exclude rules ask for. weights: a .caffemodel or .h5.
-Raises CaffeError: for a prototxt that does not parse its text begins with file:line:column.)")
+phase: caffe.TRAIN or caffe.TEST. level, stages: for include and exclude rules. weights: a .caffemodel or .h5.
+Raises CaffeError; if a prototxt does not parse, the message starts with file:line:column.)")
       .def(py::init([](const py::object& network_file, const Path& weights, int phase) {
              return Build(network_file, phase, 0, {}, weights);
            }),
-           py::arg("network_file"), py::arg("weights"), py::arg("phase"), "The older order of arguments.")
+           py::arg("network_file"), py::arg("weights"), py::arg("phase"), "The old order of arguments.")
       .def(
           "_forward",
           [](Net* net, int start, int end) {
@@ -157,7 +158,7 @@ Raises CaffeError: for a prototxt that does not parse its text begins with file:
             const InUse in_use(net, "net");
             net->Reshape();
           },
-          ReleaseGil(), "Carry new input shapes through all layers, as forward() does too.")
+          ReleaseGil(), "Propagate new input shapes through all layers, as forward() also does.")
       .def(
           "seek_data",
           [](Net* net, uint64_t batch) {
@@ -176,14 +177,14 @@ Raises CaffeError: for a prototxt that does not parse its text begins with file:
             net->CopyTrainedLayersFrom(filename.string());
           },
           ReleaseGil(), py::arg("filename"),
-          R"(Take over the weights of layers with the same name from a .caffemodel or .h5.
+          R"(Load the weights of layers with the same name from a .caffemodel or .h5.
 
-Raises CaffeError where a layer's blobs have other shapes; nothing has then been copied.)")
+Raises CaffeError if shapes differ; nothing is then copied.)")
       .def("share_with", &Net::ShareTrainedLayersWith, py::arg("other").none(false),
-           "Use the memory of another net's parameters, by layer name. Raises CaffeError where shapes differ.")
+           "Share the parameters of another net, by layer name. Raises CaffeError if shapes differ.")
       .def_property_readonly("_blob_loss_weights", &Net::blob_loss_weights, "The loss weight of each blob.")
-      .def("_bottom_ids", &Ids<&Net::bottom_ids>, py::arg("layer"), "Which blobs are the bottoms of a layer.")
-      .def("_top_ids", &Ids<&Net::top_ids>, py::arg("layer"), "Which blobs are the tops of a layer.")
+      .def("_bottom_ids", &Ids<&Net::bottom_ids>, py::arg("layer"), "The indices of a layer's bottoms.")
+      .def("_top_ids", &Ids<&Net::top_ids>, py::arg("layer"), "The indices of a layer's tops.")
       .def_property_readonly("_blobs", [](const Net& net) { return net.blobs(); })
       .def_property_readonly(
           "layers", [](const Net& net) { return net.layers(); },
@@ -194,12 +195,12 @@ Raises CaffeError where a layer's blobs have other shapes; nothing has then been
       .def_property_readonly("_outputs", &Net::output_blob_indices)
       .def("_set_input_arrays", &SetInputArrays, py::arg("data"), py::arg("labels"))
       .def("save", &Save, ReleaseGil(), py::arg("filename"),
-           "Write the weights as a .caffemodel. Raises CaffeError; the file is then as it was before.")
+           "Write the weights as a .caffemodel. Raises CaffeError and leaves the old file unchanged if it fails.")
       .def(
           "save_hdf5",
           [](const Net& net, const Path& filename, bool write_diff) { net.ToHDF5(filename.string(), write_diff); },
           ReleaseGil(), py::arg("filename"), py::arg("write_diff") = false,
-          "Write the weights, and with write_diff their gradients, as HDF5. Raises CaffeError.")
+          "Write the weights, and with write_diff the gradients, as HDF5. Raises CaffeError.")
       .def(
           "load_hdf5",
           [](Net* net, const Path& filename) {
@@ -207,7 +208,7 @@ Raises CaffeError where a layer's blobs have other shapes; nothing has then been
             CheckFile(filename);
             net->CopyTrainedLayersFromHDF5(filename.string());
           },
-          ReleaseGil(), py::arg("filename"), "Take over the weights that save_hdf5 wrote. Raises CaffeError.");
+          ReleaseGil(), py::arg("filename"), "Load weights written by save_hdf5. Raises CaffeError.");
   BindCallback(&net, "before_forward", &Net::add_before_forward, "before the forward pass of");
   BindCallback(&net, "after_forward", &Net::add_after_forward, "after the forward pass of");
   BindCallback(&net, "before_backward", &Net::add_before_backward, "before the backward pass of");

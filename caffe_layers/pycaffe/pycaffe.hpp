@@ -1,4 +1,4 @@
-// What the files of pycaffe's module share.
+// Declarations shared by the files of the pycaffe module.
 
 #ifndef CAFFE_LAYERS_PYCAFFE_PYCAFFE_HPP_
 #define CAFFE_LAYERS_PYCAFFE_PYCAFFE_HPP_
@@ -23,7 +23,7 @@ namespace pycaffe {
 
 namespace py = pybind11;
 
-typedef float Dtype;  // pycaffe computes in float32, as upstream's does
+typedef float Dtype;  // pycaffe computes in float32, like upstream's
 typedef caffe::Blob<Dtype> Blob;
 typedef caffe::Layer<Dtype> Layer;
 typedef caffe::Net<Dtype> Net;
@@ -31,8 +31,8 @@ typedef caffe::Solver<Dtype> Solver;
 typedef std::vector<boost::shared_ptr<Blob>> BlobVec;
 typedef std::filesystem::path Path;  // from Python a str, bytes or os.PathLike
 
-/// Waits for the GIL, as py::gil_scoped_acquire does. Once the interpreter ends, no other thread gets it again: such a
-/// thread stops here for good, where Python before 3.14 would end it in the midst of C++.
+/// Waits for the GIL, like py::gil_scoped_acquire. Once the interpreter ends, a thread that waits stops here forever,
+/// while Python before 3.14 would terminate it inside C++.
 class __attribute__((visibility("hidden"))) AcquireGil {
  public:
   AcquireGil();
@@ -65,37 +65,37 @@ void BindGpu(py::module_* module);
 void BindInspect(py::module_* module);
 void BindKernels(py::module_* module);
 
-/// Throws caffe::Error where `filename` cannot be opened for reading.
+/// Throws caffe::Error if `filename` cannot be opened for reading.
 void CheckFile(const Path& filename);
 
-/// Throws caffe::Error where the rank of this thread's solver is none of the solvers'.
+/// Throws caffe::Error if the rank of this thread's solver is not less than the number of solvers.
 void CheckRank();
 
-/// The Python object that `layer` is where it is written in Python, else null; borrowed.
+/// The Python object of a layer written in Python (borrowed), else null.
 PyObject* InstanceOf(const boost::shared_ptr<Layer>& layer);
 
-/// For the class_ of an object that C++ makes: until __init__ of the bound class has run, nothing of it can be asked.
-/// @param traverse visits also what the C++ object alone holds, and ends with VisitAttributes
+/// For the class_ of an object created in C++: it cannot be used until __init__ of the bound class has run.
+/// @param traverse also visits objects that only the C++ object holds, and ends with VisitAttributes
 py::custom_type_setup Built(traverseproc traverse = nullptr);
 
-/// Visits the attributes of `self`, once: Python 3.11 itself visits those of a subclass that is written in Python,
-/// and pybind11's own function would visit them again, which makes the garbage collector keep them for ever.
+/// Visit the attributes of `self` once. Python 3.11 visits those of subclasses itself; pybind11's function would visit
+/// them again, and the garbage collector would never free them.
 /// @param own the tp_traverse of the bound class
 int VisitAttributes(PyObject* self, traverseproc own, visitproc visit, void* arg);
 
-/// The C++ object behind a Python one, null before its __init__ has run.
+/// The C++ object of a Python object; null before its __init__ has run.
 void* ValueOf(PyObject* object);
 
-/// The shape that the arguments of a reshape() name. Throws TypeError where one is no integer.
+/// The shape given by the arguments of a reshape(). Throws TypeError if one is not an integer.
 std::vector<int> ShapeOf(const py::args& args);
 
-/// The path that `source` is. Throws TypeError, "needs a path <or>", where it is none.
+/// The path given by `source`. Throws TypeError, "expected a path <or>", if it is not one.
 Path PathOf(const py::object& source, const char* or_what = "");
 
-/// The message that `source` is (of caffe_pb2, so that no file need be written) or that its prototxt holds.
+/// The message `source` (of caffe_pb2), or the message in the prototxt that it names.
 /// @param read upstream's reader of such a file
-/// @param upgrade upstream's upgrade of a message in an older format
-/// Throws TypeError for a message of another type, caffe::Error for a file that does not parse.
+/// @param upgrade upstream's upgrade of old formats
+/// Throws TypeError for a message of another type, and caffe::Error if the file does not parse.
 template <typename Param>
 Param ReadParam(const py::object& source, void (*read)(const std::string&, Param*), void (*upgrade)(Param*)) {
   Param param;
@@ -106,7 +106,7 @@ Param ReadParam(const py::object& source, void (*read)(const std::string&, Param
     return param;
   }
   const std::string type = py::str(source.attr("DESCRIPTOR").attr("full_name"));
-  if (type != param.GetTypeName()) throw py::type_error("needs a " + param.GetTypeName() + ", not a " + type);
+  if (type != param.GetTypeName()) throw py::type_error("expected a " + param.GetTypeName() + ", got a " + type);
   CHECK(param.ParsePartialFromString(source.attr("SerializePartialToString")().cast<std::string>()))
       << "a " << type << " that cannot be read";
   CHECK(param.IsInitialized()) << "a " << type << " without its " << param.InitializationErrorString();
@@ -114,10 +114,10 @@ Param ReadParam(const py::object& source, void (*read)(const std::string&, Param
   return param;
 }
 
-/// The net of a prototxt or message in today's format. Throws as ReadParam.
+/// The net of a prototxt or message, in the current format. Throws like ReadParam.
 caffe::NetParameter ReadNet(const py::object& source);
 
-/// As above, with the state that include and exclude rules ask for. Throws caffe::Error for a phase that is none.
+/// The same, with the state that include and exclude rules need. Throws caffe::Error for an invalid phase.
 caffe::NetParameter ReadNet(const py::object& source, int phase, int level, const std::vector<std::string>& stages);
 
 /// `param` as a message of caffe_pb2.
@@ -127,8 +127,8 @@ py::object ToMessage(const Param& param) {
   return pb2.attr(param.GetDescriptor()->name().c_str()).attr("FromString")(py::bytes(param.SerializeAsString()));
 }
 
-/// Throws caffe::Error where another thread uses the net or solver at `object`: neither is made for two at once. The
-/// same thread may come back to it from a callback.
+/// Throws caffe::Error if another thread uses the net or solver at `object`, which are not thread-safe. Callbacks in
+/// the same thread may use it.
 class __attribute__((visibility("hidden"))) InUse {
  public:
   InUse(const void* object, const char* what);
@@ -139,11 +139,11 @@ class __attribute__((visibility("hidden"))) InUse {
   const void* const object_;
 };
 
-/// What the Python object keeps for the C++ one behind it: a list that the garbage collector sees, under a name that no
+/// Objects that a Python object keeps for its C++ object: a list that the garbage collector sees, under a name that no
 /// attribute can have.
 py::list Kept(const py::object& object, const char* what);
 
-/// `object` with a deleter that lets other threads run, for it may wait for threads of its own.
+/// `object` with a deleter that lets other threads run, because it may wait for its threads.
 template <typename T>
 boost::shared_ptr<T> Owned(T* object) {
   return boost::shared_ptr<T>(object, [](T* p) {
@@ -156,8 +156,8 @@ boost::shared_ptr<T> Owned(T* object) {
   });
 }
 
-/// Hands a callback to the C++ object behind `owner`, which knows only its address: it lives as long as that. `owner`
-/// keeps the Python functions that it calls, and the callback nothing but their addresses.
+/// Pass a callback to the C++ object of `owner`, which stores only its address, so it lives as long as that. `owner`
+/// keeps the Python functions, and the callback only their addresses.
 template <typename Callback>
 Callback* KeepCallback(const py::object& owner, Callback* callback, const py::tuple& functions) {
   Kept(owner, "callbacks").append(functions);

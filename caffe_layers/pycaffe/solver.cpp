@@ -1,4 +1,4 @@
-// Solver and its kinds.
+// Solver and its subclasses.
 
 #include <limits>
 #include <optional>
@@ -12,25 +12,25 @@
 namespace pycaffe {
 namespace {
 
-/// Asked once an iteration (and once a batch of a test): a Ctrl-C that Python has seen stops the solver after it.
+/// Polled once per iteration (and per batch of a test): a Ctrl-C that Python has received stops the solver.
 class Interrupt {
  public:
   caffe::SolverAction::Enum operator()() {
     const AcquireGil gil;
     if (raised_ || PyErr_CheckSignals() == 0) return caffe::SolverAction::NONE;
     raised_.emplace();
-    return caffe::SolverAction::STOP;  // once: a test asks until there is nothing more to do
+    return caffe::SolverAction::STOP;  // once: a test polls until no request is left
   }
-  /// Raises what a signal handler has raised, KeyboardInterrupt as a rule.
+  /// Raise the exception of a signal handler, usually KeyboardInterrupt.
   void Raise() {
     if (raised_) throw py::error_already_set(std::move(*raised_));
   }
-  /// As Raise(); what has gone wrong since then comes with it.
+  /// As Raise(), chained with a later error.
   void RaiseWith(const std::exception& error) {
     if (!raised_) return;
     const AcquireGil gil;
     const std::string also = std::string("and then: ") + error.what();
-    if (py::hasattr(raised_->value(), "add_note")) raised_->value().attr("add_note")(also);  // from Python 3.11 on
+    if (py::hasattr(raised_->value(), "add_note")) raised_->value().attr("add_note")(also);  // from Python 3.11
     Raise();
   }
 
@@ -38,13 +38,13 @@ class Interrupt {
   std::optional<py::error_already_set> raised_;
 };
 
-struct Internals : public Solver {  // names what Solver keeps to itself and its kin
-  // A solver once stopped would not test again, and stop at its next test.
+struct Internals : public Solver {  // access to protected members of Solver
+  // After a stop, a solver would skip its tests and stop at the next one.
   static void GoOn(Solver* solver) { solver->*& Internals::requested_early_exit_ = false; }
 
   static caffe::ActionCallback& Action(Solver* solver) { return solver->*&Internals::action_request_function_; }
 
-  // Where Restore would put it: the learning rate and CropData's records follow.
+  // As after Restore: the learning rate and CropData's position follow.
   static void SetIteration(Solver* solver, int iteration) {
     const caffe::SolverParameter& param = solver->param();
     int steps = 0;
@@ -55,12 +55,12 @@ struct Internals : public Solver {  // names what Solver keeps to itself and its
   }
 };
 
-// The solver keeps nothing of a run: what a handler has raised leads to the frames that it came through.
+// The solver must not keep the exception of a run, which refers to the frames it passed.
 struct KeepAction {
   explicit KeepAction(Solver* s) : solver(s), former(Internals::Action(s)) {}
   ~KeepAction() { Internals::Action(solver) = former; }
   Solver* const solver;
-  const caffe::ActionCallback former;  // of a step() that has this one in a callback
+  const caffe::ActionCallback former;  // of an outer step() whose callback called this one
 };
 
 template <typename Run>
@@ -88,7 +88,7 @@ void Step(Solver* solver, int64_t iterations) {
 
 void Solve(Solver* solver, const Path& resume_file) {
   if (!resume_file.empty()) CheckFile(resume_file);
-  Interruptible(solver, [&] { solver->Solve(resume_file.empty() ? NULL : resume_file.c_str()); });
+  Interruptible(solver, [&] { solver->Solve(resume_file.empty() ? nullptr : resume_file.c_str()); });
 }
 
 void SetIteration(Solver* solver, int64_t iteration) {
@@ -98,7 +98,7 @@ void SetIteration(Solver* solver, int64_t iteration) {
   Internals::SetIteration(solver, iteration);
 }
 
-// A property of SolverParameter that is set only to what the solver can work with.
+// A property of SolverParameter that accepts only values supported by the solver.
 template <typename T>
 auto Setter(void (caffe::SolverParameter::*set)(T), const char* name, T least) {
   return [=](caffe::SolverParameter* param, T value) {
@@ -111,7 +111,7 @@ auto Setter(void (caffe::SolverParameter::*set)(T), const char* name, T least) {
 caffe::SolverParameter ReadSolver(const py::object& source) {
   return ReadParam<caffe::SolverParameter>(source, &caffe::ReadSolverParamsFromTextFileOrDie, [](auto* param) {
     caffe::UpgradeSolverAsNeeded("the message", param);
-    if (!param->has_snapshot_prefix()) param->set_snapshot_prefix("solver");  // a file's own name is the default
+    if (!param->has_snapshot_prefix()) param->set_snapshot_prefix("solver");  // the default for a file is its own name
   });
 }
 
@@ -123,12 +123,12 @@ auto BuildSolver(const py::object& source, const Create& create) {
   return Owned(create(param));
 }
 
-// The solver keeps its parameters const to the outside, yet reads the rate from them at every iteration.
+// The solver's parameters are const for callers, but it reads the rate in each iteration.
 caffe::SolverParameter* MutableParam(const Solver& solver) {
   return const_cast<caffe::SolverParameter*>(&solver.param());
 }
 
-// The Python object of a net of the solver's: kept, with what was set on it.
+// The Python object of a solver's net, kept with its attributes.
 py::object KeepOnce(const py::object& self, const boost::shared_ptr<Net>& net) {
   const py::object object = py::cast(net);
   py::list nets = Kept(self, "nets");
@@ -164,34 +164,34 @@ py::class_<SolverType, Base, boost::shared_ptr<SolverType>> BindSolver(py::modul
              return BuildSolver(solver_file, [](const auto& param) { return new SolverType(param); });
            }),
            py::arg("solver_file"),
-           "Build the solver of a prototxt, or of a caffe_pb2.SolverParameter, and its nets. Raises CaffeError.");
+           "Build a solver and its nets from a prototxt or a caffe_pb2.SolverParameter. Raises CaffeError.");
 }
 
 void BindParameter(py::module_* module) {
   typedef caffe::SolverParameter Param;
   py::class_<Param>(*module, "SolverParameter", Built(), R"(A solver's parameters, as solver.param.
 
-Those that can be set hold from the next iteration on. All others are fixed when the solver is built: to_proto().)")
+Changes apply from the next iteration. Other parameters are fixed when the solver is built: see to_proto().)")
       .def_property("base_lr", &Param::base_lr, Setter(&Param::set_base_lr, "base_lr", 0.f),
-                    "The rate that lr_policy starts from.")
+                    "The initial learning rate of lr_policy.")
       .def_property("momentum", &Param::momentum, Setter(&Param::set_momentum, "momentum", 0.f),
-                    "The share of the last update that is kept.")
+                    "The factor of the previous update.")
       .def_property("weight_decay", &Param::weight_decay, Setter(&Param::set_weight_decay, "weight_decay", 0.f),
-                    "The regularization's factor.")
+                    "The factor of the regularization.")
       .def_property("max_iter", &Param::max_iter, Setter(&Param::set_max_iter, "max_iter", 0),
                     "The iteration at which solve() ends.")
       .def_property("display", &Param::display, Setter(&Param::set_display, "display", 0),
-                    "Iterations between log lines; 0: none.")
+                    "Iterations between log lines; 0: never.")
       .def_property("test_interval", &Param::test_interval, Setter(&Param::set_test_interval, "test_interval", 0),
-                    "Iterations between tests of the test nets; 0: none.")
+                    "Iterations between tests of the test nets; 0: never.")
       .def_property("snapshot", &Param::snapshot, Setter(&Param::set_snapshot, "snapshot", 0),
-                    "Iterations between snapshots; 0: none.")
+                    "Iterations between snapshots; 0: never.")
       .def_property(
           "snapshot_prefix", [](const Param& p) { return p.snapshot_prefix(); },
           [](Param* p, const Path& prefix) { p->set_snapshot_prefix(prefix.string()); },
           "Snapshots are PREFIX_iter_N.caffemodel and .solverstate.")
       .def_property_readonly("layer_wise_reduce", &Param::layer_wise_reduce,
-                             "Whether gradients travel layer by layer between several GPUs.")
+                             "Whether gradients are summed over several GPUs layer by layer.")
       .def("to_proto", &ToMessage<caffe::SolverParameter>, "A copy of all parameters, a caffe_pb2.SolverParameter.");
 }
 
@@ -201,18 +201,17 @@ void BindSolvers(py::module_* module) {
   BindParameter(module);
 
   py::class_<Solver, boost::shared_ptr<Solver>>(*module, "Solver", py::dynamic_attr(), Built(),
-                                                R"(What all solvers share.
+                                                R"(Base class of the solvers.
 
     solver = caffe.get_solver("solver.prototxt")
     solver.step(100)
     solver.net.blobs["loss"].data, solver.iter
     solver.snapshot()
 
-Ctrl-C raises KeyboardInterrupt after the iteration that is under way; the solver can then step on or snapshot.)")
-      // Kept by the solver: what Python has set on them (callbacks, input arrays) must live as long as they do.
+Ctrl-C raises KeyboardInterrupt after the current iteration; the solver can then continue or snapshot.)")
+      // Kept by the solver, because attributes set in Python (callbacks, input arrays) must live as long.
       .def_property_readonly(
-          "net", [](const py::object& self) { return KeepOnce(self, self.cast<Solver&>().net()); },
-          "The net that is trained.")
+          "net", [](const py::object& self) { return KeepOnce(self, self.cast<Solver&>().net()); }, "The training net.")
       .def_property_readonly(
           "test_nets",
           [](const py::object& self) {
@@ -220,17 +219,18 @@ Ctrl-C raises KeyboardInterrupt after the iteration that is under way; the solve
             for (const auto& net : self.cast<Solver&>().test_nets()) nets.append(KeepOnce(self, net));
             return nets;
           },
-          "The nets that test, a list of Net; test() shares the trained net's weights with them.")
-      .def_property("iter", &Solver::iter, &SetIteration,
-                    "The number of iterations done. Setting it moves the learning rate and the records that CropData "
-                    "reads along, as restore() does; weights and history stay.")
+          "The test nets, a list of Net; test() shares the training net's weights with them.")
+      .def_property(
+          "iter", &Solver::iter, &SetIteration,
+          "The number of completed iterations. Setting it also moves the learning rate and CropData's position, like "
+          "restore(), but not weights and history.")
       .def_property_readonly("type", &Solver::type, "The type's name, as in a prototxt.")
       .def_property_readonly("param", &MutableParam, py::return_value_policy::reference_internal,
                              "The parameters, a SolverParameter.")
-      .def("step", &Step, ReleaseGil(), py::arg("iterations"), "Train for so many iterations. Raises CaffeError.")
+      .def("step", &Step, ReleaseGil(), py::arg("iterations"), "Train for a number of iterations. Raises CaffeError.")
       .def("solve", &Solve, ReleaseGil(), py::arg("resume_file") = "",
-           "Train to max_iter, from a .solverstate where one is given. Writes a snapshot at the end, also when Ctrl-C "
-           "ends it, unless snapshot_after_train is false. Raises CaffeError.")
+           "Train to max_iter, optionally from a .solverstate. Writes a snapshot at the end, also after Ctrl-C, unless "
+           "snapshot_after_train is false. Raises CaffeError.")
       .def(
           "restore",
           [](Solver* solver, const Path& filename) {
@@ -238,24 +238,24 @@ Ctrl-C raises KeyboardInterrupt after the iteration that is under way; the solve
             CheckFile(filename);
             solver->Restore(filename.c_str());
           },
-          ReleaseGil(), py::arg("state_file"), "Go on from a .solverstate, its weights included. Raises CaffeError.")
+          ReleaseGil(), py::arg("state_file"), "Resume from a .solverstate and its weights. Raises CaffeError.")
       .def(
           "snapshot",
           [](Solver* solver) {
             const InUse in_use(solver, "solver");
             solver->Snapshot();
           },
-          ReleaseGil(), "Write weights and state under param.snapshot_prefix. Raises CaffeError.")
+          ReleaseGil(), "Write weights and state to param.snapshot_prefix. Raises CaffeError.")
       .def(
           "apply_update",
           [](Solver* solver) {
             const InUse in_use(solver, "solver");
             solver->ApplyUpdate();
           },
-          ReleaseGil(), "Update the parameters from their gradients; one more iteration is then done.")
+          ReleaseGil(), "Update the parameters from their gradients and count an iteration.")
       .def(
           "share_weights", [](Solver* solver, Net* net) { net->ShareTrainedLayersWith(solver->net().get()); },
-          py::arg("net").none(false), "Let `net` use the memory of the trained parameters.")
+          py::arg("net").none(false), "Share the trained parameters with `net`.")
       .def(
           "add_callback",
           [](const py::object& self, const py::function& on_start, const py::function& on_gradients_ready) {
@@ -264,13 +264,12 @@ Ctrl-C raises KeyboardInterrupt after the iteration that is under way; the solve
                 KeepCallback(self, callback, py::make_tuple(on_start, on_gradients_ready)));
           },
           py::arg("on_start"), py::arg("on_gradients_ready"),
-          "Call on_start() before each iteration and on_gradients_ready() before each update. What one of them raises "
-          "comes out of step().");
+          "Call on_start() before each iteration and on_gradients_ready() before each update. step() raises their "
+          "exceptions.");
 
   typedef caffe::SGDSolver<Dtype> SGD;
   BindSolver<SGD, Solver>(module, "SGDSolver", "Stochastic gradient descent with momentum.")
-      .def_property_readonly("lr", &SGD::GetLearningRate,
-                             "The rate of the coming iteration, as lr_policy and base_lr have it.");
+      .def_property_readonly("lr", &SGD::GetLearningRate, "The learning rate of the next iteration.");
   BindSolver<caffe::NesterovSolver<Dtype>, SGD>(module, "NesterovSolver", "Nesterov's accelerated gradient.");
   BindSolver<caffe::AdaGradSolver<Dtype>, SGD>(module, "AdaGradSolver", "AdaGrad; momentum must be 0.");
   BindSolver<caffe::RMSPropSolver<Dtype>, SGD>(module, "RMSPropSolver", "RMSProp; momentum must be 0.");
@@ -283,7 +282,7 @@ Ctrl-C raises KeyboardInterrupt after the iteration that is under way; the solve
         return BuildSolver(solver_file, &caffe::SolverRegistry<Dtype>::CreateSolver);
       },
       py::arg("solver_file"),
-      "The solver of the type that a prototxt, or a caffe_pb2.SolverParameter, names. Raises CaffeError.");
+      "Build the solver of the type given in a prototxt or caffe_pb2.SolverParameter. Raises CaffeError.");
 }
 
 }  // namespace pycaffe

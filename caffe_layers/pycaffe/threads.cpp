@@ -1,4 +1,4 @@
-// Python's threads and Caffe's: the GIL, the interpreter's end, forks, objects in use.
+// Python threads and Caffe: the GIL, the end of the interpreter, forks, objects in use.
 
 #include <hdf5.h>
 #include <omp.h>
@@ -17,14 +17,14 @@ namespace pycaffe {
 namespace {
 
 std::atomic<bool> ending{false};
-std::thread::id ender;        // the thread in which the interpreter ends
-std::atomic<int> waiting{0};  // threads that are about to get the GIL
+std::thread::id ender;        // the thread that ends the interpreter
+std::atomic<int> waiting{0};  // threads that are about to take the GIL
 
 void StopForGood() {
   while (true) pause();
 }
 
-// Runs before the interpreter ends, in its own thread and with the GIL: those that wait for it get it now.
+// Called before the interpreter ends, with the GIL: lets waiting threads take it.
 void BeforeTheEnd() {
   ender = std::this_thread::get_id();
   ending = true;
@@ -32,7 +32,7 @@ void BeforeTheEnd() {
   for (int i = 0; i < 1000 && waiting > 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
-// Counts a thread that waits for the GIL; one that comes too late goes no further.
+// Count a thread that waits for the GIL; stop it if the interpreter is ending.
 struct Waiting {
   Waiting() {
     ++waiting;
@@ -44,7 +44,7 @@ struct Waiting {
   ~Waiting() { --waiting; }
 };
 
-// OpenMP's threads are not in a forked process, and it waits for them; of its own one it knows.
+// A forked process does not have OpenMP's threads, and OpenMP would wait for them; one thread is safe.
 void AfterFork() { omp_set_num_threads(1); }
 
 struct User {
@@ -62,8 +62,8 @@ AcquireGil::AcquireGil() {
 }
 
 Compute::Compute() : thread_(PyEval_SaveThread()) {
-  // HDF5 prints a page for each error, until told not to in each thread; Caffe's checks say what matters.
-  static thread_local const herr_t quiet = H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+  // HDF5 prints a page per error unless disabled in each thread; Caffe's checks report what matters.
+  static thread_local const herr_t quiet = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
   (void)quiet;
 }
 
@@ -95,7 +95,7 @@ py::list Kept(const py::object& object, const char* what) {
 
 void BindThreads(py::module_* module) {
   py::module_::import("atexit").attr("register")(py::cpp_function(&BeforeTheEnd));
-  pthread_atfork(NULL, NULL, &AfterFork);
+  pthread_atfork(nullptr, nullptr, &AfterFork);
 }
 
 }  // namespace pycaffe

@@ -19,7 +19,7 @@ from typing import NoReturn, TypeVar
 from tiny_imagenet.errors import TinyImageNetError
 
 T = TypeVar("T")
-LARGEST = 2**31 - 1  # what the int32 fields of Caffe's messages hold
+LARGEST = 2**31 - 1  # limit of the int32 fields of Caffe's messages
 
 
 class Parser(argparse.ArgumentParser):
@@ -181,7 +181,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     prog = os.path.basename(sys.argv[0])
     try:
         main()
-        if sys.stdout:  # None where it was closed from the start
+        if sys.stdout:  # None if it is closed
             sys.stdout.flush()
     except TinyImageNetError as error:
         sys.exit(_fail(prog, error, getattr(error, "status", 1)))

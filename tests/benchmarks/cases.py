@@ -19,7 +19,7 @@ from google.protobuf import text_format
 from tiny_imagenet.errors import BenchmarkError
 from tiny_imagenet.export import stock
 from tiny_imagenet.inspect import outline
-from tiny_imagenet.models import nets, solvers
+from tiny_imagenet.models import derive, nets, solvers
 
 PIXELS = 60  # standard deviation of the data, similar to that of centred images
 
@@ -42,13 +42,14 @@ layer {{ name: "label" type: "DummyData" top: "label" dummy_data_param {{ shape 
 
 
 def case(folder: str | os.PathLike[str], batch: int) -> dict[str, Any]:
-    """Return the case of a folder's deploy.prototxt and solver.prototxt.
+    """Return the case of a folder's train_val.prototxt and solver.prototxt.
 
     Raises:
         NetError: a file is missing or does not parse.
         BenchmarkError: the net is not a chain of layers that torch_worker can build.
     """
-    solver, deploy = solvers.read(Path(folder) / "solver.prototxt"), nets.read(Path(folder) / "deploy.prototxt")
+    solver = solvers.read(Path(folder) / "solver.prototxt")
+    deploy = derive.deploy(nets.read(Path(folder) / "train_val.prototxt"))
     side, classes = nets.crop_size(deploy), nets.outputs(deploy)
     found = outline.outline(deploy, "TEST")
     data = _DATA.format(batch=batch, side=side, values=3 * side * side, std=PIXELS, param=_PARAM)
@@ -90,7 +91,7 @@ def _chain(found: outline.Outline) -> list[dict[str, Any]]:
 
 
 def _values(layer: outline.Layer, message: caffe_pb2.LayerParameter) -> dict[str, Any] | None:
-    """The settings of a layer for torch_worker; None if it has others than that can build."""
+    """The settings of a layer for torch_worker; None if torch_worker does not support them."""
     if layer.type == "Convolution":
         param = message.convolution_param
         known = {"num_output", "kernel_size", "pad", "weight_filler", "bias_filler"}

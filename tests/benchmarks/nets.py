@@ -1,8 +1,8 @@
 """Whole nets by our caffe program, stock Caffe and PyTorch: `tools/benchmark.py nets`.
 
-Needs the cases of `cases` and the programs, but not pycaffe. Each measurement is a process of its own, which has a peak
-of memory of its own, and the programs take turns: ours, PyTorch, stock, ours ... Results contain the minimum ("best")
-and the median over the rounds.
+Needs the cases of `cases` and the programs, but not pycaffe. Each measurement runs in a new process, to measure its
+peak memory. The programs take turns: ours, PyTorch, stock, ours ... Results contain the minimum ("best") and the median
+over the rounds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WARM_UP = {"CPU": 2, "GPU": 20}  # iterations
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured.
+    """Extent and conditions of the measurement.
 
     Attributes:
         threads: CPU threads.
@@ -62,7 +62,7 @@ def measure(
 
     Args:
         cases: of `cases`.
-        settings: what is measured.
+        settings: tasks, rounds and conditions.
         build: the build folder with the caffe programs.
         stock: whether stock Caffe is measured; it computes on the CPU only.
         torch: a Python with torch; None: PyTorch is not measured.

@@ -39,7 +39,7 @@ bool NeedsGpu(const testing::TestSuite& suite, const testing::TestInfo& test) {
 }
 
 /// Select the tests that need a GPU, or the others.
-/// @return how many of all tests are selected, whatever --gtest_filter is
+/// @return the number of selected tests, before --gtest_filter
 int Select(bool on_gpu) {
   std::string left_out;
   int left = 0;

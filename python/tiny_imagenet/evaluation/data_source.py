@@ -10,7 +10,6 @@ from typing import Any
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.data.splits import SPLITS
 from tiny_imagenet.errors import DatasetError, RunError
-from tiny_imagenet.evaluation import provenance
 from tiny_imagenet.evaluation.predictions import Predictions
 from tiny_imagenet.runs import Run
 
@@ -25,7 +24,7 @@ def meta(given: Predictions) -> Mapping[str, Any]:
 
 def split(given: Predictions) -> str:
     """The split that was predicted; "val" if unknown."""
-    found = provenance.of(given).split
+    found = meta(given).get("split")
     return found if found in SPLITS else "val"
 
 

@@ -15,7 +15,7 @@ from tiny_imagenet.errors import DatasetError, NetError, PredictionsError, RunEr
 from tiny_imagenet.evaluation import data_source, metrics, predictions
 from tiny_imagenet.evaluation.evaluator import Evaluator
 from tiny_imagenet.evaluation.predictions import Predictions
-from tiny_imagenet.models import nets, prototxt
+from tiny_imagenet.models import nets
 from tiny_imagenet.runs import Run
 
 CROPS = {False: "centre", True: "ten: four corners, centre, and their mirrors"}  # in the meta of predictions
@@ -23,7 +23,7 @@ CROPS = {False: "centre", True: "ten: four corners, centre, and their mirrors"} 
 
 @dataclass(frozen=True)
 class Options:
-    """What is predicted, and how.
+    """Split, checkpoint, crops and device of a prediction.
 
     Attributes:
         split: train, train_screened, val or test.
@@ -166,8 +166,7 @@ def evaluate_files(
     chosen = Options(**options)
     _check_targets(chosen.split, out, confusion)
     mean = mean or Path(data) / lmdb_reader.read_manifest(data)["mean"]
-    message = prototxt.read(caffe_pb2.NetParameter(), net)
-    given = _predict(message, data, mean, weights, chosen, {"net": os.fspath(net)})
+    given = _predict(nets.read(net), data, mean, weights, chosen, {"net": os.fspath(net)})
     about = {"data": os.fspath(data), "net": os.fspath(net), "predictions": out and os.fspath(out)}
     return _save(given, out, about, confusion)
 

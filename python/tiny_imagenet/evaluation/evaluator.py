@@ -113,7 +113,7 @@ def average(output: np.ndarray, crops: int) -> np.ndarray:
 
 
 def build(param: caffe_pb2.NetParameter, weights: str | os.PathLike[str] | caffe.Net | None) -> caffe.Net:
-    """A net in phase TEST with the weights of a .caffemodel, or sharing those of another net; None: filled as it says.
+    """A net in phase TEST with the weights of a .caffemodel, those of another net (shared), or for None its fillers'.
 
     Raises:
         NetError: the net does not build, the weights do not fit, or a layer has none.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import logging
 import os
 import shutil
 import socket
 import sys
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import CancelledError, Executor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dask
 import distributed
@@ -51,7 +54,7 @@ def connect(
             where = distributed.LocalCluster(
                 n_workers=count,
                 threads_per_worker=max(1, len(os.sched_getaffinity(0)) // count),
-                processes=False,  # each step is a process of its own
+                processes=False,  # each step starts a process
                 host="127.0.0.1",
                 protocol="tcp",
                 dashboard_address="127.0.0.1:0",
@@ -70,9 +73,22 @@ def connect(
         except Exception as error:  # the other side may be of any version
             raise _not_dask(scheduler) from error
         stack.callback(_close, client)
-        has_page = "dashboard" in client.scheduler_info()["services"]
-        cli.note(f"scheduler {client.scheduler.address}" + (f", dashboard {client.dashboard_link}" * has_page))
+        page = _dashboard(client)
+        cli.note(f"scheduler {client.scheduler.address}" + (f", dashboard {page}" if page else ""))
         yield client
+
+
+def _dashboard(client: distributed.Client) -> str:
+    """Address of the dashboard, "" if there is none: Dask names one even for --no-dashboard."""
+    parts = urlsplit(client.dashboard_link)
+    if parts.scheme != "http":  # configured, through a proxy
+        return client.dashboard_link
+    with contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=2)) as connection:
+        try:
+            connection.request("GET", parts.path)
+            return client.dashboard_link if connection.getresponse().status < http.client.BAD_REQUEST else ""
+        except (OSError, http.client.HTTPException):
+            return ""
 
 
 def _close(what: Any) -> None:
@@ -86,14 +102,14 @@ def check_workers(client: distributed.Client, expected: dict[str, str], resource
     Args:
         client: of the cluster.
         expected: `worker.fingerprint` of this machine.
-        resources: what a step takes; one worker at least must offer it.
+        resources: resources of a step; at least one worker must offer them.
 
     Raises:
         ClusterError: a worker cannot be used; the message names it and the difference.
     """
     try:
         reports = client.run(worker.report, expected)
-    except Exception as error:  # whatever the worker raised, perhaps of another version
+    except Exception as error:  # the worker may be of any version
         text = f"a worker cannot run this code ({type(error).__name__}: {error}): run tools/setup.sh --cluster there"
         raise ClusterError(text) from error
     for address, found in reports.items():
@@ -134,14 +150,44 @@ def executor(scheduler: str, workers: int | None, root: str | os.PathLike[str]) 
     """
     with connect(scheduler, workers) as client:
         check_workers(client, worker.fingerprint([Path(root) / "wnids.txt"]), {})
-        try:
-            yield client.get_executor(pure=False)
-        except distributed.KilledWorker as error:
-            raise ClusterError(
-                f"worker after worker was lost, the last one {error.last_worker.address}: see its log"
-            ) from error
-        except CancelledError as error:
-            raise lost(client) from error
+        yield _Executor(client)
+
+
+class _Executor(Executor):
+    """Executor of a client whose results raise if the scheduler is lost; `Client.get_executor`'s wait forever."""
+
+    def __init__(self, client: distributed.Client):
+        self._client = client
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> _Result:
+        return _Result(self._client, self._client.submit(function, *arguments, pure=False))
+
+
+@dataclass
+class _Result:
+    client: distributed.Client
+    future: distributed.Future
+
+    def result(self) -> Any:
+        while self.client.status == "running":
+            try:
+                return self.future.result(timeout=1)
+            except distributed.TimeoutError:
+                pass
+            except distributed.CancelledError:
+                break
+            except distributed.KilledWorker as error:
+                raise ClusterError(killed(error)) from error
+        raise lost(self.client)
+
+    def cancel(self) -> None:
+        if self.client.status == "running":
+            self.future.cancel()
+
+
+def killed(error: distributed.KilledWorker) -> str:
+    """Describe a task that several workers were lost with."""
+    return f"several workers were lost, the last one {error.last_worker.address}: see its log"
 
 
 def lost(client: distributed.Client) -> ClusterError:

@@ -18,7 +18,7 @@ from tiny_imagenet.experiment.reproduce import EXPERIMENT, Step
 from tiny_imagenet.stop import StopRequest
 
 RETRIES = 3  # of a step whose process was lost
-TELL = 30.0  # seconds between two reports of progress
+TELL = 30.0  # seconds between progress lines
 
 
 def run(
@@ -26,7 +26,7 @@ def run(
 ) -> Iterator[tuple[Step, str]]:
     """Run steps on a cluster; yield each with the error that it ended with, "" for none.
 
-    Dask runs the steps of a lost worker again on another one, where they resume from their last checkpoint.
+    Dask runs the steps of a lost worker again on another one, which resumes them from their last checkpoint.
 
     Args:
         steps: all of one experiment, whose folder and data the workers share with this machine.
@@ -112,6 +112,6 @@ def _error(client: distributed.Client, future: distributed.Future) -> str:
     except distributed.CancelledError as error:
         raise cluster.lost(client) from error
     except distributed.KilledWorker as error:
-        return f"worker after worker was lost, the last one {error.last_worker.address}: see its log"
+        return cluster.killed(error)
     except Exception as error:  # of Dask, or of a worker of another version
         return str(error)

@@ -47,7 +47,7 @@ class Step:
 
     @property
     def name(self) -> str:
-        """The step as people read it."""
+        """Name in messages."""
         return f"{self.model}, seed {self.options.seed}"
 
     @property
@@ -56,7 +56,7 @@ class Step:
         return Run(self.options.run)
 
     def __call__(self) -> None:
-        """Train and evaluate the model, or resume where an earlier call ended.
+        """Train and evaluate the model, or resume an earlier call.
 
         Raises:
             Stopped: a signal ended the training; there is a checkpoint.

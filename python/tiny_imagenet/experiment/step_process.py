@@ -26,7 +26,7 @@ def main() -> int:
     if os.getppid() != int(sys.argv[1]):
         return 1
     output = os.dup(1)
-    os.dup2(2, 1)  # what the step prints belongs to the worker's log
+    os.dup2(2, 1)  # output of the step goes to the worker's log
     try:
         step = pickle.load(sys.stdin.buffer)
         until = time.monotonic() + LOCK

@@ -1,4 +1,4 @@
-"""Everything that reads a net for people.
+"""Descriptions, drawings, differences and checks of nets.
 
 describe, drawing: a net as a table; as a picture.
 outline, costs: the layers' shapes without weights or data; their multiply-adds and memory.

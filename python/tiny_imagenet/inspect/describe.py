@@ -1,4 +1,4 @@
-"""A net as a table for people and as JSON for programs."""
+"""A net as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Source:
 
     @property
     def names_solver(self) -> bool:
-        """Whether the argument is a solver, and not a net with a solver beside it."""
+        """Whether the argument is a solver, and not a net with a solver in its folder."""
         return self.solver is not None and self.path == self.solver_path
 
     @property

@@ -85,8 +85,8 @@ def draw(net: Outline, path: Path) -> None:
     command = ["dot", f"-T{suffix[1:]}", *(["-Gdpi=110"] if suffix == ".png" else [])]
     done = subprocess.run(command, input=_graph(net, boxes, suffix != ".svg").encode(), capture_output=True)
     if done.returncode:
-        said = " ".join(done.stderr.decode(errors="replace").split()) or f"exit status {done.returncode}"
-        raise NetError(f"cannot draw {path}: graphviz's program dot failed: {said[:300]}")
+        reason = " ".join(done.stderr.decode(errors="replace").split()) or f"exit status {done.returncode}"
+        raise NetError(f"cannot draw {path}: graphviz's program dot failed: {reason[:300]}")
     picture = _finish(done.stdout.decode(), net, boxes).encode() if suffix == ".svg" else done.stdout
     with files.atomic_file(path) as temporary:
         temporary.write_bytes(picture)
@@ -202,7 +202,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _finish(svg: str, net: Outline, boxes: list[_Box]) -> str:
-    """Center the texts in their boxes, whatever font a viewer has; name tooltips by layers; take the page's color."""
+    """Center the texts in their boxes for any font, name tooltips by layers, and use the page's text color."""
     ElementTree.register_namespace("", _SVG)
     root = ElementTree.fromstring(svg.encode())
     root.set("class", "net-drawing")

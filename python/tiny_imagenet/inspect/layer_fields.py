@@ -9,7 +9,7 @@ READERS = ("Data", "CropData", "ImageData", "WindowData", "MemoryData")  # they 
 DATA = (*READERS, "HDF5Data")
 
 _BY_NAME = {name.replace("_", ""): name for name in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name}
-# Types with the parameters of another name; a type with none of its own has the field of its name or no field.
+# Types that use the field of another type; the rest use the field of their name, if there is one.
 _OTHERS = {
     "Deconvolution": "convolution_param",
     "Im2col": "convolution_param",

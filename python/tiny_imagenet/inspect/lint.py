@@ -108,7 +108,7 @@ def _net_of(message, name: str, states: list[State], path: Path, positions, inpu
     one = _file(Path(files.shown(file)), states, inputs)
     others = [place for place in solvers.places(value, path) if place.is_file() and not place.samefile(file)]
     if others and file != path.resolve().parent / value:
-        text = f'{value} is read from {file.name} beside the solver: write {kind}: "{file.name}"'
+        text = f'{value} is read from {file.name} of the same folder: write {kind}: "{file.name}"'
         one.findings.append(at(path, positions, name, text, "warning"))
     return one
 

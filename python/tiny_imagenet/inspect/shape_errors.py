@@ -26,9 +26,9 @@ def explain(layer: caffe_pb2.LayerParameter, bottoms: Sequence[Shape], text: str
     found = next(_usual(layer, bottoms), None)
     if found:
         return found
-    said = from_caffe(text.removeprefix(f"layer {layer.name} ({layer.type}): "))
-    field = said.partition(" is ")[0]
-    return Problem(said, field if layer_fields.has(layer, field) else layer_fields.name(layer.type))
+    reason = from_caffe(text.removeprefix(f"layer {layer.name} ({layer.type}): "))
+    field = reason.partition(" is ")[0]
+    return Problem(reason, field if layer_fields.has(layer, field) else layer_fields.name(layer.type))
 
 
 def _usual(layer: caffe_pb2.LayerParameter, bottoms: Sequence[Shape]) -> Iterator[Problem]:

@@ -116,7 +116,7 @@ def _length(solver: _Solver) -> Iterator[_Problem]:
 
 
 def _rejection(solver: _Solver) -> str:
-    """Caffe's error for a solver, tried with a small net in place of the solver's own; "" if Caffe accepts it."""
+    """Caffe's error for a solver of a small net with the same settings; "" if Caffe accepts them."""
     tried = _Solver()
     tried.CopyFrom(solver)
     for field in _OUTSIDE:

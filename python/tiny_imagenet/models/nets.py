@@ -10,7 +10,7 @@ from caffe.proto import caffe_pb2
 from google.protobuf import message, text_format
 
 from tiny_imagenet.errors import NetError
-from tiny_imagenet.models import prototxt
+from tiny_imagenet.models import derive, prototxt
 from tiny_imagenet.models.zoo import Model
 
 LMDB_TYPES = ("Data", "CropData")  # the layers that read an LMDB
@@ -107,14 +107,14 @@ def _fully_connected(spec: NetSpec, model: Model, top):
 
 
 def read(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
-    """Read a net from a prototxt file.
+    """Read a net from a prototxt file and upgrade it to today's format.
 
     Raises:
         NetError: the file is missing, does not parse or has no layers.
     """
-    net = prototxt.read(caffe_pb2.NetParameter(), path)
+    net = derive.upgraded(prototxt.read(caffe_pb2.NetParameter(), path))
     if not net.layer:
-        raise NetError(f"{path} has no layers: expected a net's prototxt (convert old ones by upgrade_net_proto_text)")
+        raise NetError(f"{path} has no layers: expected a net's prototxt")
     return net
 
 

@@ -1,8 +1,8 @@
 """The models as rows. Adding a model means adding a row to MODELS.
 
 A row specifies how a model differs from the defaults; layer names, sizes, depth and parameter count follow from it.
-The rows model1, model2, ... are Table 1 of the paper (solvers: section 5.2.1). Where the paper leaves a point open, its
-letter in prototxt/README.md stands beside the reading taken.
+The rows are Table 1 of the paper, with the solvers of section 5.2.1. Our readings of the points that the paper leaves
+open are marked with the letters of prototxt/README.md.
 """
 
 from __future__ import annotations
@@ -23,25 +23,13 @@ CHOICES = {
 IMAGE = 64  # side of a Tiny ImageNet image in pixels
 TRAIN_IMAGES = 100_000
 VAL_IMAGES = 10_000
-_MOST = 2**31 - 1  # of an int32 field
-
-# Allowed values as (lowest, highest, which of the two are excluded).
-_RANGES = {
-    "drop_after_stage": (0, _MOST, ""),
-    "base_lr": (0, 10**6, "lowest"),
-    "weight_decay": (0, 10**6, ""),
-    "momentum": (0, 1, "highest"),
-    "batch": (1, TRAIN_IMAGES, ""),
-    "dropout": (0, 1, "highest"),
-    "negative_slope": (0, 10**6, ""),
-    "classes": (2, _MOST, ""),
-    "crop": (1, IMAGE, ""),
-    "input_scale": (0, 10**6, "lowest"),
-    "lr_factor": (0, 1, "lowest highest"),
-    "patience": (0, _MOST, ""),
-    "lr_drops": (1, _MOST, ""),
-    "max_epochs": (1, _MOST // TRAIN_IMAGES, ""),
+_AT_LEAST = {
+    **dict.fromkeys(("batch", "crop", "lr_drops", "max_epochs"), 1),
+    **dict.fromkeys(("drop_after_stage", "weight_decay", "negative_slope", "patience"), 0),
+    "classes": 2,
 }
+_ABOVE_0 = ("base_lr", "input_scale", "lr_factor")
+_BELOW_1 = ("momentum", "dropout", "lr_factor")
 # Fields of the learning rate schedule, which a solver's prototxt cannot hold: options of training.
 SCHEDULE = ("lr_schedule", "lr_factor", "patience", "lr_drops")
 
@@ -120,26 +108,25 @@ class Model:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name, re.ASCII):
             raise NetError(f"invalid model name {self.name!r}: use letters, digits, _ . and -")
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise self._error(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
-        for name, (low, high, excluded) in _RANGES.items():
-            value = getattr(self, name)
-            above = value > low if "lowest" in excluded else value >= low  # both are false for NaN
-            below = value < high if "highest" in excluded else value <= high
-            if not (above and below):
-                least = f"above {low}" if "lowest" in excluded else f"at least {low}"
-                most = f"below {high}" if "highest" in excluded else f"at most {high}"
-                raise self._error(f"{name} is {value}, expected a number {least} and {most}")
-        if not self.hidden or not all(1 <= outputs <= _MOST for outputs in self.hidden):
-            raise self._error(f"hidden is {self.hidden}, expected at least one number of outputs, each at least 1")
+            self._check(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
+        for name, least in _AT_LEAST.items():
+            self._check(name, getattr(self, name) >= least, f"a number of at least {least}")
+        for name in _ABOVE_0:
+            self._check(name, 0 < getattr(self, name) < math.inf, "a number above 0")
+        for name in _BELOW_1:
+            self._check(name, 0 <= getattr(self, name) < 1, "a number from 0 to below 1")
+        self._check("crop", self.crop <= IMAGE, f"at most {IMAGE}, the size of an image")
+        self._check("hidden", min(self.hidden, default=0) >= 1, "the outputs of one or more layers")
         object.__setattr__(self, "stages", self._parse_convs())
-        if self.drop_after_stage > len(self.stages):
-            raise self._error(f"drop_after_stage is {self.drop_after_stage}, but it has {len(self.stages)} stages")
-        if self.crop < 2**self.pools:
-            raise self._error(f"crop is {self.crop}, expected at least {2**self.pools} for {self.pools} pools")
+        self._check("drop_after_stage", self.drop_after_stage <= len(self.stages), f"at most {len(self.stages)}")
+        self._check("crop", self.crop >= 2**self.pools, f"at least {2**self.pools} for {self.pools} pools")
         for stage in self.training_stages[:-1]:
             if stage.pools != self.pools or stage.stages[-1][-1].outputs != self.stages[-1][-1].outputs:
                 raise self._error(f"fc1 of the shallow net {stage.convs!r} has a different input size in the deep net")
+
+    def _check(self, name: str, valid: bool, expected: str) -> None:
+        if not valid:
+            raise self._error(f"{name} is {getattr(self, name)!r}, expected {expected}")
 
     def _error(self, text: str) -> NetError:
         return NetError(f"{self.name}: {text}")

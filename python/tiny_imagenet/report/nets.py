@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,6 +66,5 @@ def _drawing(net: outline.Outline, prefix: str) -> Markup | None:
         except TinyImageNetError:  # graphviz is missing; the table has the same information
             return None
         text = file.read_text(encoding="utf-8")
-    # Comments contain graphviz's version, and titles only its names of nodes.
-    text = re.sub(r"<!--.*?-->|<title>.*?</title>\n?", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = text[text.index("<svg") :]
     return figures.inline(text, prefix, f"{net.name or 'the net'}: its layers from top to bottom")

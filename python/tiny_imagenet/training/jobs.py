@@ -121,7 +121,7 @@ def resumed(run: Run, source: str | None, options: Options, argv: list[str] | No
 
     Raises:
         RunError: the run was started with other options.
-        NetError, DatasetError: a file is missing or invalid, or the data is not what the run was trained on.
+        NetError, DatasetError: a file is missing or invalid, or the data differs from that of the run.
     """
     info = run.info
     if source is not None and _named(source, options.prototxt) != info["source"]:

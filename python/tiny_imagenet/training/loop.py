@@ -44,7 +44,7 @@ copyreg.pickle(caffe_pb2.SolverParameter, lambda message: (_solver_parameter, (m
 
 @dataclass
 class Task:
-    """What a rank needs to train one net; rank 0 makes it and broadcasts it.
+    """One net to train, as rank 0 broadcasts it.
 
     Attributes:
         solver: the solver with its net inside.
@@ -180,7 +180,7 @@ class Loop:
             now = (
                 f"learning rate {self.schedule.rate(self.iteration):g}" if self.verdict == "drop" else "training stops"
             )
-            self.progress.say(f"{self.schedule.plateau}: {now}")
+            self.progress.note(f"{self.schedule.plateau}: {now}")
         self.progress.restart_clock(self.iteration)
 
     def _scores(self) -> dict[str, Any] | None:
@@ -246,7 +246,7 @@ class Loop:
         self._losses, self._earlier = list(state["losses"]), state["seconds"]
         if self.verdict == "stop" and self.schedule.dropped < self.schedule.drops:
             self.verdict = "drop"  # --lr-drops was raised
-            self.progress.say(
+            self.progress.note(
                 f"learning rate {self.schedule.rate(self.iteration):g} after plateau {self.schedule.dropped}"
             )
 
@@ -281,7 +281,7 @@ class Loop:
 
 
 def restore(solver: Any, task: Task, checkpoint: Path | None) -> None:
-    """Put a solver where the task's checkpoint is: from its folder in rank 0, from its bytes in other ranks.
+    """Restore a solver from the task's checkpoint: from its folder in rank 0, from its bytes in other ranks.
 
     Raises:
         RunError: a file does not fit the net.

@@ -26,7 +26,7 @@ AVERAGED = 20  # iterations whose loss the live line averages
 
 
 class Progress:
-    """Progress that nobody sees: for all ranks but 0. `RunProgress` is rank 0's."""
+    """Progress without output, for all ranks but 0; rank 0 has `RunProgress`."""
 
     def __enter__(self) -> Progress:
         return self
@@ -34,7 +34,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def say(self, text: str, warning: bool = False) -> None:
+    def note(self, text: str, warning: bool = False) -> None:
         """Print a line and add it to train.log."""
 
     def step(self, iteration: int, loss: float, rate: float) -> None:
@@ -99,7 +99,7 @@ class RunProgress(Progress):
             if error is not None:
                 self._write(f"ended by {type(error).__name__}: {error}")
 
-    def say(self, text: str, warning: bool = False) -> None:
+    def note(self, text: str, warning: bool = False) -> None:
         with self._writing():
             self._write(text)
         if self._live:
@@ -149,7 +149,7 @@ class RunProgress(Progress):
     def validated(self, record: Mapping[str, Any], verdict: str, seconds: float) -> None:
         loss = "" if record["train_loss"] is None else f"training loss {record['train_loss']:.4f}, "
         speed = f", {record['images_per_second']:.1f} images/s" if record["images_per_second"] else ""
-        self.say(
+        self.note(
             f"iteration {record['iteration']} (epoch {record['epoch']:g}): {loss}validation loss "
             f"{record['validation_loss']:.4f}, top-1 {100 * record['top1']:.2f} %"
             f"{' (best)' if verdict == 'best' else ''}{speed}, {duration(seconds)}"

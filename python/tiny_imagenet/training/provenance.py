@@ -1,4 +1,4 @@
-"""What a run was made with: versions, commit and machine."""
+"""Provenance of a run: versions, commit and machine."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def check(ranks: Ranks, facts: dict[str, str]) -> None:
 def process_facts(source: str | None, options: Options) -> dict[str, str]:
     """Return the facts of this process: command, options, and digests of the code and of the model's files.
 
-    Files that are missing on this machine are left out, since rank 0 broadcasts what it trains.
+    Files that are missing on this machine are left out, since rank 0 broadcasts its own.
     """
     package = Path(tiny_imagenet.__file__).parent
     given = {name: value for name, value in dataclasses.asdict(options).items() if name not in _LOCAL}

@@ -55,7 +55,7 @@ class Plateau(Schedule):
     Attributes:
         factor: multiplies the rate at each drop.
         patience: epochs without a better top-1 before a drop; 0 keeps the rate.
-        drops: number of plateaus before training stops; the last one stops it in place of a drop.
+        drops: number of plateaus before training stops; there is no drop at the last one.
         waited: epochs since the best top-1 or the last drop.
         dropped: plateaus so far.
     """

@@ -1,4 +1,4 @@
-"""Trains a model of the zoo or a solver of your own, stage by stage, and resumes.
+"""Train a model of the zoo or any solver, stage by stage, or resume a run.
 
 tools/train.py -> train -> train_rank -> train_net -> loop.Loop.run -> solver.step
 """
@@ -242,22 +242,22 @@ def _progress(job: Job | None, task: Task, checkpoint: Path | None, options: Opt
 
 
 def _announce(job: Job, checkpoint: Path | None, progress: Progress, options: Options, ranks: Ranks) -> None:
-    """Print what is trained, on what, and how."""
+    """Print the net, its data, its changes and its schedule."""
     own = job.plan
     length = f"{own.epoch} iterations of {own.batch} images per epoch"
-    progress.say(f"{own.net.name}: {own.describe_data()}, {length}")
+    progress.note(f"{own.net.name}: {own.describe_data()}, {length}")
     for line in (f"net: {files.shown(own.path)}", *own.changes, f"learning rate: {job.schedule.describe()}"):
-        progress.say(f"  {line}")
+        progress.note(f"  {line}")
     if options.gpus or ranks.count > 1:
-        progress.say(f"  on {_devices(options, ranks)}")
+        progress.note(f"  on {_devices(options, ranks)}")
     for layer in own.net.layer:
         if layer.type == "Data" and nets.is_training(layer):
             note = "starts again at its first record when the run resumes; use CropData to resume exactly"
-            progress.say(f"  layer {layer.name} (Data) {note}", warning=True)
+            progress.note(f"  layer {layer.name} (Data) {note}", warning=True)
     for note in job.notes:
-        progress.say(f"  {note}")
+        progress.note(f"  {note}")
     if checkpoint:
-        progress.say(f"resume from iteration {checkpoint.name} of {own.solver.max_iter} ({files.shown(checkpoint)})")
+        progress.note(f"resume from iteration {checkpoint.name} of {own.solver.max_iter} ({files.shown(checkpoint)})")
 
 
 def _devices(options: Options, ranks: Ranks) -> str:
@@ -296,5 +296,5 @@ def _initialize(net: caffe.Net, weights: str, progress: Progress) -> None:
     """Initialize the layers that a caffemodel contains, and print which."""
     names = nets.copy_weights(net, weights)
     filled = ", ".join(name for name in net.params if name not in names)
-    progress.say(f"weights from {files.shown(weights)}: {', '.join(names)}")
-    progress.say(f"random weights: {filled or 'no layer'}")
+    progress.note(f"weights from {files.shown(weights)}: {', '.join(names)}")
+    progress.note(f"random weights: {filled or 'no layer'}")

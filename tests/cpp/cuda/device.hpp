@@ -55,7 +55,7 @@ class Array {
     const unsigned char* bytes = reinterpret_cast<const unsigned char*>(all.data());
     for (size_t i = 0; i < all_ * sizeof(T); ++i) {
       if (i == first_ * sizeof(T)) i += count_ * sizeof(T);
-      if (i < all_ * sizeof(T) && bytes[i] != 0xff) throw std::runtime_error("a value beside the array was written");
+      if (i < all_ * sizeof(T) && bytes[i] != 0xff) throw std::runtime_error("a value outside the array was written");
     }
     return std::vector<T>(all.begin() + first_, all.begin() + first_ + count_);
   }
