@@ -1,4 +1,4 @@
-"""What the tests of training over MPI share: mpirun, and machines that are network namespaces of this one."""
+"""Helpers of the tests of training over MPI: mpirun, and machines that are network namespaces of this one."""
 
 import contextlib
 import itertools
@@ -22,7 +22,7 @@ needs_mpi = pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun
 
 
 def several(count, *arguments, others=None, python=()):
-    """Return mpirun's command that trains with `count` ranks; those other than 0 may have `others` as arguments."""
+    """Return mpirun's command that trains with `count` ranks; `others` are the arguments of all but rank 0, if different."""
     command = [*TRAIN[:1], *python, *TRAIN[1:]]
     if others is None:
         return [*MPIRUN, "-n", str(count), *command, *arguments]
@@ -38,7 +38,7 @@ def run(command, fails=None, **options):
 
 
 def errors(text):
-    """Return the error lines of the script; mpirun adds paragraphs of its own."""
+    """Return the error lines of the script; mpirun adds other lines."""
     return [line for line in text.splitlines() if line.startswith("train.py: error: ")]
 
 
@@ -67,7 +67,7 @@ class Machines:
     Args:
         count: number of machines.
         folder: a temporary one.
-        mbit: limit of what each sends and receives, in 10^6 bits per second.
+        mbit: limit of each machine's traffic per direction, in 10^6 bits per second.
     """
 
     _serial = itertools.count()
@@ -82,7 +82,7 @@ class Machines:
         machines = enumerate(zip(self._addresses, self._names))
         cases = "\n".join(f"  {address}) name={name}; node=node{number} ;;" for number, (address, name) in machines)
         self._agent.write_text(
-            f'#!/bin/sh\n# In place of ssh: HOST COMMAND ...\ncase "$1" in\n{cases}\nesac\nshift\n'
+            f'#!/bin/sh\n# Arguments as for ssh: HOST COMMAND ...\ncase "$1" in\n{cases}\nesac\nshift\n'
             'exec ip netns exec $name unshare --uts sh -c "hostname $node; $*"\n'
         )
         self._agent.chmod(0o755)
@@ -120,7 +120,7 @@ class Machines:
         return [*inside, *MPIRUN, "-x", "OMP_NUM_THREADS", *options, *rest]
 
     def limit(self, mbit):
-        """Limit what each machine sends and receives, in 10^6 bits per second; None lifts the limit."""
+        """Limit each machine's traffic per direction, in 10^6 bits per second; None lifts the limit."""
         shape = ["replace", "tbf", "rate", f"{mbit}mbit", "burst", "256kb", "latency", "100ms"] if mbit else ["del"]
         for name in self._names:
             for inside, device in (([], name), (["-n", name], "eth0")):

@@ -1,4 +1,4 @@
-"""Several ranks started by mpirun train one net: results, failures, and what they refuse."""
+"""Several ranks started by mpirun train one net: results, failures, refusals."""
 
 import os
 import re
@@ -180,7 +180,7 @@ def test_data_is_cut_into_pieces():
     assert not list(mpi._pieces(b""))
 
 
-# --- What they refuse ---
+# --- Refusals ---
 
 
 @needs_mpi

@@ -31,7 +31,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def run(names: Sequence[str], function: Callable[..., T], *arguments: Any) -> T:
-    """Call `function(ranks, *arguments)` in one new process per name, and return what it returns in rank 0.
+    """Call `function(ranks, *arguments)` in one new process per name, and return rank 0's result.
 
     Signals that ask to stop (`stop.SIGNALS`) are forwarded to rank 0; the other ranks ignore them.
 
