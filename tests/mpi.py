@@ -22,7 +22,7 @@ needs_mpi = pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun
 
 
 def several(count, *arguments, others=None, python=()):
-    """Return mpirun's command that trains with `count` ranks; `others` are the arguments of all but rank 0, if different."""
+    """Return mpirun's command that trains with `count` ranks; `others` are arguments of all but rank 0."""
     command = [*TRAIN[:1], *python, *TRAIN[1:]]
     if others is None:
         return [*MPIRUN, "-n", str(count), *command, *arguments]

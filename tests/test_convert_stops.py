@@ -98,7 +98,7 @@ def test_killed_at_each_step(source, tmp_path, replace):
         shutil.copytree(tmp_path / "old", out)
     done = run(source, out, "--seed", 2, "--workers", 1, *(["--replace"] if replace else []))
     assert (done.returncode, done.stderr) == (0, "")
-    assert os.listdir(out.parent) == ["out"]  # what the others left is cleared away
+    assert os.listdir(out.parent) == ["out"]  # remains of the killed ones were removed
     assert contents(out) == new
 
 

@@ -87,7 +87,8 @@ def test_the_same_ranks_give_the_same_bytes(whole, solver, data, tmp_path):
 def test_a_run_resumes_with_other_numbers_of_ranks(plain, data, tmp_path):
     one, parts = tmp_path / "one", tmp_path / "parts"
     train.train(plain, Options(data=data, run=one, max_iter=20, quiet=True))
-    for count, length in ((1, 6), (4, 13), (2, 20)):
+    train.train(plain, Options(data=data, run=parts, max_iter=6, quiet=True))
+    for count, length in ((4, 13), (2, 20)):
         cpu_ranks.train_on(count, plain, Options(data=data, run=parts, max_iter=length, resume=True, quiet=True))
     assert apart(Run(one), Run(parts)) < 1e-5
 
