@@ -15,6 +15,7 @@ from tiny_imagenet.training.options import Options
 
 pytestmark = needs_mpi
 plain = test_spawn.plain
+TIMEOUT = 15  # seconds; a rank on a busy machine must not need longer to start
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +33,24 @@ def test_three_machines_compute_the_same_as_one_process(machines, plain, data, t
     assert Run(tmp_path / "three").info["sessions"][0]["ranks"] == [f"rank {n} on node{n}" for n in range(3)]
 
 
-@pytest.mark.parametrize(("number", "how"), [(2, "cut"), (1, "killed"), (2, "stopped")])
+@pytest.mark.parametrize(("number", "how"), [(2, "cut"), (1, "killed")])
 def test_a_lost_machine_ends_all_and_the_run_resumes(number, how, machines, plain, data, tmp_path):
     folder = tmp_path / "run"
-    arguments = [plain, "--data", data, "--run", folder, "--batch", 18, "--timeout", 4, "--resume"]
+    arguments = [plain, "--data", data, "--run", folder, "--batch", 18, "--timeout", TIMEOUT, "--resume"]
     with under_way(machines.command(*arguments, "--epochs", 100_000), folder) as process:
         if how == "cut":
             machines.cut(number)
         else:
-            os.kill(machines.ranks(number)[0], signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+            os.kill(machines.ranks(number)[0], signal.SIGKILL)
         text = process.communicate(timeout=120)[1]
     assert process.returncode
     assert "Traceback" not in text
     if how == "killed":
         assert re.search(rf"rank {number} .*signal 9", text)
     else:
-        assert re.search(r"rank 0 on node0: .* 4 s", errors(text)[0])
+        assert re.search(rf"rank 0 on node0: .* {TIMEOUT} s", errors(text)[0])
     machines.mend(number)
-    machines.kill(number)  # a rank that is stopped or cut off
+    machines.kill(number)  # a rank that was cut off
     for other in range(3):
         wait_for(lambda other=other: not machines.ranks(other))
     last = Run(folder).iterations()[-1]
@@ -59,13 +60,13 @@ def test_a_lost_machine_ends_all_and_the_run_resumes(number, how, machines, plai
 
 def test_machines_that_cannot_reach_each_other_end_all(machines, plain, data, tmp_path):
     """Rank 0 reaches both, and MPI would wait forever."""
-    arguments = [plain, "--data", data, "--run", tmp_path / "run", "--batch", 18, "--timeout", 4]
+    arguments = [plain, "--data", data, "--run", tmp_path / "run", "--batch", 18, "--timeout", TIMEOUT]
     machines.separate(1, 2)
     try:
         text = run(machines.command(*arguments), fails=1)
     finally:
         machines.rejoin(1, 2)
-    assert re.search(r"rank 0 on node0: .* 4 s", errors(text)[0])
+    assert re.search(rf"rank 0 on node0: .* {TIMEOUT} s", errors(text)[0])
     assert not (tmp_path / "run").exists()
 
 
