@@ -13,7 +13,7 @@ from conftest import ROOT, write_small_nets, write_tiny_net
 PAGES = [
     *("README.md", "prototxt/README.md", "caffe_layers/README.md", "caffe_layers/SPEED.md", "docker/README.md"),
     *("caffe_layers/GPU.md", "caffe_layers/pycaffe/README.md"),
-    *("python/tiny_imagenet/experiment/README.md", "tests/README.md"),
+    *("python/tiny_imagenet/experiment/README.md", "python/tiny_imagenet/training/README.md", "tests/README.md"),
 ]
 # Commands that are not run here: a regular expression, and why.
 ELSEWHERE = {

@@ -65,7 +65,7 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
 
 
 def let_rank_0_speak() -> None:
-    """Wait, in ranks other than 0, while rank 0 reports the error that all ranks have and its launcher ends them."""
+    """Wait, except in rank 0, while rank 0 reports an error that all ranks have and the launcher ends them."""
     launch = launched()
     if launch and launch.rank:
         time.sleep(GRACE * min(launch.rank, 3))
@@ -80,7 +80,7 @@ def run(function: Callable[..., T], *arguments: Any, timeout: float = 60.0) -> T
         timeout: seconds after which an operation that makes no progress ends all ranks.
 
     Returns:
-        What `function` returns; None if it raised Stopped in a rank other than 0.
+        The result of `function`; None in the other ranks if it raised Stopped.
 
     Raises:
         ClusterError: MPI is missing or does not connect the processes.

@@ -31,7 +31,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def run(names: Sequence[str], function: Callable[..., T], *arguments: Any) -> T:
-    """Call `function(ranks, *arguments)` in one new process per name, and return what it returns in rank 0.
+    """Call `function(ranks, *arguments)` in one new process per name, and return rank 0's result.
 
     Signals that ask to stop (`stop.SIGNALS`) are forwarded to rank 0; the other ranks ignore them.
 
@@ -207,13 +207,18 @@ def _main(rank: int, names: list[str], links: list[Connection], result: Connecti
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     function, arguments = task
     try:
-        outcome = (None, function(SpawnRanks(rank, names, links), *arguments))
+        _exit(result, None, function(SpawnRanks(rank, names, links), *arguments))
     except BaseException as error:
-        outcome = _packed(error, f"{names[rank]} (rank {rank} of {len(names)})", rank)
-    result.send(outcome)
+        # Within the handler: after it the solver is released, and NCCL waits for the other ranks.
+        _exit(result, *_packed(error, f"{names[rank]} (rank {rank} of {len(names)})", rank))
+
+
+def _exit(result: Connection, kind: Any, state: Any) -> NoReturn:
+    """Send what `_unpack` takes, and exit without the clean-up of CUDA, which would wait for ranks that have ended."""
+    result.send((kind, state))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # the clean-up of CUDA and NCCL would wait for ranks that have ended
+    os._exit(0)
 
 
 def _packed(error: BaseException, name: str, rank: int) -> tuple[Any, Any]:
