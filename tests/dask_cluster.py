@@ -161,7 +161,7 @@ class Experiment:
 
 
 def results(out):
-    """What must be the same here and on a cluster, by path: digests of weights; records and tables without times."""
+    """Results by path, without times: digests of weights, records of training, tables."""
     found = {}
     for path in sorted(out.rglob("*")):
         name = str(path.relative_to(out))

@@ -1,4 +1,4 @@
-"""An experiment on a Dask cluster: the same results as here, whatever is lost."""
+"""An experiment on a Dask cluster: the same results as here, even if workers are lost."""
 
 import os
 import signal
