@@ -5,8 +5,8 @@
     >>> kernels.prelu_forward(np.float32([[-4, 2]]), np.float32([0.25, 0.25]))
     array([[-1.,  2.]], dtype=float32)
 
-Arrays are float32 or float64, all of the same type. Arrays that are not C contiguous are copied. Invalid arguments raise
-TypeError or ValueError. Results have the same bits with any number of threads (OMP_NUM_THREADS).
+Arrays are float32 or float64, all of the same type. Arrays that are not C contiguous are copied. Invalid arguments
+raise TypeError or ValueError. Results have the same bits with any number of threads (OMP_NUM_THREADS).
 """
 
 from __future__ import annotations
