@@ -229,11 +229,6 @@ def test_records_of_many_sizes_are_cropped_alike(net, tmp_path):
     expect(net(source=path), pictures, range(4))
 
 
-def test_without_a_crop_size_the_whole_picture(net, pictures):
-    batch = batch_of(net(caffe.TEST, transform="crop_size: 0"))
-    np.testing.assert_array_equal(batch["data"], pictures[:10])
-
-
 @pytest.mark.parametrize("flag, flags", [("force_color", cv2.IMREAD_COLOR), ("force_gray", cv2.IMREAD_GRAYSCALE)])
 def test_encoded_pictures_are_decoded_as_asked(net, tmp_path, flag, flags):
     grey = np.random.default_rng(3).integers(0, 256, (1, CROP, CROP), dtype=np.uint8)
@@ -326,16 +321,6 @@ def test_ten_crop_draws_only_its_ten_and_each_as_often(places):
     assert {mirror for *_, mirror in places(TEN_CROP, mirror=False, batches=4)} == {False}
 
 
-def test_a_record_is_as_likely_at_any_place_of_an_epoch(net):
-    made = net(batch_size=RECORDS)
-    counts = collections.Counter()
-    for _ in range(1000):
-        made.forward()
-        counts.update(enumerate(map(int, made.blobs["record"].data)))
-    statistic, limit = chi_square(counts, RECORDS**2)
-    assert statistic < limit
-
-
 # --- Solvers ----------------------------------------------------------------------------------------------------------
 def test_a_restored_solver_continues_reading_where_it_was(tmp_path, source):
     (tmp_path / "net.prototxt").write_text(
@@ -425,15 +410,6 @@ def test_a_bad_record_is_an_error_that_names_its_key(net, tmp_path, pictures, ba
     batch_of(net(caffe.TEST))  # the next net works
 
 
-def test_of_two_bad_records_the_first_is_named(net, tmp_path, pictures):
-    values = [raw(picture) for picture in pictures]
-    values[3] = values[9] = b"\xff"
-    path = write(tmp_path / "bad.lmdb", values)
-    for _ in range(20):
-        with pytest.raises(caffe.CaffeError, match=f"record {key(3)} of"):
-            net(caffe.TEST, source=path, threads=3).forward()
-
-
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_a_database_that_was_cut_short_is_an_error(net, tmp_path, pictures, when):
     path = write(tmp_path / "cut.lmdb", [raw(picture) for picture in np.repeat(pictures, 40, 0)])
@@ -445,21 +421,6 @@ def test_a_database_that_was_cut_short_is_an_error(net, tmp_path, pictures, when
         made = made or net(source=path)
         for _ in range(3):
             made.forward()
-
-
-def test_a_database_whose_file_was_removed_is_still_read(net, tmp_path, pictures):
-    path = write(tmp_path / "gone.lmdb", [raw(picture, i % 5) for i, picture in enumerate(pictures)])
-    made = net(source=path, prefetch=1)
-    (path / "data.mdb").unlink()
-    expect(made, pictures, range(5))
-
-
-def test_a_batch_outlives_its_net(net):
-    made = net()
-    batch_of(made)
-    data, before = made.blobs["data"].data, made.blobs["data"].data.copy()
-    del made
-    np.testing.assert_array_equal(data, before)
 
 
 def test_the_process_ends_with_threads_at_work(tmp_path, source):

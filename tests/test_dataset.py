@@ -133,7 +133,7 @@ NOTES = "val/val_annotations.txt"
         (edit("wnids.txt", "n01\n", "n01\nn03\n"), ["train/n03/images"]),
         (remove("train"), ["/train "]),
         (remove("train/n01"), ["train/n01/images"]),
-        (empty("train/n01/images", "train/n02/images"), ["train/n02/images", ".JPEG"]),
+        (empty("train/n01/images", "train/n02/images"), ["train/", ".JPEG"]),
         (remove(BOXES), ["n02_boxes.txt"]),
         (remove("train/n02/images/n02_1.JPEG"), ["n02_boxes.txt, line 2", "'n02_1.JPEG'"]),
         (remove("val/images"), ["val/images"]),
@@ -186,13 +186,15 @@ def test_a_validation_image_needs_a_class_but_no_box(tree):
 
 def test_files_of_another_format_are_refused(tree):
     for index in range(20):
-        save(tree / "train" / "n02" / "images" / f"more_{index}.JPEG", picture(index))
-    append(BOXES, [f"more_{index}.JPEG\t1,1,5,5" for index in range(20)])(tree)
+        save(tree / "train" / "n02" / "images" / f"more_{index:02}.JPEG", picture(index))
+    append(BOXES, [f"more_{index:02}.JPEG\t1,1,5,5" for index in range(20)])(tree)
     with pytest.raises(DatasetError, match=r"n02_boxes\.txt, line 3: .*'1,1,5,5'"):
         dataset.read(tree)
 
 
 def test_unknown_classes_in_most_lines_are_refused(tree):
+    for index in range(10, 30):
+        save(tree / "val" / "images" / f"val_{index}.JPEG", picture(index))
     append(NOTES, [f"val_{index}.JPEG\tother" for index in range(10, 30)])(tree)
     with pytest.raises(DatasetError, match=r"val_annotations\.txt, line 5: .*'other'"):
         dataset.scan(tree, lenient=True)

@@ -62,30 +62,6 @@ def test_an_import_prints_nothing():
     assert python("import caffe; caffe.io.load_image; import caffe.draw", check=True).stderr == ""
 
 
-HDF5 = """
-import caffe, sys, threading
-net, weights = caffe.Net(sys.argv[1], caffe.TEST), sys.argv[2]
-def load():
-    for call in (net.load_hdf5, net.copy_from, lambda w: caffe.Net(sys.argv[1], caffe.TEST, weights=w)):
-        try:
-            call(weights)
-        except caffe.CaffeError as error:
-            print(error)
-load()
-thread = threading.Thread(target=load)
-thread.start()
-thread.join()
-"""
-
-
-def test_hdf5_prints_no_pages_of_errors_in_any_thread(net_file, tmp_path):
-    (tmp_path / "text.h5").write_text("no HDF5")
-    done = python(HDF5, net_file, tmp_path / "text.h5", check=True)
-    assert done.stderr == ""
-    assert len(done.stdout.splitlines()) == 6
-    assert all("text.h5" in line for line in done.stdout.splitlines())
-
-
 def test_two_nets_in_two_threads_compute_what_one_does(net_file):
     nets = [caffe.Net(net_file, caffe.TEST) for _ in range(2)]
     images = [np.random.default_rng(n).normal(size=(8, 3, 32, 32)).astype(np.float32) for n in range(2)]
@@ -263,27 +239,6 @@ def test_a_net_in_use_by_one_thread_is_refused_to_another(net_file):
         thread.join()
     net.before_forward(lambda layer: net.reshape() if layer == 1 else None)  # the same thread may
     net.forward()
-
-
-def test_a_solver_in_use_by_one_thread_is_refused_to_another(tmp_path):
-    from google.protobuf import text_format
-
-    param = caffe.proto.caffe_pb2.SolverParameter(base_lr=0.1, lr_policy="fixed")
-    text_format.Parse(NET + LOSS, param.net_param)
-    solver = caffe.get_solver(param)
-    inside, outside = threading.Event(), threading.Event()
-    solver.add_callback(lambda: (inside.set(), outside.wait(20)), lambda: None)
-    thread = threading.Thread(target=solver.step, args=(1,))
-    thread.start()
-    assert inside.wait(20)
-    try:
-        for call in (lambda: solver.step(1), solver.solve, solver.snapshot, solver.apply_update):
-            with pytest.raises(caffe.CaffeError, match="thread"):
-                call()
-    finally:
-        outside.set()
-        thread.join()
-    assert solver.iter == 1
 
 
 END = """

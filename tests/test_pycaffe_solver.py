@@ -1,18 +1,13 @@
 """Solvers in Python."""
 
 import contextlib
-import gc
 import signal
 import subprocess
 import sys
-import threading
-import weakref
 
 import caffe
 import numpy as np
 import pytest
-
-from conftest import wait_for
 
 SOLVER = """
 net_param {
@@ -156,20 +151,6 @@ def test_callbacks_are_called_and_kept(solver_file):
     assert solver.iter == 2
 
 
-def test_input_arrays_of_a_solvers_net_live_as_long_as_it(tmp_path):
-    text = (SOLVER % (tmp_path / "s")).replace(
-        SOLVER[SOLVER.index("layer {") : SOLVER.index('  layer { name: "fc"')],
-        'layer { name: "data" type: "MemoryData" top: "x" top: "t"'
-        " memory_data_param { batch_size: 2 channels: 3 height: 1 width: 1 } }\n",
-    )
-    solver = caffe.SGDSolver(message(text.replace("num_output: 2", "num_output: 1")))
-    solver.net.set_input_arrays(np.full((4, 3, 1, 1), 7, np.float32), np.ones(4, np.float32))
-    others = [np.full((4, 3, 1, 1), -1, np.float32) for _ in range(100)]
-    solver.step(1)
-    assert (solver.net.blobs["x"].data == 7).all()
-    del others
-
-
 def test_a_parameter_that_was_reshaped_is_refused(solver_file):
     solver = caffe.SGDSolver(solver_file)
     solver.net.params["fc"][0].reshape(200, 300)
@@ -302,75 +283,9 @@ def alarms_raise(error):
         signal.signal(signal.SIGALRM, former)
 
 
-@contextlib.contextmanager
-def an_alarm(solver):
-    """Send SIGALRM to this thread when the solver is running."""
-
-    def send():
-        wait_for(lambda: solver.iter >= 3)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    yield
-    thread.join()
-
-
 def test_a_signal_handler_may_raise_any_exception(solver_file):
     solver = caffe.SGDSolver(solver_file)
     solver.add_callback(lambda: solver.iter == 3 and signal.raise_signal(signal.SIGALRM), lambda: None)
     with alarms_raise(EnoughError), pytest.raises(EnoughError):
         solver.solve()
     assert solver.iter == 3
-
-
-NESTED = """
-import caffe, os, signal, sys, threading, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # background scripts may ignore it
-solver = caffe.SGDSolver(sys.argv[1])
-nested = []
-def nest(layer):
-    if not nested:
-        nested.append(True)
-        solver.step(1)
-solver.net.before_forward(nest)
-def interrupt():
-    while solver.iter < 5:
-        time.sleep(0.001)
-    os.kill(os.getpid(), signal.SIGINT)
-threading.Thread(target=interrupt).start()
-try:
-    solver.step(10**9)
-except KeyboardInterrupt:
-    print("stopped")
-"""
-
-
-def test_a_step_within_a_step_leaves_the_outer_one_interruptible(solver_file, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(NESTED)
-    done = subprocess.run([sys.executable, script, solver_file], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
-
-
-def test_an_interrupted_solver_is_freed(solver_file):
-    def run():
-        solver = caffe.SGDSolver(solver_file)
-        with an_alarm(solver), pytest.raises(EnoughError):
-            solver.step(10**9)
-        return weakref.ref(solver)
-
-    with alarms_raise(EnoughError):
-        alive = run()
-    gc.collect()
-    assert alive() is None
-
-
-def test_an_interrupt_is_not_lost_if_the_snapshot_after_it_fails(solver_file, tmp_path):
-    solver = caffe.SGDSolver(solver_file)
-    solver.param.max_iter = 10**9
-    solver.param.snapshot_prefix = tmp_path / "nowhere" / "s"
-    with alarms_raise(KeyboardInterrupt), an_alarm(solver), pytest.raises(KeyboardInterrupt) as error:
-        solver.solve()
-    if sys.version_info >= (3, 11):
-        assert "cannot write" in error.value.__notes__[0]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from tiny_imagenet import runs as run_folders
-from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import PredictionsError, RunError, TinyImageNetError
 from tiny_imagenet.evaluation import ensemble, metrics, predictions
 from tiny_imagenet.evaluation.predictions import Predictions
@@ -254,16 +253,12 @@ def test_names_are_escaped(tmp_path):
     assert "<script" not in text and row(page, f"{evil} (one)")[6] == evil
 
 
-def test_class_names_come_from_the_data_if_the_meta_has_none(tmp_path):
-    data = tmp_path / "data"
-    data.mkdir()
-    run = make_run(tmp_path / "one", data=str(data))
+def test_class_names_come_from_the_data_if_the_meta_has_none(tmp_path, data):
+    run = make_run(tmp_path / "one")
     assert row(build(tmp_path, [run])[1], "3")[1] == "3"
-    classes = [{"index": index, "wnid": f"n{index}", "words": f"word{index}, other"} for index in range(10)]
-    entry = {"format": lmdb_reader.FORMAT, "classes": classes, "lmdbs": {}, "mean": "mean.binaryproto", "seed": 0}
-    (data / "manifest.json").write_text(json.dumps(entry))
+    change(run / "run.json", data=str(data))
     text, page = build(tmp_path, [run])
-    assert "<li><b>3</b>word3, other</li>" in text and row(page, "word3, other")[1] == "3"
+    assert "<li><b>3</b>three</li>" in text and row(page, "three")[1] == "3"
 
 
 def test_several_sessions_are_listed(tmp_path):

@@ -135,15 +135,8 @@ def test_a_net_is_shown_once_with_its_layers_and_totals(evaluated, tmp_path):
     folder = folders.read([evaluated])[0]
     (net,) = nets.of([folder, folder])
     assert net["runs"] == ["tiny (run)"] * 2 and net["problem"] == ""
-    rows = {row["layer"]: row for row in net["rows"]}
     times = "\N{MULTIPLICATION SIGN}"
-    assert rows["conv1_1"] == {
-        "layer": "conv1_1",
-        "type": "Convolution 3x3",
-        "output": f"1 {times} 4 {times} 6 {times} 6",
-        "parameters": "112",
-        "multiply_adds": "3,888",
-    }
+    assert ["conv1_1", "Convolution 3x3", f"1 {times} 4 {times} 6 {times} 6", "112", "3,888"] in net["rows"]
     assert net["totals"] == ("1,562", "5,328")
     _text, page = build(tmp_path, [evaluated])
     assert row(page, "conv1_1")[3:] == ["112", "3,888"] and row(page, "Total")[3:] == ["1,562", "5,328"]

@@ -107,34 +107,29 @@ def scan(root: str | os.PathLike[str], lenient: bool = False) -> Dataset:
     classes = read_classes(root)
     data = Dataset(Path(root), classes, {split: [] for split in FOLDERS}, [], [], [], [])
     labels = {entry.wnid: index for index, entry in enumerate(classes)}
-    _check_class_folders(data.root / "train", labels)
-    folders = []
-    for label, entry in enumerate(classes):
-        path = data.root / "train" / entry.wnid
-        folder = _folder(path / "images", path / f"{entry.wnid}_boxes.txt", label, data)
-        if not folder.names:
-            data.empty.append(entry.wnid)
-        folders.append(folder)
-        data.splits["train"] += _records(folder, data.root, label)
-    if len(data.empty) == len(classes):
-        _no_image(folders[0].images)
-    folders.append(_folder(data.root / "val" / "images", data.root / "val" / "val_annotations.txt", labels, data))
-    _check_form(folders[:-1])
-    _check_form(folders[-1:])
-    for folder in folders:
-        _check_missing(folder, data, lenient)
-    for record in _records(folders[-1], data.root, None):
+    train, val, test = (data.root / split for split in FOLDERS)
+    _check_class_folders(train, labels)
+    for label, (wnid, _) in enumerate(classes):
+        records = _records(data, train / wnid / "images", train / wnid / f"{wnid}_boxes.txt", label, lenient)
+        data.splits["train"] += records
+        if not records:
+            data.empty.append(wnid)
+    annotated = _records(data, val / "images", val / "val_annotations.txt", labels, lenient)
+    data.splits["test"] += _records(data, test / "images", None, -1, lenient)
+    found = {"train/*": data.splits["train"], "val": annotated, "test": data.splits["test"]}
+    for name, records in found.items():
+        if not records:
+            raise DatasetError(f"{data.root}/{name}/images has no image (.JPEG, .jpg or .png): {_ADVICE}")
+        _check_form(data.root, records)
+    for record in annotated:
         if record.label is not None:
             data.splits["val"].append(record)
         elif lenient:
             data.unlabelled.append(Path(record.path).relative_to(data.root).as_posix())
+        elif record.line:
+            _bad_line(data.root, record, f"{record.invalid!r} is not a class of wnids.txt", _SKIP)
         else:
-            _no_class(record, folders[-1])
-    folder = _folder(data.root / "test" / "images", None, -1, data)
-    data.splits["test"] += _records(folder, data.root, -1)
-    for split in ("val", "test"):
-        if not data.splits[split]:
-            _no_image(data.root / split / "images")
+            raise DatasetError(f"{record.path} has no line in {val}/val_annotations.txt: add one or {_ADVICE}{_SKIP}")
     data.splits["train"].sort(key=lambda record: (os.fsencode(record.name), record.label))
     return data
 
@@ -202,29 +197,26 @@ def _first_lines(path: Path, labels: Mapping[str, int] | int, data: Dataset) -> 
     return found
 
 
-class _Folder(NamedTuple):
-    """A folder of images: its path, their names, the annotation file and its first line about each image."""
-
-    images: Path
-    names: list[str]
-    file: Path
-    lines: dict[str, _Line]
-
-
-def _folder(images: Path, file: Path | None, labels: Mapping[str, int] | int, data: Dataset) -> _Folder:
-    names = _image_names(images)
-    if file is None or (isinstance(labels, int) and not names and not file.exists()):
-        return _Folder(images, names, file or images, {})
-    return _Folder(images, names, file, _first_lines(file, labels, data))
-
-
-def _records(folder: _Folder, root: Path, label: int | None) -> Iterator[Record]:
-    """Yield a record per image; `label` is the class of images without a line."""
-    file, unknown = folder.file.relative_to(root).as_posix(), _Line(0, label, None, "")
-    for name in folder.names:
-        line = folder.lines.get(name, unknown)
-        where = f"{file}:{line.number}" if line.number else ""
-        yield Record(name, f"{folder.images}/{name}", line.label, line.box, where, line.invalid)
+def _records(
+    data: Dataset, images: Path, file: Path | None, labels: Mapping[str, int] | int, lenient: bool
+) -> list[Record]:
+    """Return a record for each image in the folder `images`, annotated in `file`; those of unknown class have None."""
+    names, lines = _image_names(images), {}
+    if file and (names or isinstance(labels, dict) or file.exists()):
+        lines = _first_lines(file, labels, data)
+    missing = sorted(lines.keys() - set(names), key=lambda name: lines[name].number)
+    if missing and not lenient:
+        _bad(file, lines[missing[0]].number, f"the image {missing[0]!r} is missing in {images}", _SKIP)
+    data.missing.extend(f"{images.relative_to(data.root).as_posix()}/{name}" for name in missing)
+    relative = file.relative_to(data.root).as_posix() if file else ""
+    records = []
+    for name in names:
+        path, line = f"{images}/{name}", lines.get(name)
+        if line:
+            records.append(Record(name, path, line.label, line.box, f"{relative}:{line.number}", line.invalid))
+        else:
+            records.append(Record(name, path, labels if isinstance(labels, int) else None, None))
+    return records
 
 
 def _image_names(folder: Path) -> list[str]:
@@ -241,30 +233,13 @@ def _check_class_folders(train: Path, labels: Mapping[str, int]) -> None:
         raise DatasetError(f"{train / min(unknown)} is not a class of wnids.txt: add a line there or remove the folder")
 
 
-def _check_missing(folder: _Folder, data: Dataset, lenient: bool) -> None:
-    names = set(folder.names)
-    for name, line in folder.lines.items():
-        if name in names:
-            continue
-        if not lenient:
-            _bad(folder.file, line.number, f"the image {name!r} is missing in {folder.images}", _SKIP)
-        data.missing.append(f"{folder.images.relative_to(data.root).as_posix()}/{name}")
-
-
-def _check_form(folders: list[_Folder]) -> None:
+def _check_form(root: Path, records: list[Record]) -> None:
     """Raise DatasetError if most lines are invalid: the files then have another format, rather than a few mistakes."""
-    invalid = [(folder, line) for folder in folders for line in folder.lines.values() if line.invalid]
-    if len(invalid) > _TOLERATED and 2 * len(invalid) > sum(len(folder.lines) for folder in folders):
-        folder, line = invalid[0]
-        wanted = "a class of wnids.txt" if line.label is None else "four integers x0, y0, x1, y1 separated by tabs"
-        _bad(folder.file, line.number, f"expected {wanted}, got {line.invalid!r}, as in most lines")
-
-
-def _no_class(record: Record, folder: _Folder) -> NoReturn:
-    if record.name in folder.lines:
-        number = folder.lines[record.name].number
-        _bad(folder.file, number, f"{record.invalid!r} is not a class of wnids.txt", _SKIP)
-    raise DatasetError(f"{record.path} has no line in {folder.file}: add one or {_ADVICE}{_SKIP}")
+    invalid = [record for record in records if record.invalid]
+    if len(invalid) > _TOLERATED and 2 * len(invalid) > sum(record.line != "" for record in records):
+        first = invalid[0]
+        wanted = "a class of wnids.txt" if first.label is None else "four integers x0, y0, x1, y1 separated by tabs"
+        _bad_line(root, first, f"expected {wanted}, got {first.invalid!r}, as in most lines")
 
 
 def _box(fields: list[str]) -> Box | None:
@@ -289,8 +264,9 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield number, [field.strip() for field in line.split("\t")]
 
 
-def _no_image(folder: Path) -> NoReturn:
-    raise DatasetError(f"{folder} has no image (.JPEG, .jpg or .png): {_ADVICE}")
+def _bad_line(root: Path, record: Record, problem: str, more: str = "") -> NoReturn:
+    file, _, number = record.line.rpartition(":")
+    _bad(root / file, int(number), problem, more)
 
 
 def _bad(path: Path, number: int, problem: str, more: str = "") -> NoReturn:

@@ -81,14 +81,17 @@ def connect(
 def _dashboard(client: distributed.Client) -> str:
     """Address of the dashboard, "" if there is none: Dask names one even for --no-dashboard."""
     parts = urlsplit(client.dashboard_link)
-    if parts.scheme != "http":  # configured, through a proxy
-        return client.dashboard_link
-    with contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=2)) as connection:
-        try:
-            connection.request("GET", parts.path)
-            return client.dashboard_link if connection.getresponse().status < http.client.BAD_REQUEST else ""
-        except (OSError, http.client.HTTPException):
-            return ""
+    if parts.scheme == "http":  # otherwise it is configured, through a proxy
+        with contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=2)) as connection:
+            try:
+                connection.request("GET", parts.path)
+                if connection.getresponse().status == http.client.NOT_FOUND:
+                    return ""
+            except TimeoutError:  # it is there, but busy
+                pass
+            except (OSError, http.client.HTTPException):
+                return ""
+    return client.dashboard_link
 
 
 def _close(what: Any) -> None:

@@ -26,6 +26,20 @@ SETTINGS = (
     ("Seed", "seed", True),
 )
 
+# Columns of the table of trainings: title, key of `progress`, whether they are numbers.
+TRAINING = (
+    ("Run", "name", False),
+    ("State", "state", False),
+    ("Iteration", "iteration", True),
+    ("Epoch", "epoch", True),
+    ("Rate", "rate", True),
+    ("Loss", "loss", True),
+    ("Best top-1 %", "top1", True),
+    ("Images/s", "speed", True),
+    ("Training images", "images", True),
+    ("Time", "time", False),
+)
+
 # Settings that runs have in common if they differ only in their seeds.
 SAME = (
     *("model", "source", "stages", "init", "batch", "iter_size", "max_iter", "base_lr", "weight_decay", "lmdbs"),
@@ -169,8 +183,8 @@ def join(parts: Any) -> str:
     return " · ".join(parts) or NONE
 
 
-def progress(folder: Folder) -> dict[str, str]:
-    """State and last records of a training: `state`, `iteration`, `epoch`, `rate`, `loss`, `top1`, `speed`, `time`."""
+def progress(folder: Folder) -> dict[str, Any]:
+    """State and last records of a training, by the keys of `TRAINING`, and `cells`, a list of them."""
     finished = folder.info.get("finished")
     running = runs.in_use(folder.run.path)
     last: dict[str, Any] = {}
@@ -181,7 +195,8 @@ def progress(folder: Folder) -> dict[str, str]:
     time = duration(finished["seconds"]) if finished and "seconds" in finished else NONE
     if running and most and speed:
         time = f"about {duration((most - iteration) * folder.info['batch'] / speed)} left"
-    return {
+    found = {
+        "name": folder.name,
         "state": "training" if running else "finished" if finished else "not finished",
         "iteration": f"{iteration:,}" + (f" of {most:,}" if most else ""),
         "epoch": text(last.get("epoch")),
@@ -192,6 +207,7 @@ def progress(folder: Folder) -> dict[str, str]:
         "images": text(folder.info.get("train_images")),
         "time": time,
     }
+    return {**found, "cells": [found[key] for _, key, _ in TRAINING]}
 
 
 def duration(seconds: float) -> str:

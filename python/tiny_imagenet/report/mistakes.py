@@ -35,13 +35,13 @@ def confusion(folder: Folder) -> dict[str, Any]:
     """The confusion matrix of a run, its most confused pairs of classes, and all class names if known."""
     names = folders.class_names(folder.given)
     label = f"Confusion matrix of {folder.name}, true classes down, predicted classes across"
+    pairs = [(pair["true"], pair["predicted"], pair) for pair in metrics.confused(folder.given, PAIRS)]
+    numbers = (("No.", True), ("Images", True), ("Of", True))
     return {
         "name": folder.name,
         "figure": figures.inline(figures.svg(confusion_figure.draw(folder.given, title="")), "confusion", label),
-        "pairs": [
-            {**pair, **{which: (pair[which], names[pair[which]]) for which in ("true", "predicted")}}
-            for pair in metrics.confused(folder.given, PAIRS)
-        ],
+        "columns": [("True class", False), numbers[0], ("Predicted class", False), *numbers],
+        "pairs": [[names[true], true, names[other], other, pair["count"], pair["of"]] for true, other, pair in pairs],
         "names": data_source.class_names(folder.given) or [],
     }
 
@@ -59,18 +59,13 @@ def worst_classes(columns: Sequence[tuple[Row, Sequence[Folder]]]) -> dict[str, 
             found.append((row, mean_scores(scores)))
     if not found:
         return None
-    ordered = sorted(found[0][1].items(), key=lambda item: item[1]["top1"])[:WORST]
-    rows = [
-        {
-            "number": key[0],
-            "name": key[1],
-            "count": f"{row['count']:,}",
-            "predicted": f"{row['predicted']:,.0f}",
-            "scores": [metrics.TOP1.text(classes.get(key, {}), 1) for _, classes in found],
-        }
-        for key, row in ordered
-    ]
-    return {"name": found[0][0].name, "columns": [row.name for row, _ in found], "rows": rows}
+    rows = []
+    for (number, name), row in sorted(found[0][1].items(), key=lambda item: item[1]["top1"])[:WORST]:
+        scores = [metrics.TOP1.text(classes.get((number, name), {}), 1) for _, classes in found]
+        rows.append([name, number, f"{row['count']:,}", f"{row['predicted']:,.0f}", *scores])
+    titles = ["No.", "Images", "Predicted", *(row.name for row, _ in found)]
+    columns = [("Class", False), *((title, True) for title in titles)]
+    return {"name": found[0][0].name, "columns": columns, "rows": rows}
 
 
 def mean_scores(runs: Sequence[Classes]) -> Classes:

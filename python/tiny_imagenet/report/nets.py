@@ -14,6 +14,7 @@ from tiny_imagenet.inspect import describe, drawing, outline
 from tiny_imagenet.report import figures
 from tiny_imagenet.report.folders import Folder
 
+COLUMNS = (("Layer", False), ("Type", False), ("Output", False), ("Parameters", True), ("Multiply-adds", True))
 _TIMES = " \N{MULTIPLICATION SIGN} "
 
 
@@ -21,8 +22,8 @@ def of(several: Sequence[Folder]) -> list[dict[str, Any]]:
     """The deploy nets of runs, each once; missing files are left out.
 
     Returns:
-        `runs` (their names), `rows`, `totals`, `drawing` (None without graphviz) and `problem` (why there are no
-        rows) of each net. A row has the texts `layer`, `type`, `output`, `parameters` and `multiply_adds`.
+        `runs` (their names), `columns`, `rows`, `totals` (parameters and multiply-adds), `drawing` (None without
+        graphviz) and `problem` (why there are no rows) of each net.
     """
     nets: dict[bytes, dict[str, Any]] = {}
     for folder in several:
@@ -40,22 +41,22 @@ def _net(path: Path, prefix: str) -> dict[str, Any]:
     try:
         net = outline.outline(describe.load(str(path), path.parent).net, "TEST")
     except TinyImageNetError as error:
-        return {"rows": [], "totals": None, "drawing": None, "problem": str(error)}
+        return {"columns": COLUMNS, "rows": [], "totals": None, "drawing": None, "problem": str(error)}
     rows = [_row(net, number) for number in range(len(net.layers))]
     totals = (f"{net.parameter_count:,}", f"{net.multiply_adds:,}") if net.whole else None
-    return {"rows": rows, "totals": totals, "drawing": _drawing(net, prefix), "problem": ""}
+    return {"columns": COLUMNS, "rows": rows, "totals": totals, "drawing": _drawing(net, prefix), "problem": ""}
 
 
-def _row(net: outline.Outline, number: int) -> dict[str, str]:
+def _row(net: outline.Outline, number: int) -> list[str]:
     layer = net.layers[number]
     shapes = None if layer.shapes is None else ", ".join(_TIMES.join(map(str, s)) or "1" for s in layer.shapes)
-    return {
-        "layer": layer.name,
-        "type": f"{layer.type} {describe.setting(net.net.layer[number])}".strip(),
-        "output": "?" if shapes is None else f"{shapes} in place" if layer.in_place else shapes,
-        "parameters": f"{layer.parameter_count:,}" if layer.parameter_count else "",
-        "multiply_adds": f"{layer.multiply_adds // net.batch:,}" if layer.multiply_adds else "",
-    }
+    return [
+        layer.name,
+        f"{layer.type} {describe.setting(net.net.layer[number])}".strip(),
+        "?" if shapes is None else f"{shapes} in place" if layer.in_place else shapes,
+        f"{layer.parameter_count:,}" if layer.parameter_count else "",
+        f"{layer.multiply_adds // net.batch:,}" if layer.multiply_adds else "",
+    ]
 
 
 def _drawing(net: outline.Outline, prefix: str) -> Markup | None:

@@ -125,9 +125,8 @@ def fit_data(plan: Plan, batch: int | None = None) -> None:
         param.batch_size = batch
     plan.batch = param.batch_size * max(1, plan.solver.iter_size)
     shape = datum.read_mean(plan.mean).shape
-    counts = [
-        lmdb_reader.check(path, shape, plan.classes) for path in (param.source, validation_lmdb(plan.net, plan.data))
-    ]
+    lmdbs = (param.source, validation_lmdb(plan.net, plan.data))
+    counts = lmdb_reader.check_all([(path, plan.classes) for path in lmdbs], shape)
     plan.train_images = counts[0]
     if not plan.train_images:
         raise DatasetError(f"{param.source} has no records: convert a data set that has training images")
