@@ -40,7 +40,8 @@ def call(tmp_path_factory):
 
     def run(name, *arguments):
         command = [sys.executable, top / "tools" / f"{name}.py", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(top / "python")}
+        path = os.pathsep.join([str(top / "python"), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path}
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, cwd=top)
         assert done.returncode == 0, done.stderr
         return done.stdout
