@@ -198,7 +198,8 @@ def test_upstreams_caffe_proto_reads_the_stock_export(name, tmp_path):
     if not source.is_dir():
         pytest.skip("no Caffe source in build/")
     for deploy in (False, True):
-        param = stock.export(nets.build(STAGED[name], deploy))
+        param = nets.build(STAGED[name])
+        param = stock.export(derive.deploy(param) if deploy else param)
         assert not {layer.type for layer in param.layer} & stock.OURS
         done = subprocess.run(
             ["protoc", "--encode=caffe.NetParameter", f"--proto_path={source}", "caffe.proto"],
