@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
 
 from tiny_imagenet import cli
 
@@ -21,16 +20,12 @@ class StopRequest:
     process. Signals that the process ignores (nohup, background jobs of a script) stay ignored. Outside the main
     thread, where Python allows no handlers, entering has no effect.
 
-    Args:
-        more: further signals that request a stop.
-
     Attributes:
         signal: name of the first signal, or "".
     """
 
-    def __init__(self, more: Sequence[signal.Signals] = ()):
+    def __init__(self) -> None:
         self.signal = ""
-        self._signals = (*SIGNALS, *more)
         self._handlers: dict[int, object] = {}
         self._entered = False
 
@@ -41,7 +36,7 @@ class StopRequest:
         self._pythons.setblocking(False)
         self._fd = signal.set_wakeup_fd(self._pythons.fileno(), warn_on_full_buffer=False)
         # Python writes signals that have a handler to the socket; this handler has nothing to add.
-        heeded = [number for number in self._signals if signal.getsignal(number) is not signal.SIG_IGN]
+        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         self._handlers = {number: signal.signal(number, lambda *_: None) for number in heeded}
         self._entered = True
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -62,7 +57,7 @@ class StopRequest:
     def _watch(self) -> None:
         while received := self._ours.recv(1):
             number = received[0]
-            if number not in self._signals:
+            if number not in SIGNALS:
                 continue
             interactive = hasattr(sys, "ps1") or "ipykernel" in sys.modules
             if self.signal and number == signal.SIGINT and not interactive:

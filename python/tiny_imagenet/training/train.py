@@ -28,9 +28,7 @@ from tiny_imagenet.training.progress import Progress, RunProgress
 from tiny_imagenet.training.ranks import Alone, Ranks
 
 
-def train(
-    source: str | None, options: Options, argv: list[str] | None = None, stop: StopRequest | None = None
-) -> dict[str, Any]:
+def train(source: str | None, options: Options, argv: list[str] | None = None) -> dict[str, Any]:
     """Train a model or a solver in this process or, on several GPUs, in one process each.
 
     Args:
@@ -38,7 +36,6 @@ def train(
             folder. None to resume.
         options: where and how.
         argv: the command to record in run.json.
-        stop: entered already, if several trainings share it.
 
     Returns:
         {"iterations", "epochs", "top1" (the best), "best" (its iteration), "verdict", "seconds", "run", "already"
@@ -59,7 +56,7 @@ def train(
         names = [f"GPU {number}" for number in options.gpus]
         return spawn.run(names, train_rank, source, options, argv)
     try:
-        return train_rank(Alone(), source, options, argv, stop)
+        return train_rank(Alone(), source, options, argv)
     finally:
         caffe.set_mode_cpu()
 
@@ -119,16 +116,11 @@ def resolve_options(options: Options) -> Options:
     return dataclasses.replace(options, **values)
 
 
-def train_rank(
-    ranks: Ranks, source: str | None, options: Options, argv: list[str], stop: StopRequest | None = None
-) -> dict[str, Any]:
-    """Train as one of the ranks; all of them call this with the same arguments. The result is None but in rank 0."""
+def train_rank(ranks: Ranks, source: str | None, options: Options, argv: list[str]) -> dict[str, Any]:
+    """`train` as one of the ranks, which all call this with the same arguments; the result is {} in all ranks but 0."""
     gpu.take(ranks.device(options.gpus))
     result: dict[str, Any] = {}
-    with (
-        contextlib.nullcontext(stop) if stop else StopRequest() as stop,
-        _open_jobs(ranks, source, options, argv) as made,
-    ):
+    with StopRequest() as stop, _open_jobs(ranks, source, options, argv) as made:
         count = ranks.broadcast(len(made))
         for number in range(count):
             job = made[number] if made else None
@@ -187,7 +179,7 @@ def train_net(job: Job | None, init: str | None, ranks: Ranks, options: Options,
     solving.relocate(task.solver.net_param, data)
     device = ranks.device(options.gpus)
     gpu.compute_on(device, options.tf32, options.deterministic)
-    with _progress(job, task, checkpoint, options) as progress:
+    with _progress(job, task, options) as progress:
         if job:
             _announce(job, checkpoint, progress, options, ranks)
         solver = _build(job, task, ranks)
@@ -234,7 +226,7 @@ def _task(job: Job, checkpoint: Path | None, count: int) -> Task:
     )
 
 
-def _progress(job: Job | None, task: Task, checkpoint: Path | None, options: Options) -> Progress:
+def _progress(job: Job | None, task: Task, options: Options) -> Progress:
     if not job:
         return Progress()
     start = task.state["iteration"] if task.state else 0
