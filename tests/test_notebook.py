@@ -69,7 +69,7 @@ def files(folder):
 
 
 @pytest.fixture(scope="module")
-def cells(trained, data, tmp_path_factory):
+def cells(trained, tmp_path_factory):
     """The outputs of the notebook on the trained run."""
     before = files(trained)
     done, outputs = execute(tmp_path_factory.mktemp("notebook"), TINY_IMAGENET_RUN=trained)
