@@ -25,7 +25,7 @@ from tiny_imagenet import files
 from tiny_imagenet.errors import RunError
 
 LINKS = ("best", "last")
-CHECKPOINT = ("weights.caffemodel", "solver.solverstate", "state.json")
+WEIGHTS, SOLVERSTATE, STATE = CHECKPOINT = ("weights.caffemodel", "solver.solverstate", "state.json")
 _LOCK = ".lock"
 _MINE = "change its owner (chown -R) or name another folder"
 
@@ -201,7 +201,7 @@ class Run:
         Raises:
             RunError: it is not JSON.
         """
-        return _read_object(checkpoint / "state.json", f"remove {checkpoint} to resume from an earlier checkpoint")
+        return _read_object(checkpoint / STATE, f"remove {checkpoint} to resume from an earlier checkpoint")
 
     def weights(self, checkpoint: str = "best") -> Path:
         """The weights file of a checkpoint: best, last or an iteration.
@@ -217,7 +217,7 @@ class Run:
         return path.resolve()
 
     def _weights(self, checkpoint: str) -> Path:
-        return self._folder(checkpoint) / "weights.caffemodel"
+        return self._folder(checkpoint) / WEIGHTS
 
     def _folder(self, checkpoint: str) -> Path:
         return self._checkpoints / checkpoint

@@ -12,13 +12,13 @@ from caffe.proto import caffe_pb2
 from tiny_imagenet import cli, destination, files
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, PredictionsError, RunError
-from tiny_imagenet.evaluation import data_source, metrics, predictions
+from tiny_imagenet.evaluation import data_source, metrics, predictions, provenance
 from tiny_imagenet.evaluation.evaluator import Evaluator
 from tiny_imagenet.evaluation.predictions import Predictions
 from tiny_imagenet.models import nets
 from tiny_imagenet.runs import Run
 
-CROPS = {False: "centre", True: "ten: four corners, centre, and their mirrors"}  # in the meta of predictions
+CROPS = {False: provenance.CENTRE, True: "ten: four corners, centre, and their mirrors"}  # in the meta of predictions
 
 
 @dataclass(frozen=True)

@@ -110,9 +110,9 @@ def load(what: str, models: Path) -> Source:
         prototxt.parse(net, text, path)
         if not net.layer and not net.layers:
             raise NetError(f"{path} has no layers: expected the prototxt of a net or a solver")
-        beside = path.with_name("solver.prototxt")
-        if model and path.name == "train_val.prototxt" and beside.is_file():
-            return Source(what, path, net, path, _solver_of(beside), beside, model)
+        solver_path = path.with_name("solver.prototxt")
+        if model and path.name == "train_val.prototxt" and solver_path.is_file():
+            return Source(what, path, net, path, _solver_of(solver_path), solver_path, model)
         return Source(what, path, net, path, model=model)
     solver = _solver_of(path)
     try:

@@ -159,7 +159,7 @@ def solver_in(source: str) -> str:
 
 
 def _batch(plan: Plan) -> int:
-    return next((nets.data_param(la).batch_size for la in plan.net.layer if la.type in nets.LMDB_TYPES), 0)
+    return next((nets.data_param(layer).batch_size for layer in nets.lmdb_layers(plan.net)), 0)
 
 
 def _length(plan: Plan, options: Options) -> int | None:

@@ -24,7 +24,7 @@ from tiny_imagenet.errors import RunError, Stopped, TinyImageNetError, from_caff
 from tiny_imagenet.evaluation import metrics
 from tiny_imagenet.evaluation.evaluator import Evaluator
 from tiny_imagenet.evaluation.predictions import Predictions
-from tiny_imagenet.runs import Run
+from tiny_imagenet.runs import STATE, Run
 from tiny_imagenet.stop import StopRequest
 from tiny_imagenet.training import solving
 from tiny_imagenet.training.progress import Progress
@@ -220,7 +220,7 @@ class Loop:
         try:
             with run.checkpoint(self.iteration) as folder:
                 solving.save(self.solver, folder)
-                files.write_json(folder / "state.json", self._state())
+                files.write_json(folder / STATE, self._state())
         except TinyImageNetError as error:
             raise RunError(f"{error}{self._last_good()}: when there is room, run again with --resume") from error
         if self.best == self.iteration:
