@@ -13,7 +13,8 @@ from conftest import ROOT, write_tiny_net
 from tiny_imagenet.evaluation import ensemble, evaluate, metrics
 from tiny_imagenet.models import derive, nets
 from tiny_imagenet.runs import Run
-from tiny_imagenet.training.train import Options, train
+from tiny_imagenet.training.options import Options
+from tiny_imagenet.training.train import train
 
 NOTEBOOK = ROOT / "python" / "notebooks" / "evaluate.ipynb"
 

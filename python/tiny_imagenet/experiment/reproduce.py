@@ -29,6 +29,7 @@ from tiny_imagenet.experiment import table2
 from tiny_imagenet.models import paper, zoo
 from tiny_imagenet.runs import Run
 from tiny_imagenet.training import train
+from tiny_imagenet.training.options import Options
 
 EXPERIMENT = "experiment.json"
 
@@ -43,7 +44,7 @@ class Step:
     """
 
     model: str
-    options: train.Options
+    options: Options
 
     @property
     def name(self) -> str:
@@ -120,7 +121,7 @@ def run_here(steps: list[Step]) -> Iterator[tuple[Step, str]]:
 
 def reproduce(
     out: str | os.PathLike[str],
-    options: train.Options,
+    options: Options,
     models: Sequence[str] = tuple(zoo.MODELS),
     seeds: Iterable[int] = (1,),
     run_steps: Runner = run_here,
@@ -183,7 +184,7 @@ def _locked(out: Path) -> Iterator[None]:
         yield
 
 
-def _check_same(out: Path, options: train.Options, manifest: dict[str, Any]) -> None:
+def _check_same(out: Path, options: Options, manifest: dict[str, Any]) -> None:
     """Write experiment.json, or raise RunError if it was written with other data or options."""
     fields = ("batch", "base_lr", "staged", "tf32", "deterministic", *zoo.SCHEDULE)
     found = {name: getattr(options, name) for name in fields}
