@@ -303,19 +303,32 @@ def _is_temporary(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(run: Run) -> Iterator[None]:
+def locked(folder: Path, in_use: str) -> Iterator[None]:
+    """Hold the lock of a folder for the block, if the file system has locks.
+
+    Args:
+        folder: of a run or an experiment.
+        in_use: the error message if another process holds the lock.
+
+    Raises:
+        RunError: another process holds the lock, or the folder cannot be written.
+    """
     try:
-        lock = open(run.path / _LOCK, "a")  # noqa: SIM115 (held beyond this block)
+        lock = open(folder / _LOCK, "a")  # noqa: SIM115 (held beyond this block)
     except OSError as error:
-        raise RunError(f"cannot write into the run folder {run.path}: {error.strerror}: {_MINE}") from error
+        raise RunError(f"cannot write into the run folder {folder}: {error.strerror}: {_MINE}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunError(f"another training uses {run.path}: wait for it or name another folder") from error
+            raise RunError(in_use) from error
         except OSError:
             pass  # a file system without locks
         yield
+
+
+def _locked(run: Run) -> contextlib.AbstractContextManager[None]:
+    return locked(run.path, f"another training uses {run.path}: wait for it or name another folder")
 
 
 def _clear(run: Run) -> None:

@@ -1,7 +1,11 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a stop flag polled by the training loop between two iterations."""
+"""Ctrl-C, SIGTERM and SIGHUP as a stop flag polled by the training loop between two iterations.
+
+`end_with_parent` ends a child process with its parent.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -11,6 +15,12 @@ import threading
 from tiny_imagenet import cli
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # mpirun forwards SIGUSR1 to all ranks
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends, even within a call to CUDA or NCCL."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class StopRequest:
