@@ -27,7 +27,20 @@ from tiny_imagenet.errors import RunError
 LINKS = ("best", "last")
 WEIGHTS, SOLVERSTATE, STATE = CHECKPOINT = ("weights.caffemodel", "solver.solverstate", "state.json")
 _LOCK = ".lock"
-_MINE = "change its owner (chown -R) or name another folder"
+_OWNER = "change its owner (chown -R) or name another folder"
+# Content of a run folder before it is a run.
+_BEFORE_START = frozenset(
+    (
+        _LOCK,
+        "train_val.prototxt",
+        "deploy.prototxt",
+        "solver.prototxt",
+        "mean.binaryproto",
+        "events",
+        "train.log",
+        "stages",
+    )
+)
 
 
 class Run:
@@ -283,21 +296,6 @@ def in_use(path: str | os.PathLike[str]) -> bool:
     return False
 
 
-# Content of a run folder before it is a run.
-_BEFORE_START = frozenset(
-    (
-        _LOCK,
-        "train_val.prototxt",
-        "deploy.prototxt",
-        "solver.prototxt",
-        "mean.binaryproto",
-        "events",
-        "train.log",
-        "stages",
-    )
-)
-
-
 def _is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
@@ -316,7 +314,7 @@ def locked(folder: Path, in_use: str) -> Iterator[None]:
     try:
         lock = open(folder / _LOCK, "a")  # noqa: SIM115 (held beyond this block)
     except OSError as error:
-        raise RunError(f"cannot write into the run folder {folder}: {error.strerror}: {_MINE}") from error
+        raise RunError(f"cannot write into the run folder {folder}: {error.strerror}: {_OWNER}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -40,8 +40,9 @@ class Options:
     @property
     def suffix(self) -> str:
         """[_SPLIT][_tencrop][_CHECKPOINT], without those of the default options."""
-        parts = (self.split, "tencrop" if self.ten_crop else "val", self.checkpoint)
-        return "".join(f"_{part}" for part in parts if part not in ("val", "best"))
+        split = "" if self.split == "val" else f"_{self.split}"
+        checkpoint = "" if self.checkpoint == "best" else f"_{self.checkpoint}"
+        return split + ("_tencrop" if self.ten_crop else "") + checkpoint
 
 
 def data_of(run: Run, data: str | os.PathLike[str] | None) -> str | os.PathLike[str]:

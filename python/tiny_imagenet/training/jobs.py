@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ class Job:
         return ""
 
 
-def new(run: Run, source: str, options: Options, argv: list[str] | None) -> list[Job]:
+def new(run: Run, source: str, options: Options, argv: list[str]) -> list[Job]:
     """Return the jobs of a new run: the stages of the solver `source`, and its net.
 
     Raises:
@@ -117,7 +116,7 @@ def new(run: Run, source: str, options: Options, argv: list[str] | None) -> list
     return jobs
 
 
-def resumed(run: Run, source: str | None, options: Options, argv: list[str] | None) -> list[Job]:
+def resumed(run: Run, source: str | None, options: Options, argv: list[str]) -> list[Job]:
     """Return the jobs of a run to resume, from the files in its folder.
 
     Raises:
@@ -180,13 +179,13 @@ def _schedule_of(info: dict[str, Any]) -> dict[str, Any]:
     return {**defaults, **info["schedule"]}
 
 
-def _session(options: Options, argv: list[str] | None) -> dict[str, Any]:
+def _session(options: Options, argv: list[str]) -> dict[str, Any]:
     made_by, numbers = provenance.made_by(options.prototxt), list(options.gpus or ())
     if numbers:
         names = gpu.names()
         made_by["machine"]["gpus"] = [names[number] for number in numbers]
         made_by["versions"] |= gpu.versions()
-    return {"argv": argv or sys.argv, "gpus": numbers, **made_by}
+    return {"argv": argv, "gpus": numbers, **made_by}
 
 
 def _check_same(run: Run, options: Options) -> None:
