@@ -54,7 +54,7 @@ def data_folder(source: str | os.PathLike[str]) -> str:
     """The data folder of the run folder `source`, or of the run that contains the predictions file `source`.
 
     Raises:
-        RunError: there is no such run, or its data is unknown or missing.
+        RunError: the run is missing, or its data is unknown or missing.
     """
     run = Run(source if Path(source).is_dir() else Path(source).parent)
     if not run.started:

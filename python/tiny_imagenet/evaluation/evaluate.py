@@ -72,7 +72,7 @@ def predict_run(
 
     Raises:
         RunError: the run has no such checkpoint, or was trained on other classes.
-        GpuError: there is no such GPU, or it cannot be used.
+        GpuError: the GPU is missing or cannot be used.
         NetError: the net and the weights do not fit each other or the data.
         DatasetError: the data cannot be read, or is different from its manifest.
         PredictionsError: the outputs are not finite.

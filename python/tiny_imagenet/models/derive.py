@@ -79,7 +79,7 @@ def evaluation(
     Args:
         net: a train_val net, or a deploy net.
         lmdb: the LMDB's folder.
-        mean: the mean image, in place of the data layer's mean_file; ignored if the file names none.
+        mean: the mean image, which replaces the mean_file of the data layer; ignored for a data layer without one.
         batch: records per batch.
         ten_crop: ten samples per record, its ten crops in order, instead of the centre crop.
 

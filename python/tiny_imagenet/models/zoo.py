@@ -265,7 +265,7 @@ def get(name: str) -> Model:
     """Return the model or variant of that name.
 
     Raises:
-        UnknownModelError: there is none.
+        UnknownModelError: no model has this name.
     """
     known = {**MODELS, **VARIANTS}
     if name not in known:
