@@ -216,7 +216,8 @@ def tiny_solver(tmp_path):
 @pytest.fixture(scope="session")
 def trained(data, tmp_path_factory):
     """The run folder of the hand-written net, trained for two epochs."""
-    from tiny_imagenet.training.train import Options, train
+    from tiny_imagenet.training.options import Options
+    from tiny_imagenet.training.train import train
 
     folder = tmp_path_factory.mktemp("trained")
     train(str(write_tiny_net(folder / "net")), Options(data=data, run=folder / "run", epochs=2))

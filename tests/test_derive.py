@@ -157,13 +157,6 @@ def test_the_mean_replaces_a_mean_file_only():
     assert first.crop_data_param.batch_size == 30
 
 
-def test_the_data_layer_is_the_nets_own():
-    given = net(DATA + FC + LOSS)
-    derive.data_layer(given, caffe.TRAIN).data_param.source = "other"
-    assert given.layer[0].data_param.source == "other"
-    assert derive.data_layer(given, caffe.TEST).crop_data_param.source == "val"
-
-
 def test_the_scores_are_those_of_the_test_phase(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), np.uint8)
     with lmdb.open(str(tmp_path / "val.lmdb"), map_size=1 << 24) as env, env.begin(write=True) as transaction:

@@ -175,7 +175,7 @@ def test_other_files_are_refused(source, status, named, tool):
     assert named in tool("describe", source, fails=status, cwd=ROOT).stderr
 
 
-def test_an_unknown_model_gets_a_hint(tmp_path):
+def test_an_unknown_model_gets_a_hint():
     with pytest.raises(UnknownModelError, match="'model6'"):
         describe.load("modell6", PROTOTXT)
 

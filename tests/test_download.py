@@ -241,7 +241,7 @@ def test_a_server_that_stalls_is_a_timeout(site, tmp_path):
     assert part(tmp_path / "data").stat().st_size == MIB
 
 
-def test_a_server_that_is_down(site, tmp_path):
+def test_a_server_that_is_down(tmp_path):
     with Site() as gone:
         pass
     with pytest.raises(DatasetError, match="refused"):

@@ -171,7 +171,7 @@ def test_another_mean_is_subtracted_if_it_is_named(trained, data, tmp_path):
     assert (found[0] != found[1]).any()
 
 
-def test_the_script_says_where_the_files_are(tool, trained, data, tmp_path):
+def test_the_script_says_where_the_files_are(tool, trained, tmp_path):
     out, matrix = tmp_path / "new" / "p.npz", tmp_path / "m.csv"
     assert str(trained / "predictions.npz") in tool("evaluate", trained).stdout
     lines = tool("evaluate", trained, "--out", out, "--confusion", matrix).stdout.splitlines()

@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_refused(run, data, tmp_path):
             Evaluator(param, data / "val.lmdb", run.mean, weights)
 
 
-def test_a_record_of_another_size_is_named(run, data, tmp_path):
+def test_a_record_of_another_size_is_named(run, tmp_path):
     with lmdb.open(str(tmp_path / "odd.lmdb"), map_size=1 << 20) as file, file.begin(write=True) as transaction:
         transaction.put(b"00000000_a", datum.encode(np.zeros((3, 64, 64), np.uint8), 1))
         transaction.put(b"00000001_b", datum.encode(np.zeros((3, 32, 64), np.uint8), 1))

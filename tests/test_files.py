@@ -191,5 +191,5 @@ def test_integers_are_those_that_caffe_can_hold(kind, least, capsys):
         assert repr(text) in capsys.readouterr().err
 
 
-def test_track_yields_all_items(capsys):
+def test_track_yields_all_items():
     assert list(cli.track(range(3), 3, "count")) == [0, 1, 2]

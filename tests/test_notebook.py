@@ -13,7 +13,8 @@ from conftest import ROOT, write_tiny_net
 from tiny_imagenet.evaluation import ensemble, evaluate, metrics
 from tiny_imagenet.models import derive, nets
 from tiny_imagenet.runs import Run
-from tiny_imagenet.training.train import Options, train
+from tiny_imagenet.training.options import Options
+from tiny_imagenet.training.train import train
 
 NOTEBOOK = ROOT / "python" / "notebooks" / "evaluate.ipynb"
 
@@ -69,7 +70,7 @@ def files(folder):
 
 
 @pytest.fixture(scope="module")
-def cells(trained, data, tmp_path_factory):
+def cells(trained, tmp_path_factory):
     """The outputs of the notebook on the trained run."""
     before = files(trained)
     done, outputs = execute(tmp_path_factory.mktemp("notebook"), TINY_IMAGENET_RUN=trained)

@@ -131,7 +131,7 @@ def test_data_without_a_test_split_is_rejected(tool, trained, data, edited, tmp_
     assert not (tmp_path / "t.txt").exists()
 
 
-def test_names_with_spaces_or_twice_are_rejected(data, edited):
+def test_names_with_spaces_or_twice_are_rejected(edited):
     import lmdb
 
     from tiny_imagenet.data import datum

@@ -175,7 +175,7 @@ def test_two_hundred_nets_built_and_dropped_leave_nothing(net_file, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new"), [("LReLU", "LeakyReLU"), ("kernel_size: 3", "kernel_size: 99"), ("xavier", "savier"), ("{", "")]
 )
-def test_after_a_mistake_another_net_trains_in_the_same_process(old, new, net_file, tmp_path):
+def test_after_a_mistake_another_net_trains_in_the_same_process(old, new, tmp_path):
     wrong = tmp_path / "wrong.prototxt"
     wrong.write_text(NET.replace(old, new))
     with pytest.raises(caffe.CaffeError) as error:

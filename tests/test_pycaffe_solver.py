@@ -116,7 +116,7 @@ def test_the_rate_that_is_set_is_the_rate_of_the_next_step(tmp_path):
         )
 
 
-def test_setting_the_iteration_moves_the_rate(solver_file, tmp_path):
+def test_setting_the_iteration_moves_the_rate(solver_file):
     text = solver_file.read_text()
     solver = caffe.SGDSolver(solver_file)
     solver.iter = 25
@@ -192,7 +192,7 @@ def test_parameters_that_cannot_be_are_refused(name, value, solver_file):
     assert getattr(param, name) == before
 
 
-def test_after_an_error_another_solver_trains(solver_file, tmp_path):
+def test_after_an_error_another_solver_trains(solver_file):
     for wrong in ['"step"', "stepsize: 10", "num_output: 2"]:  # the solver, its rate, its net
         text = solver_file.read_text().replace(
             wrong, {'"step"': '"stairs"', "stepsize: 10": ""}.get(wrong, "num_output: 9")

@@ -19,7 +19,7 @@ from tiny_imagenet.experiment import reproduce, table2
 from tiny_imagenet.models import generate, paper, zoo
 from tiny_imagenet.runs import Run
 from tiny_imagenet.training import train
-from tiny_imagenet.training.train import Options
+from tiny_imagenet.training.options import Options
 
 
 @pytest.fixture(scope="module")

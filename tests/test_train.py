@@ -27,7 +27,7 @@ def rates(run):
     return [record["learning_rate"] for record in Run(run).metrics()]
 
 
-def test_contents_of_a_run_folder(trained, data):
+def test_contents_of_a_run_folder(trained):
     run = Run(trained)
     info = run.info
     assert info["model"] == "tiny"

@@ -76,7 +76,7 @@ def test_features_are_the_values_after_the_rectifier(run, predictor, data):
         assert row == pytest.approx(np.where(before < 0, np.float32(0.01) * before, before), rel=1e-5, abs=1e-5)
 
 
-def test_any_layer_can_be_named(run, predictor):
+def test_any_layer_can_be_named(predictor):
     assert features.hidden(predictor, "lrelu1_1") == "conv1_1"
     assert features.hidden(predictor, "pool0") == "pool0"
     with pytest.raises(NetError, match="'fc9'"):

@@ -56,7 +56,7 @@ def main():
         zoo.get(name)
 
     from tiny_imagenet.experiment import reproduce, table2  # after the arguments: loading Caffe takes a moment
-    from tiny_imagenet.training.train import Options
+    from tiny_imagenet.training.options import Options
 
     options = Options(
         data=args.data,

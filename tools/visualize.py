@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import _venv  # noqa: F401
 from tiny_imagenet import cli, destination, files, runs
 from tiny_imagenet.data import images
+from tiny_imagenet.data.screening import CROP, MIN_VISIBLE
 from tiny_imagenet.data.splits import LABELLED
 from tiny_imagenet.evaluation import data_source, ensemble, predictions, provenance
 from tiny_imagenet.report import confusion_figure, curves_figure, errors_figure, figures, screening_figure
@@ -170,9 +170,9 @@ def main() -> None:
     )
     kind.add_argument("dataset", metavar="DATASET", help="the folder with wnids.txt, train/, val/ and test/")
     crop, crop_help = cli.at_most(images.SIZE), "side of the crop in pixels (default: 56)"
-    kind.add_argument("--crop", type=crop, default=screening_figure.CROP, metavar="N", help=crop_help)
+    kind.add_argument("--crop", type=crop, default=CROP, metavar="N", help=crop_help)
     share = "fraction of the box that each crop must contain (default: 1/4)"
-    kind.add_argument("--min-visible", type=cli.share, default=Fraction(1, 4), metavar="SHARE", help=share)
+    kind.add_argument("--min-visible", type=cli.share, default=MIN_VISIBLE, metavar="SHARE", help=share)
     _rows(kind, screening_figure.MOST_ROWS, screening_figure.ROWS, "rows of each kind")
     seed = "decides between images with equal fractions (default: 0)"
     kind.add_argument("--seed", type=cli.count, default=0, metavar="S", help=seed)

@@ -114,30 +114,6 @@ def gpus(text: str) -> tuple[int, ...] | str:
     return numbers
 
 
-def add_gpus(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add --gpu (described by `what`), --tf32 and --deterministic; each is None by default."""
-    parser.add_argument("--gpu", type=gpus, dest="gpus", metavar="N[,N...]|all|none", help=what)
-    switch = argparse.BooleanOptionalAction
-    parser.add_argument("--tf32", action=switch, help="GPU: round factors to TF32, which is faster (default: no)")
-    parser.add_argument(
-        "--deterministic", action=switch, help="GPU: the same bits in every run, but slower (default: no)"
-    )
-
-
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Add --checkpoint: best, last or an iteration; None by default."""
-    parser.add_argument("--checkpoint", metavar="best|last|ITER", help="weights of the run to use (default: best)")
-
-
-def add_predicting(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of every prediction: --checkpoint, --ten-crop, --data and --gpu."""
-    add_checkpoint(parser)
-    crops = "average the four corners, the centre and their mirrors"
-    parser.add_argument("--ten-crop", action="store_true", help=crops)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="converted data set (default: the run's)")
-    parser.add_argument("--gpu", type=gpu, metavar="N", help="compute on this GPU (default: the CPU)")
-
-
 def _gpu(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 5):
         raise argparse.ArgumentTypeError(
@@ -174,6 +150,30 @@ def share(text: str) -> Fraction:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a fraction from 0 to 1 such as 1/4 or 0.25, got {text[:40]!r}")
     return value
+
+
+def add_gpus(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --gpu (described by `what`), --tf32 and --deterministic; each is None by default."""
+    parser.add_argument("--gpu", type=gpus, dest="gpus", metavar="N[,N...]|all|none", help=what)
+    switch = argparse.BooleanOptionalAction
+    parser.add_argument("--tf32", action=switch, help="GPU: round factors to TF32, which is faster (default: no)")
+    parser.add_argument(
+        "--deterministic", action=switch, help="GPU: the same bits in every run, but slower (default: no)"
+    )
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add --checkpoint: best, last or an iteration; None by default."""
+    parser.add_argument("--checkpoint", metavar="best|last|ITER", help="weights of the run to use (default: best)")
+
+
+def add_predicting(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of every prediction: --checkpoint, --ten-crop, --data and --gpu."""
+    add_checkpoint(parser)
+    crops = "average the four corners, the centre and their mirrors"
+    parser.add_argument("--ten-crop", action="store_true", help=crops)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="converted data set (default: the run's)")
+    parser.add_argument("--gpu", type=gpu, metavar="N", help="compute on this GPU (default: the CPU)")
 
 
 def run(main: Callable[[], None]) -> NoReturn:

@@ -25,9 +25,22 @@ from tiny_imagenet import files
 from tiny_imagenet.errors import RunError
 
 LINKS = ("best", "last")
-CHECKPOINT = ("weights.caffemodel", "solver.solverstate", "state.json")
+WEIGHTS, SOLVERSTATE, STATE = CHECKPOINT = ("weights.caffemodel", "solver.solverstate", "state.json")
 _LOCK = ".lock"
-_MINE = "change its owner (chown -R) or name another folder"
+_OWNER = "change its owner (chown -R) or name another folder"
+# Content of a run folder before it is a run.
+_BEFORE_START = frozenset(
+    (
+        _LOCK,
+        "train_val.prototxt",
+        "deploy.prototxt",
+        "solver.prototxt",
+        "mean.binaryproto",
+        "events",
+        "train.log",
+        "stages",
+    )
+)
 
 
 class Run:
@@ -201,7 +214,7 @@ class Run:
         Raises:
             RunError: it is not JSON.
         """
-        return _read_object(checkpoint / "state.json", f"remove {checkpoint} to resume from an earlier checkpoint")
+        return _read_object(checkpoint / STATE, f"remove {checkpoint} to resume from an earlier checkpoint")
 
     def weights(self, checkpoint: str = "best") -> Path:
         """The weights file of a checkpoint: best, last or an iteration.
@@ -217,7 +230,7 @@ class Run:
         return path.resolve()
 
     def _weights(self, checkpoint: str) -> Path:
-        return self._folder(checkpoint) / "weights.caffemodel"
+        return self._folder(checkpoint) / WEIGHTS
 
     def _folder(self, checkpoint: str) -> Path:
         return self._checkpoints / checkpoint
@@ -283,39 +296,37 @@ def in_use(path: str | os.PathLike[str]) -> bool:
     return False
 
 
-# Content of a run folder before it is a run.
-_BEFORE_START = frozenset(
-    (
-        _LOCK,
-        "train_val.prototxt",
-        "deploy.prototxt",
-        "solver.prototxt",
-        "mean.binaryproto",
-        "events",
-        "train.log",
-        "stages",
-    )
-)
-
-
 def _is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 @contextlib.contextmanager
-def _locked(run: Run) -> Iterator[None]:
+def locked(folder: Path, in_use: str) -> Iterator[None]:
+    """Hold the lock of a folder for the block, if the file system has locks.
+
+    Args:
+        folder: of a run or an experiment.
+        in_use: the error message if another process holds the lock.
+
+    Raises:
+        RunError: another process holds the lock, or the folder cannot be written.
+    """
     try:
-        lock = open(run.path / _LOCK, "a")  # noqa: SIM115 (held beyond this block)
+        lock = open(folder / _LOCK, "a")  # noqa: SIM115 (held beyond this block)
     except OSError as error:
-        raise RunError(f"cannot write into the run folder {run.path}: {error.strerror}: {_MINE}") from error
+        raise RunError(f"cannot write into the run folder {folder}: {error.strerror}: {_OWNER}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunError(f"another training uses {run.path}: wait for it or name another folder") from error
+            raise RunError(in_use) from error
         except OSError:
             pass  # a file system without locks
         yield
+
+
+def _locked(run: Run) -> contextlib.AbstractContextManager[None]:
+    return locked(run.path, f"another training uses {run.path}: wait for it or name another folder")
 
 
 def _clear(run: Run) -> None:

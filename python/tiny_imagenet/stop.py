@@ -1,17 +1,26 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a stop flag polled by the training loop between two iterations."""
+"""Ctrl-C, SIGTERM and SIGHUP as a stop flag polled by the training loop between two iterations.
+
+`end_with_parent` ends a child process with its parent.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
 
 from tiny_imagenet import cli
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # mpirun forwards SIGUSR1 to all ranks
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends, even within a call to CUDA or NCCL."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class StopRequest:
@@ -21,16 +30,12 @@ class StopRequest:
     process. Signals that the process ignores (nohup, background jobs of a script) stay ignored. Outside the main
     thread, where Python allows no handlers, entering has no effect.
 
-    Args:
-        more: further signals that request a stop.
-
     Attributes:
         signal: name of the first signal, or "".
     """
 
-    def __init__(self, more: Sequence[signal.Signals] = ()):
+    def __init__(self) -> None:
         self.signal = ""
-        self._signals = (*SIGNALS, *more)
         self._handlers: dict[int, object] = {}
         self._entered = False
 
@@ -41,7 +46,7 @@ class StopRequest:
         self._pythons.setblocking(False)
         self._fd = signal.set_wakeup_fd(self._pythons.fileno(), warn_on_full_buffer=False)
         # Python writes signals that have a handler to the socket; this handler has nothing to add.
-        heeded = [number for number in self._signals if signal.getsignal(number) is not signal.SIG_IGN]
+        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         self._handlers = {number: signal.signal(number, lambda *_: None) for number in heeded}
         self._entered = True
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -62,7 +67,7 @@ class StopRequest:
     def _watch(self) -> None:
         while received := self._ours.recv(1):
             number = received[0]
-            if number not in self._signals:
+            if number not in SIGNALS:
                 continue
             interactive = hasattr(sys, "ps1") or "ipykernel" in sys.modules
             if self.signal and number == signal.SIGINT and not interactive:

@@ -41,12 +41,10 @@ def convert(
 ) -> dict[str, Any]:
     """Write `out`/{train,train_screened,val,test}.lmdb, mean.binaryproto and manifest.json; return the manifest.
 
-    The key of a record is its index in eight digits, "_" and the image's name. The value is a Datum of 3x64x64 uint8
-    in BGR, or the image file (see `Options`); its label is the index of the class in wnids.txt, -1 in test. Training
-    images are shuffled: `seed` and an image's name alone decide its place among the others. train_screened has the
-    same order, without the images that screening drops (section 5.2.1; an image without a box stays). Validation and
-    test images are sorted by name. The mean is that of train.lmdb. The same data set and options give the same bytes
-    with any number of workers, and `out` is replaced as a whole or not at all.
+    README.md in this package's folder describes the files, the records and the fields of the manifest. `seed` and an
+    image's name alone decide its place among the training images. Screening (section 5.2.1) keeps images without a
+    box. The same data set and options give the same bytes with any number of workers, and `out` is replaced as a whole
+    or not at all.
 
     Args:
         root: folder of the data set (for its layout, see `dataset`).
@@ -55,13 +53,6 @@ def convert(
         replace: whether a converted data set in `out` is replaced.
         executor: runs the decoding instead of processes of this machine. Its processes must see `root`.
         options: fields of `loading.Options`: seed, encoded, resize, skip_unreadable, crop, min_visible.
-
-    The manifest contains: format, source, seed, encoded, image (channels, height, width), classes (index, wnid, words),
-    lmdbs (of each: count; sha256 of the lines "key label"; values_sha256 of the concatenated sha256 of the values),
-    mean (file name), screening (crop, min_visible, names in dropped and in small: training boxes under 8x8 pixels in
-    area; number of images without_box), small_objects (their number), mended_boxes (`loading.Mended`), empty_classes
-    (wnids without training images), and paths relative to the data set: resized, reencoded, unreadable, unlabelled,
-    and missing (annotated images that do not exist).
 
     Raises:
         DatasetError: the data set is incomplete or malformed, an image cannot be read, or an option is out of range.

@@ -28,7 +28,7 @@ _CONVERT = "tools/convert.py DATASET OUT"
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the manifest of a converted data set (see `convert.convert`).
+    """Return the manifest of a converted data set (its fields: README.md in this folder).
 
     Raises:
         DatasetError: the manifest is missing, has another format version, or lacks a required field.

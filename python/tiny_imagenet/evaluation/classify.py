@@ -146,7 +146,7 @@ def open_run(run: Run, checkpoint: str = "best", ten_crop: bool = False, gpu: in
     Raises:
         RunError: it is not a run folder, or has no such checkpoint.
         NetError: the net and the weights do not fit each other.
-        GpuError: there is no such GPU, or it cannot be used.
+        GpuError: the GPU is missing or cannot be used.
     """
     _ = run.info
     return Predictor(nets.read(run.train_val), run.mean, run.weights(checkpoint), ten_crop=ten_crop, gpu=gpu)

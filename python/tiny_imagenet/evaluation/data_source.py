@@ -31,7 +31,8 @@ def split(given: Predictions) -> str:
 def classes(given: Predictions) -> list[tuple[str, str]] | None:
     """The wnid and words of each class, from `meta` or the data of the run that contains the file; None if unknown."""
     about = meta(given)
-    wnids, words = (about.get(key) if len(about.get(key) or ()) == given.classes else None for key in _KEYS)
+    named = [about.get(key) or () for key in ("wnids", "class_names")]
+    wnids, words = (names if len(names) == given.classes else None for names in named)
     if wnids or words:
         return list(zip(wnids or [""] * given.classes, words or [""] * given.classes))
     if not given.path:
@@ -41,9 +42,6 @@ def classes(given: Predictions) -> list[tuple[str, str]] | None:
     except (RunError, DatasetError):
         return None
     return [(entry["wnid"], entry["words"]) for entry in entries] if len(entries) == given.classes else None
-
-
-_KEYS = ("wnids", "class_names")
 
 
 def class_names(given: Predictions) -> list[str] | None:
@@ -56,7 +54,7 @@ def data_folder(source: str | os.PathLike[str]) -> str:
     """The data folder of the run folder `source`, or of the run that contains the predictions file `source`.
 
     Raises:
-        RunError: there is no such run, or its data is unknown or missing.
+        RunError: the run is missing, or its data is unknown or missing.
     """
     run = Run(source if Path(source).is_dir() else Path(source).parent)
     if not run.started:

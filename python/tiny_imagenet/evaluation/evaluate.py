@@ -12,13 +12,13 @@ from caffe.proto import caffe_pb2
 from tiny_imagenet import cli, destination, files
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError, PredictionsError, RunError
-from tiny_imagenet.evaluation import data_source, metrics, predictions
+from tiny_imagenet.evaluation import data_source, metrics, predictions, provenance
 from tiny_imagenet.evaluation.evaluator import Evaluator
 from tiny_imagenet.evaluation.predictions import Predictions
 from tiny_imagenet.models import nets
 from tiny_imagenet.runs import Run
 
-CROPS = {False: "centre", True: "ten: four corners, centre, and their mirrors"}  # in the meta of predictions
+CROPS = {False: provenance.CENTRE, True: "ten: four corners, centre, and their mirrors"}  # in the meta of predictions
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class Options:
     @property
     def suffix(self) -> str:
         """[_SPLIT][_tencrop][_CHECKPOINT], without those of the default options."""
-        parts = (self.split, "tencrop" if self.ten_crop else "val", self.checkpoint)
-        return "".join(f"_{part}" for part in parts if part not in ("val", "best"))
+        split = "" if self.split == "val" else f"_{self.split}"
+        checkpoint = "" if self.checkpoint == "best" else f"_{self.checkpoint}"
+        return split + ("_tencrop" if self.ten_crop else "") + checkpoint
 
 
 def data_of(run: Run, data: str | os.PathLike[str] | None) -> str | os.PathLike[str]:
@@ -71,7 +72,7 @@ def predict_run(
 
     Raises:
         RunError: the run has no such checkpoint, or was trained on other classes.
-        GpuError: there is no such GPU, or it cannot be used.
+        GpuError: the GPU is missing or cannot be used.
         NetError: the net and the weights do not fit each other or the data.
         DatasetError: the data cannot be read, or is different from its manifest.
         PredictionsError: the outputs are not finite.

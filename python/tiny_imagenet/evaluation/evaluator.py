@@ -40,7 +40,7 @@ class Evaluator:
     Raises:
         DatasetError: the LMDB cannot be read.
         NetError: the net does not build, or the weights do not fit it.
-        GpuError: there is no such GPU, or it cannot be used.
+        GpuError: the GPU is missing or cannot be used.
     """
 
     def __init__(

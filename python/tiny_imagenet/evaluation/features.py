@@ -54,7 +54,7 @@ def hidden(predictor: Predictor, layer: str | None = None) -> str:
     In-place layers on the blob, such as rectifiers, have been applied to it.
 
     Raises:
-        NetError: there is no such layer.
+        NetError: the net has no such layer.
     """
     net = predictor.net
     if layer is None:

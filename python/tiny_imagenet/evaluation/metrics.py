@@ -24,12 +24,10 @@ class Score(NamedTuple):
     Attributes:
         key: of the value, a fraction; its interval is under `{key}_interval`.
         title: the column's title.
-        higher_is_better: whether the highest value is the best.
     """
 
     key: str
     title: str
-    higher_is_better: bool = True
 
     def text(self, scores: Mapping[str, Any], digits: int = 2) -> str:
         """The value in per cent, or "-"."""
@@ -42,7 +40,7 @@ class Score(NamedTuple):
 
 
 # The columns of every table of scores: evaluate.py, ensemble.py and the report.
-SCORES = (Score("top1", "Top-1 %"), Score("top5", "Top-5 %"), Score("error", "Error %", False))
+SCORES = (Score("top1", "Top-1 %"), Score("top5", "Top-5 %"), Score("error", "Error %"))
 TOP1 = SCORES[0]
 
 

@@ -42,7 +42,7 @@ class Predictor:
 
     Raises:
         NetError: the net does not build, or the weights do not fit it.
-        GpuError: there is no such GPU, or it cannot be used.
+        GpuError: the GPU is missing or cannot be used.
     """
 
     def __init__(

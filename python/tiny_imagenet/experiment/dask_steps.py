@@ -18,7 +18,7 @@ from tiny_imagenet.experiment.reproduce import EXPERIMENT, Step
 from tiny_imagenet.stop import StopRequest
 
 RETRIES = 3  # of a step whose process was lost
-TELL = 30.0  # seconds between progress lines
+PROGRESS_EVERY = 30.0  # seconds between progress lines
 
 
 def run(
@@ -68,7 +68,7 @@ def run(
             ): step
             for step in steps
         }
-        told, has_workers = time.monotonic(), True
+        printed, has_workers = time.monotonic(), True
         while waiting:
             for future in [future for future in waiting if future.done()]:
                 step = waiting.pop(future)
@@ -79,13 +79,13 @@ def run(
                 client.run(worker.children_ended)
                 number = signal.Signals[stop.signal]
                 raise Stopped(f"stopped by {stop.signal}: the same command resumes every training", number)
-            if time.monotonic() > told + TELL and not quiet:
-                told = time.monotonic()
+            if time.monotonic() > printed + PROGRESS_EVERY and not quiet:
+                printed = time.monotonic()
                 before, has_workers = has_workers, bool(client.nthreads())
                 if before and not has_workers:
                     cli.note(f"no worker is left: start one with: {cluster.start_command(client, resources)}")
                 for step in waiting.values():
-                    _tell(step, started)
+                    _print_progress(step, started)
             time.sleep(0.2)
 
 
@@ -97,8 +97,8 @@ def _inputs(steps: list[Step]) -> list[Path]:
     return [options.data / lmdb_reader.MANIFEST, experiment, *dict.fromkeys(nets)]
 
 
-def _tell(step: Step, started: set[str]) -> None:
-    """Print how far a step is."""
+def _print_progress(step: Step, started: set[str]) -> None:
+    """Print the iteration and the best top-1 of a step that has started."""
     records = step.run.metrics() if step.name in started else []
     if records:
         best = max((record["top1"] for record in records if "top1" in record), default=None)

@@ -10,9 +10,7 @@ Finished steps are skipped, so the same call resumes an experiment.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import math
 import os
@@ -21,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tiny_imagenet import cli, files, gpu
+from tiny_imagenet import cli, files, gpu, runs
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import RunError, Stopped, TinyImageNetError
 from tiny_imagenet.evaluation import evaluate
@@ -29,6 +27,7 @@ from tiny_imagenet.experiment import table2
 from tiny_imagenet.models import paper, zoo
 from tiny_imagenet.runs import Run
 from tiny_imagenet.training import train
+from tiny_imagenet.training.options import Options
 
 EXPERIMENT = "experiment.json"
 
@@ -43,7 +42,7 @@ class Step:
     """
 
     model: str
-    options: train.Options
+    options: Options
 
     @property
     def name(self) -> str:
@@ -120,7 +119,7 @@ def run_here(steps: list[Step]) -> Iterator[tuple[Step, str]]:
 
 def reproduce(
     out: str | os.PathLike[str],
-    options: train.Options,
+    options: Options,
     models: Sequence[str] = tuple(zoo.MODELS),
     seeds: Iterable[int] = (1,),
     run_steps: Runner = run_here,
@@ -156,7 +155,8 @@ def reproduce(
             own = {"run": out / name / f"seed{seed}", "seed": seed, "resume": True, **paths}
             steps.append(Step(name, dataclasses.replace(options, **own)))
     table = table2.Table(out, names, len(manifest["classes"]) == paper.CLASSES)
-    with _locked(out):
+    out.mkdir(parents=True, exist_ok=True)
+    with runs.locked(out, f"{out} is in use by another experiment: wait for it, or name another --out"):
         _check_same(out, options, manifest)
         try:
             for step, error in run_steps([step for step in steps if not step.is_finished()]):
@@ -170,20 +170,7 @@ def reproduce(
         return table.write()
 
 
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"{out} is in use by another experiment: wait for it, or name another --out") from error
-        except OSError:
-            pass  # the file system has no locks; those of the run folders would be missing too
-        yield
-
-
-def _check_same(out: Path, options: train.Options, manifest: dict[str, Any]) -> None:
+def _check_same(out: Path, options: Options, manifest: dict[str, Any]) -> None:
     """Write experiment.json, or raise RunError if it was written with other data or options."""
     fields = ("batch", "base_lr", "staged", "tf32", "deterministic", *zoo.SCHEDULE)
     found = {name: getattr(options, name) for name in fields}

@@ -5,24 +5,21 @@ The parent writes the pickled step to stdin. If the step fails, the exit status 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
-import signal
 import sys
 import time
 import traceback
 
-from tiny_imagenet import runs
+from tiny_imagenet import runs, stop
 from tiny_imagenet.errors import TinyImageNetError
 
 LOCK = 120.0  # seconds to wait for the lock of a run, which a lost worker's training may still hold
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
     """Run the step that stdin contains."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a step dies with its worker
+    stop.end_with_parent()
     if os.getppid() != int(sys.argv[1]):
         return 1
     output = os.dup(1)

@@ -23,7 +23,7 @@ class Row:
 
     Attributes:
         name: name of the model or the ensemble.
-        paper: the paper's validation top-1 in percent; None if there is none, or if the data is not the paper's.
+        paper: the paper's validation top-1 in percent; None if it has none, or if the data is not the paper's.
         parameters: number of parameters; None for an ensemble.
         scores: by seed: top1 and top5 in percent (top5 is None with five classes or fewer) and the number of classes;
             of a model also epochs and seconds.

@@ -75,8 +75,10 @@ def run_step(name: str, step: bytes, expected: dict[str, str], resource: tuple[s
         raise distributed.Reschedule
     if child.returncode < 0:
         by = signal.Signals(-child.returncode).name
-        raise StepLostError(f"its process was killed by {by}" + " (out of memory?)" * (by == "SIGKILL"))
-    return error.decode(errors="replace") or f"its process exited with status {child.returncode}" * child.returncode
+        raise StepLostError(f"its process was killed by {by}" + (" (out of memory?)" if by == "SIGKILL" else ""))
+    if child.returncode and not error:
+        return f"its process exited with status {child.returncode}"
+    return error.decode(errors="replace")
 
 
 def _environment(worker: distributed.Worker, name: str, amount: int) -> dict[str, str]:

@@ -7,8 +7,6 @@ from caffe.proto import caffe_pb2
 from tiny_imagenet.errors import NetError
 from tiny_imagenet.inspect.normalize import LRELU_SLOPE
 
-OURS = {"LReLU", "CropData"}
-
 
 def export(net: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
     """Return the net without layer types and fields of ours: LReLU becomes ReLU, CropData becomes Data.

@@ -110,9 +110,9 @@ def load(what: str, models: Path) -> Source:
         prototxt.parse(net, text, path)
         if not net.layer and not net.layers:
             raise NetError(f"{path} has no layers: expected the prototxt of a net or a solver")
-        beside = path.with_name("solver.prototxt")
-        if model and path.name == "train_val.prototxt" and beside.is_file():
-            return Source(what, path, net, path, _solver_of(beside), beside, model)
+        solver_path = path.with_name("solver.prototxt")
+        if model and path.name == "train_val.prototxt" and solver_path.is_file():
+            return Source(what, path, net, path, _solver_of(solver_path), solver_path, model)
         return Source(what, path, net, path, model=model)
     solver = _solver_of(path)
     try:
@@ -222,26 +222,33 @@ def to_text(source: Source, net: Outline, as_printed: bool = True) -> str:
     table.add_column("parameters", f"{net.parameter_count:,}", justify="right")
     table.add_column("multiply-adds", f"{net.multiply_adds:,}", justify="right")
     table.add_column("activation bytes", f"{net.activation_bytes:,}", justify="right")
-    for layer, param in zip(net.layers, net.net.layer):
-        kind = f"{layer.type} {setting(param)}".strip()
-        if layer.shapes is None:
-            table.add_row(layer.name, kind, "?", "", "", "")
-            continue
-        shape = ", ".join("x".join(map(str, s)) or "1" for s in layer.shapes)
-        table.add_row(
-            layer.name,
-            kind,
-            f"{shape} in place" if layer.in_place else shape,
-            f"{layer.parameter_count:,}" if layer.parameter_count else "",
-            f"{layer.multiply_adds // net.batch:,}" if layer.multiply_adds else "",
-            f"{layer.activation_bytes // net.batch:,}" if layer.activation_bytes else "",
-        )
+    for number, layer in enumerate(net.layers):
+        table.add_row(*cells(net, number), f"{layer.activation_bytes // net.batch:,}" if layer.activation_bytes else "")
     out = io.StringIO()
     console = Console(file=out, width=10_000, highlight=False, markup=False, emoji=False)
     console.print(table)
     lines = [line.rstrip() for line in out.getvalue().rstrip().splitlines()]
     column = _paper(source) if as_printed else None
     return "\n".join([*lines, "", *_files(source), *_totals(source, net, column)]) + "\n"
+
+
+def cells(net: Outline, number: int, times: str = "x") -> list[str]:
+    """Return name, type, output, parameters and multiply-adds per image of a layer; "?" for an unknown output.
+
+    Args:
+        net: the outline.
+        number: of the layer.
+        times: between the sizes of a shape.
+    """
+    layer = net.layers[number]
+    shapes = "?" if layer.shapes is None else ", ".join(times.join(map(str, s)) or "1" for s in layer.shapes)
+    return [
+        layer.name,
+        f"{layer.type} {setting(net.net.layer[number])}".strip(),
+        f"{shapes} in place" if layer.in_place else shapes,
+        f"{layer.parameter_count:,}" if layer.parameter_count else "",
+        f"{layer.multiply_adds // net.batch:,}" if layer.multiply_adds else "",
+    ]
 
 
 def _files(source: Source) -> list[str]:

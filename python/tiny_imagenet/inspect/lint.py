@@ -25,8 +25,6 @@ _FILLED = ("Convolution", "InnerProduct")  # their weights start at 0 without a 
 Inputs = Mapping[str, Shape]
 State = tuple[str, tuple[str, ...], int]  # phase, stages, level
 
-learning = solver_lint.learning
-
 
 def check(path: str | os.PathLike[str], inputs: Inputs | None = None) -> list[Finding]:
     """Check the prototxt of a net or a solver and the files that belong to it, its own findings first.

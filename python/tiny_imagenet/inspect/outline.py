@@ -182,7 +182,7 @@ def outline(
         stubs, problems = _stubs(resolved, inputs or {}, rejected)
         try:
             built = _net(resolved, stubs) if stubs else None
-            return Outline(resolved.name, phase, tuple(_layers(resolved, stubs, problems, built)), resolved)
+            return Outline(resolved.name, phase, tuple(_layers(resolved, problems, built)), resolved)
         except caffe.CaffeError as error:
             number = _rejected_layer(str(error), stubs)
             before = _net(resolved, {i: layer for i, layer in stubs.items() if i < number})
@@ -225,7 +225,7 @@ def _rejected_layer(text: str, stubs: _Stubs) -> int:
 
 
 def _layers(
-    resolved: caffe_pb2.NetParameter, stubs: _Stubs, problems: Mapping[int, Problem], built: caffe.Net | None
+    resolved: caffe_pb2.NetParameter, problems: Mapping[int, Problem], built: caffe.Net | None
 ) -> Iterator[Layer]:
     made = dict(zip(built._layer_names, built.layers)) if built else {}
     owners: dict[str, str] = {}

@@ -37,7 +37,7 @@ class Problem:
 def stub(
     layer: caffe_pb2.LayerParameter, made: set[str], unknown: set[str], inputs: Mapping[str, Shape]
 ) -> caffe_pb2.LayerParameter | Problem:
-    """Return a layer of the same shapes that Caffe can build, or the reason why there is none.
+    """Return a layer of the same shapes that Caffe can build, or the reason why it has no shapes.
 
     Args:
         layer: of today's format.

@@ -44,7 +44,7 @@ _Solver = caffe_pb2.SolverParameter
 
 
 def fields(solver: _Solver, positions: Mapping[str, Position], path: Path) -> list[Finding]:
-    """Check all fields of a solver but its nets; arguments as `learning`."""
+    """Check all fields of a solver except its nets. Arguments as `learning`."""
     problems: list[_Problem] = []
     if solver.HasField("type") and solver.HasField("solver_type"):
         problems.append(("solver_type", "error", "type and solver_type exclude each other: remove solver_type"))

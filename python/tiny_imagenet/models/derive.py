@@ -50,18 +50,6 @@ def upgraded(net: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
         raise NetError(from_caffe(str(error))) from error
 
 
-def data_layer(net: caffe_pb2.NetParameter, phase: int) -> Layer:
-    """The layer that supplies the pictures in a phase; that of the other phase if this one has none.
-
-    It is the layer of `net` itself if that is in today's format (`upgraded`), so that editing it edits the net.
-
-    Raises:
-        NetError: the net has no softmax, or not exactly one input.
-    """
-    source = _parts(net, phase).source
-    return next((layer for layer in net.layer if layer == source), source)
-
-
 def deploy(net: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
     """The net for prediction: an Input of shape (1, channels, height, width), the TEST-phase layers and a Softmax.
 
@@ -71,7 +59,7 @@ def deploy(net: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
     Raises:
         NetError: the net has no softmax or not exactly one input, or the size of its pictures is unknown.
     """
-    parts = _parts(net, caffe.TEST)
+    parts = _parts(net)
     source = Layer(name=parts.source.name, type="Input", top=[parts.blob])
     source.input_param.shape.add(dim=_shape(parts.source, parts.blob))
     return _join(net, source, parts)
@@ -91,14 +79,14 @@ def evaluation(
     Args:
         net: a train_val net, or a deploy net.
         lmdb: the LMDB's folder.
-        mean: the mean image, in place of the data layer's mean_file; ignored if the file names none.
+        mean: the mean image, which replaces the mean_file of the data layer; ignored for a data layer without one.
         batch: records per batch.
         ten_crop: ten samples per record, its ten crops in order, instead of the centre crop.
 
     Raises:
         NetError: the net has no softmax or not exactly one input, or its input is not square.
     """
-    parts = _parts(net, caffe.TEST)
+    parts = _parts(net)
     taken = [Layer(top=[parts.blob]), *parts.body, parts.softmax]
     tops = [parts.blob, _free("label", taken), _free("record", taken)]
     source = Layer(name=parts.source.name, type="CropData", top=tops)
@@ -128,9 +116,10 @@ class _Parts(NamedTuple):
     softmax: Layer
 
 
-def _parts(net: caffe_pb2.NetParameter, phase: int) -> _Parts:
-    layers = list(filtered(net, phase).layer)
-    others = list(filtered(net, caffe.TRAIN + caffe.TEST - phase).layer)
+def _parts(net: caffe_pb2.NetParameter) -> _Parts:
+    """The parts of the net in phase TEST; a part that it has in phase TRAIN only is taken from there."""
+    layers = list(filtered(net, caffe.TEST).layer)
+    others = list(filtered(net, caffe.TRAIN).layer)
     end, softmax = _head(net, layers, others)
     body, needed = [], set(softmax.bottom)
     for layer in reversed(layers[:end]):

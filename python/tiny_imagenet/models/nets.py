@@ -123,6 +123,11 @@ def to_text(what) -> str:
     return text_format.MessageToString(what)
 
 
+def lmdb_layers(net: caffe_pb2.NetParameter) -> list[caffe_pb2.LayerParameter]:
+    """Return the data layers that read an LMDB, of both phases."""
+    return [layer for layer in net.layer if layer.type in LMDB_TYPES]
+
+
 def data_param(layer: caffe_pb2.LayerParameter):
     """Return the parameters of a layer of LMDB_TYPES that contain its source and batch_size."""
     return layer.crop_data_param if layer.type == "CropData" else layer.data_param

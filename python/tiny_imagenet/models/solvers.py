@@ -93,11 +93,7 @@ def upgraded(solver: caffe_pb2.SolverParameter) -> caffe_pb2.SolverParameter:
 
 
 def net_path(solver: caffe_pb2.SolverParameter, path: str | os.PathLike[str]) -> Path | None:
-    """Return the file of a solver's net; None if the net is written in the solver.
-
-    A relative name starts at the solver's folder. A solver that was copied together with its net uses the copy: the
-    net is looked for under its bare name beside the solver before an absolute name, before the folders above (the
-    generated solvers name their nets from the top of the checkout) and before the working folder (as Caffe does).
+    """Return the file of a solver's net (the first of `places` that exists); None if the solver contains the net.
 
     Raises:
         NetError: no net is named, or its file is missing.
@@ -114,12 +110,17 @@ def net_path(solver: caffe_pb2.SolverParameter, path: str | os.PathLike[str]) ->
 
 
 def find(name: str, path: str | os.PathLike[str]) -> Path | None:
-    """Return the existing file that the solver at `path` means by `name`, as `net_path` looks for it, or None."""
+    """Return the first of `places` that exists, or None."""
     return next((place for place in places(name, path) if place.is_file()), None)
 
 
 def places(name: str, path: str | os.PathLike[str]) -> list[Path]:
-    """Return where a file named by the solver at `path` is looked for; the first that exists is used."""
+    """Return the paths that `name` in the solver at `path` may refer to, in the order in which they are tried.
+
+    The solver's folder comes first, so that a solver that was copied together with its net uses the copy. The folders
+    above follow, since generated solvers name their nets from the top of the checkout, and then the working folder,
+    where Caffe looks.
+    """
     folder = Path(path).resolve().parent
     if Path(name).is_absolute():
         return [folder / Path(name).name, Path(name)]

@@ -61,8 +61,8 @@ class Model:
         batch_norm: whether each convolution is followed by BatchNorm and Scale, and has no bias.
         drop_after_stage: number of the stage that ends with dropout; 0 for none.
         screened: whether images in which a crop may miss the object are left out of training (section 5.2.1).
-        base_lr, weight_decay, momentum, batch, dropout: of the solver (section 5.2.1, open point e); a dropout of 0
-            leaves the Dropout layers out.
+        base_lr, weight_decay, momentum, batch: of the solver (section 5.2.1, open point e).
+        dropout: fraction of values that the Dropout layers drop (section 5.2.1); 0 leaves the layers out.
         negative_slope: of LReLU (section 5.3.2).
         classes: outputs of the last layer.
         crop: side of the input in pixels.
@@ -265,7 +265,7 @@ def get(name: str) -> Model:
     """Return the model or variant of that name.
 
     Raises:
-        UnknownModelError: there is none.
+        UnknownModelError: no model has this name.
     """
     known = {**MODELS, **VARIANTS}
     if name not in known:

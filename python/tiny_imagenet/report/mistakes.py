@@ -69,12 +69,12 @@ def worst_classes(columns: Sequence[tuple[Row, Sequence[Folder]]]) -> dict[str, 
 
 
 def mean_scores(runs: Sequence[Classes]) -> Classes:
-    """The mean scores of classes that all runs have."""
+    """`count`, and the means of `top1` and `predicted`, of the classes that all runs have."""
     found = {}
-    for key in runs[0]:
+    for key, row in runs[0].items():
         if all(key in run for run in runs):
             means = {name: statistics.fmean(run[key][name] for run in runs) for name in ("top1", "predicted")}
-            found[key] = {**runs[0][key], **means}
+            found[key] = {"count": row["count"], **means}
     return found
 
 

@@ -42,21 +42,9 @@ def _net(path: Path, prefix: str) -> dict[str, Any]:
         net = outline.outline(describe.load(str(path), path.parent).net, "TEST")
     except TinyImageNetError as error:
         return {"columns": COLUMNS, "rows": [], "totals": None, "drawing": None, "problem": str(error)}
-    rows = [_row(net, number) for number in range(len(net.layers))]
+    rows = [describe.cells(net, number, _TIMES) for number in range(len(net.layers))]
     totals = (f"{net.parameter_count:,}", f"{net.multiply_adds:,}") if net.whole else None
     return {"columns": COLUMNS, "rows": rows, "totals": totals, "drawing": _drawing(net, prefix), "problem": ""}
-
-
-def _row(net: outline.Outline, number: int) -> list[str]:
-    layer = net.layers[number]
-    shapes = None if layer.shapes is None else ", ".join(_TIMES.join(map(str, s)) or "1" for s in layer.shapes)
-    return [
-        layer.name,
-        f"{layer.type} {describe.setting(net.net.layer[number])}".strip(),
-        "?" if shapes is None else f"{shapes} in place" if layer.in_place else shapes,
-        f"{layer.parameter_count:,}" if layer.parameter_count else "",
-        f"{layer.multiply_adds // net.batch:,}" if layer.multiply_adds else "",
-    ]
 
 
 def _drawing(net: outline.Outline, prefix: str) -> Markup | None:

@@ -41,7 +41,7 @@ def build(
         refresh: while a run is training, the page reloads itself at this interval in seconds.
 
     Raises:
-        RunError: a run folder cannot be read, or there is none.
+        RunError: a run folder cannot be read, or `runs` is empty.
         PredictionsError: an ensemble's file or a run's predictions cannot be read.
         TinyImageNetError: `out` cannot be written.
     """

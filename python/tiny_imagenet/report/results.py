@@ -117,7 +117,7 @@ def of_run(folder: Folder) -> Row:
     return Row(
         folder.name,
         "run",
-        evaluation if evaluation else {"classes": folder.info.get("classes")},
+        evaluation or {"classes": folder.info.get("classes")},
         made_by,
         folder.images,
         known.validation_accuracy if known else None,

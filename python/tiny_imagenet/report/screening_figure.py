@@ -22,7 +22,6 @@ from tiny_imagenet.data.images import SIZE
 from tiny_imagenet.errors import DatasetError
 from tiny_imagenet.report import figures
 
-CROP = 56
 ROWS = 2
 COLUMNS = 6
 MOST_ROWS = 20
@@ -53,7 +52,7 @@ class Selection(NamedTuple):
 
 def draw(
     root: str | os.PathLike[str],
-    crop: int = CROP,
+    crop: int = screening.CROP,
     min_visible: Fraction | float = screening.MIN_VISIBLE,
     rows: int = ROWS,
     seed: int = 0,
@@ -72,7 +71,7 @@ def draw(
     data = dataset.read(root)
     chosen = select(data.splits["train"], crop, min_visible, rows * COLUMNS, seed)
     words = [entry.words for entry in data.classes]
-    share = figures.percent(Fraction(min_visible).limit_denominator(1_000_000))
+    share = figures.percent(screening.share(min_visible))
     titles = (
         f"Dropped: {chosen.dropped_of:,} images with a crop that contains less than {share} of the object's box",
         f"Just kept: {len(chosen.kept):,} of {chosen.kept_of:,} images whose crops all contain at least {share}",
@@ -101,7 +100,7 @@ def draw(
 
 def select(
     records: Sequence[Record],
-    crop: int = CROP,
+    crop: int = screening.CROP,
     min_visible: Fraction | float = screening.MIN_VISIBLE,
     count: int = ROWS * COLUMNS,
     seed: int = 0,
@@ -140,7 +139,7 @@ def select(
     return Selection(examples(dropped[picks]), examples(kept[:count]), len(dropped), len(kept))
 
 
-def worst_offset(box: tuple[int, int, int, int], image: int = SIZE, crop: int = CROP) -> tuple[int, int]:
+def worst_offset(box: tuple[int, int, int, int], image: int = SIZE, crop: int = screening.CROP) -> tuple[int, int]:
     """The offset (x, y) of the crop with the smallest part of the box (x0, y0, x1, y1, inclusive), in pixels.
 
     On each axis it is 0 or image - crop, because the overlap with a sliding interval first rises and then falls.

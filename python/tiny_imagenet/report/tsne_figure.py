@@ -87,7 +87,7 @@ def draw(
     Raises:
         GpuError: the GPU is missing or cannot be used.
         RunError: the run has no such checkpoint, or its data is unknown or has other classes.
-        NetError: there is no such layer, or t-SNE cannot project its values.
+        NetError: the net has no such layer, or t-SNE cannot project its values.
         DatasetError: the data cannot be read or has too few labelled images.
     """
     if not 1 <= choice.classes <= MOST_CLASSES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,8 +60,8 @@ class Job:
         files.write_text(self.run.solver, nets.to_text(self.plan.solver))
         files.write_bytes(self.run.mean, self.plan.mean.read_bytes())
 
-    def finished(self) -> str:
-        """Why training has finished and which flag makes it longer; "" if it has not."""
+    def why_finished(self) -> str:
+        """Why training has finished, and which flag makes it longer; "" if it has not finished."""
         finished = self.run.info.get("finished")
         if not finished:
             return ""
@@ -70,13 +69,14 @@ class Job:
             return (
                 f"finished all {finished['iterations']} iterations: --resume with more --epochs or --max-iter continues"
             )
-        plateau = self.schedule
-        if finished["verdict"] == "stop" and plateau.drops <= _schedule_of(self.run.info)["lr_drops"]:
-            return f"stopped at plateau {plateau.drops}: --resume --lr-drops {plateau.drops + 1} continues"
+        if finished["verdict"] == "stop":  # of a Plateau
+            drops = self.schedule.drops
+            if drops <= _schedule_of(self.run.info)["lr_drops"]:
+                return f"stopped at plateau {drops}: --resume --lr-drops {drops + 1} continues"
         return ""
 
 
-def new(run: Run, source: str, options: Options, argv: list[str] | None) -> list[Job]:
+def new(run: Run, source: str, options: Options, argv: list[str]) -> list[Job]:
     """Return the jobs of a new run: the stages of the solver `source`, and its net.
 
     Raises:
@@ -116,7 +116,7 @@ def new(run: Run, source: str, options: Options, argv: list[str] | None) -> list
     return jobs
 
 
-def resumed(run: Run, source: str | None, options: Options, argv: list[str] | None) -> list[Job]:
+def resumed(run: Run, source: str | None, options: Options, argv: list[str]) -> list[Job]:
     """Return the jobs of a run to resume, from the files in its folder.
 
     Raises:
@@ -126,14 +126,14 @@ def resumed(run: Run, source: str | None, options: Options, argv: list[str] | No
     info = run.info
     if source is not None and _named(source, options.prototxt) != info["source"]:
         raise RunError(f"{run.path} is a run of {info['source']}, not of {source}: name another run folder")
-    check_same(run, options)
+    _check_same(run, options)
     jobs, notes = [], []
     stages = info["stages"]
     for number in (*range(1, stages + 1), 0):
         own = run.stage(number) if number else run
         info = own.info
         plan = plans.read(own.solver, options.data or data_source.trained_on(own), own.train_val)
-        check_data(own, plan.data)
+        _check_data(own, plan.data)
         plans.fit_data(plan)
         plans.fit_classes(plan, adapt=False)
         taken = number and (run.stage(number + 1) if number < stages else run).resume_from()
@@ -159,7 +159,7 @@ def solver_in(source: str) -> str:
 
 
 def _batch(plan: Plan) -> int:
-    return next((nets.data_param(la).batch_size for la in plan.net.layer if la.type in nets.LMDB_TYPES), 0)
+    return next((nets.data_param(layer).batch_size for layer in nets.lmdb_layers(plan.net)), 0)
 
 
 def _length(plan: Plan, options: Options) -> int | None:
@@ -170,7 +170,7 @@ def _schedule(plan: Plan, settings: dict[str, Any], options: Options, file: Path
     given = [name for name in zoo.SCHEDULE if getattr(options, name) is not None]
     if plan.solver.lr_policy != "fixed" and given:
         raise NetError(f'{file}: {flag(given[0])} needs lr_policy: "fixed", got "{plan.solver.lr_policy}"')
-    return schedule.make(settings, plan.solver.lr_policy, decimal(plan.solver.base_lr), plan.solver.max_iter)
+    return schedule.make(settings, plan.solver.lr_policy, _decimal(plan.solver.base_lr), plan.solver.max_iter)
 
 
 def _schedule_of(info: dict[str, Any]) -> dict[str, Any]:
@@ -179,16 +179,16 @@ def _schedule_of(info: dict[str, Any]) -> dict[str, Any]:
     return {**defaults, **info["schedule"]}
 
 
-def _session(options: Options, argv: list[str] | None) -> dict[str, Any]:
+def _session(options: Options, argv: list[str]) -> dict[str, Any]:
     made_by, numbers = provenance.made_by(options.prototxt), list(options.gpus or ())
     if numbers:
         names = gpu.names()
         made_by["machine"]["gpus"] = [names[number] for number in numbers]
         made_by["versions"] |= gpu.versions()
-    return {"argv": argv or sys.argv, "gpus": numbers, **made_by}
+    return {"argv": argv, "gpus": numbers, **made_by}
 
 
-def check_same(run: Run, options: Options) -> None:
+def _check_same(run: Run, options: Options) -> None:
     """Raise RunError if an option that a run keeps is given with another value; lr_drops may be raised."""
     for name, value_in in _KEPT.items():
         given, kept = getattr(options, name), value_in(run.info)
@@ -200,7 +200,7 @@ def check_same(run: Run, options: Options) -> None:
         raise RunError(f"{run.path} has {run.info['stages']} stages: omit --no-stages or name another run")
 
 
-def check_data(run: Run, data: Path) -> None:
+def _check_data(run: Run, data: Path) -> None:
     """Raise DatasetError unless a data folder has the records and the mean that a run was trained on."""
     manifest = lmdb_reader.read_manifest(data)
     advice = f"pass --data with the folder that {run.path} was started with ({run.info['data']})"
@@ -244,8 +244,8 @@ def _describe(plan: Plan, seed: int) -> dict[str, Any]:
         "batch": plan.batch,
         "iter_size": plan.solver.iter_size,
         "max_iter": plan.solver.max_iter,
-        "base_lr": decimal(plan.solver.base_lr),
-        "weight_decay": decimal(plan.solver.weight_decay),
+        "base_lr": _decimal(plan.solver.base_lr),
+        "weight_decay": _decimal(plan.solver.weight_decay),
         "data": str(plan.data.resolve()),
         "lmdbs": plan.manifest["lmdbs"],
         "classes": plan.classes,
@@ -258,6 +258,6 @@ def _describe(plan: Plan, seed: int) -> dict[str, Any]:
     }
 
 
-def decimal(value: float) -> float:
+def _decimal(value: float) -> float:
     """The decimal number that a float32 of a message was written as."""
     return float(f"{value:.7g}")

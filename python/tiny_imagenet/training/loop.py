@@ -24,7 +24,7 @@ from tiny_imagenet.errors import RunError, Stopped, TinyImageNetError, from_caff
 from tiny_imagenet.evaluation import metrics
 from tiny_imagenet.evaluation.evaluator import Evaluator
 from tiny_imagenet.evaluation.predictions import Predictions
-from tiny_imagenet.runs import Run
+from tiny_imagenet.runs import STATE, Run
 from tiny_imagenet.stop import StopRequest
 from tiny_imagenet.training import solving
 from tiny_imagenet.training.progress import Progress
@@ -69,8 +69,15 @@ class Task:
 
 
 @dataclass
-class Keeping:
-    """Which checkpoints are written and kept: the newest `keep` and the best; one every `save_every` seconds."""
+class Checkpointing:
+    """Checkpoints of a net; there is one after each validation, too.
+
+    Attributes:
+        run: the run folder.
+        keep: number of the newest ones to keep; the best is kept as well.
+        save_every: seconds between checkpoints within an epoch.
+        stage: number of the stage that trains, for messages; 0 for the net itself.
+    """
 
     run: Run
     keep: int
@@ -88,7 +95,7 @@ class Loop:
         ranks: the ranks that train together.
         progress: console, metrics and events; silent in all ranks but 0.
         stop: asked by rank 0 whether to end early.
-        keeping: of checkpoints; None in all ranks but 0.
+        checkpointing: of rank 0; None in the others, which write nothing.
     """
 
     def __init__(
@@ -99,10 +106,10 @@ class Loop:
         ranks: Ranks,
         progress: Progress,
         stop: StopRequest,
-        keeping: Keeping | None,
+        checkpointing: Checkpointing | None,
     ):
         self.task, self.solver, self.evaluator, self.ranks = task, solver, evaluator, ranks
-        self.progress, self.stop, self.keeping = progress, stop, keeping
+        self.progress, self.stop, self.checkpointing = progress, stop, checkpointing
         self.schedule, self.last = task.schedule, task.solver.max_iter
         self.best: int | None = None  # iteration of the best validation
         self.verdict = ""  # of the schedule on the last validation
@@ -206,26 +213,26 @@ class Loop:
         return self.progress.record(self.iteration, float(f"{self.solver.lr:.7g}"), loss, values)
 
     def _checkpoint_due(self) -> bool:
-        return bool(self.keeping) and time.monotonic() - self._saved > self.keeping.save_every
+        return bool(self.checkpointing) and time.monotonic() - self._saved > self.checkpointing.save_every
 
     def _checkpoint(self) -> None:
         """Write weights, solver state and loop state as one checkpoint."""
         self._check_ranks_agree()
-        if not self.keeping:
+        if not self.checkpointing:
             return
         for name, blobs in self.solver.net.params.items():
             if not all(np.isfinite(blob.data).all() for blob in blobs):
                 self._check_finite(math.nan, f"weights of layer {name}")
-        run = self.keeping.run
+        run = self.checkpointing.run
         try:
             with run.checkpoint(self.iteration) as folder:
                 solving.save(self.solver, folder)
-                files.write_json(folder / "state.json", self._state())
+                files.write_json(folder / STATE, self._state())
         except TinyImageNetError as error:
             raise RunError(f"{error}{self._last_good()}: when there is room, run again with --resume") from error
         if self.best == self.iteration:
             run.link("best", self.iteration)
-        run.prune(self.keeping.keep)
+        run.prune(self.checkpointing.keep)
         self._saved = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
@@ -267,13 +274,13 @@ class Loop:
             raise RunError(f"training diverged: {name} is {value} at iteration {self.iteration}; {advice}")
 
     def _last_good(self) -> str:
-        folder = self.keeping.run.resume_from() if self.keeping else None
+        folder = self.checkpointing.run.resume_from() if self.checkpointing else None
         return f"; the last good checkpoint is {folder}" if folder else ""
 
     def _end_early(self, name: str) -> None:
-        if not self.keeping or self.iteration not in self.keeping.run.iterations():
+        if not self.checkpointing or self.iteration not in self.checkpointing.run.iterations():
             self._checkpoint()
-        stage = f" of stage {self.keeping.stage}" if self.keeping and self.keeping.stage else ""
+        stage = f" of stage {self.checkpointing.stage}" if self.checkpointing and self.checkpointing.stage else ""
         raise Stopped(
             f"stopped by {name} at iteration {self.iteration}{stage}, with a checkpoint: --resume continues",
             signal.Signals[name],

@@ -16,7 +16,7 @@ from caffe.proto import caffe_pb2
 
 from tiny_imagenet.data import datum, lmdb_reader
 from tiny_imagenet.errors import DatasetError, NetError
-from tiny_imagenet.inspect import lint
+from tiny_imagenet.inspect import solver_lint
 from tiny_imagenet.models import nets, prototxt, solvers
 
 
@@ -83,7 +83,7 @@ def read(
     """
     message = solvers.read(solver)
     lines = prototxt.parse(caffe_pb2.SolverParameter(), prototxt.read_text(solver), solver)
-    for finding in lint.learning(message, lines, Path(solver)):
+    for finding in solver_lint.learning(message, lines, Path(solver)):
         if finding.is_error:
             raise NetError(f"{finding.place}: {finding.text}")
     path = Path(net) if net else solvers.net_path(message, solver)
@@ -101,7 +101,7 @@ def fit_data(plan: Plan, batch: int | None = None) -> None:
         NetError: the net does not have exactly one LMDB layer for training, or a layer lacks its source or batch_size.
         DatasetError: an LMDB is missing or empty, or one of its records does not fit the data set.
     """
-    layers = [layer for layer in plan.net.layer if layer.type in nets.LMDB_TYPES]
+    layers = nets.lmdb_layers(plan.net)
     training = [layer for layer in layers if nets.is_training(layer)]
     if len(training) != 1:
         kinds = " or ".join(nets.LMDB_TYPES)
@@ -134,13 +134,8 @@ def fit_data(plan: Plan, batch: int | None = None) -> None:
 
 def validation_lmdb(net: caffe_pb2.NetParameter, data: Path) -> Path:
     """The LMDB in a data folder that a net's TEST-phase data layer names; val.lmdb if it has none."""
-    names = [Path(nets.data_param(la).source).name for la in net.layer if la.type in nets.LMDB_TYPES]
-    tests = [name for name, la in zip(names, _lmdb_layers(net)) if not nets.is_training(la)]
-    return data / (tests[0] if tests else "val.lmdb")
-
-
-def _lmdb_layers(net: caffe_pb2.NetParameter) -> list[caffe_pb2.LayerParameter]:
-    return [layer for layer in net.layer if layer.type in nets.LMDB_TYPES]
+    tests = [layer for layer in nets.lmdb_layers(net) if not nets.is_training(layer)]
+    return data / (Path(nets.data_param(tests[0]).source).name if tests else "val.lmdb")
 
 
 def _phase(layer: caffe_pb2.LayerParameter) -> str:

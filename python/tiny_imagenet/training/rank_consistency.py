@@ -14,6 +14,7 @@ from caffe.proto import caffe_pb2
 import tiny_imagenet
 from tiny_imagenet.data import lmdb_reader
 from tiny_imagenet.errors import DatasetError, RunError
+from tiny_imagenet.training import jobs
 from tiny_imagenet.training.options import Options, flag
 from tiny_imagenet.training.ranks import Ranks
 
@@ -98,6 +99,7 @@ def _of_sources(folder: Path) -> dict[str, str]:
 def _of_prototxt(source: str | None, prototxt: Path) -> dict[str, str]:
     if source is None:
         return {}
+    source = jobs.solver_in(source)
     is_file = source.endswith(".prototxt") or os.sep in source
     folder = Path(source).parent if is_file else prototxt / source
     return {str(file): _digest(file.read_bytes()) for file in sorted(folder.rglob("*.prototxt"))}

@@ -16,9 +16,8 @@ from caffe.proto import caffe_pb2
 from tiny_imagenet import files
 from tiny_imagenet.errors import RunError
 from tiny_imagenet.models import nets
+from tiny_imagenet.runs import SOLVERSTATE, WEIGHTS
 from tiny_imagenet.training.ranks import Ranks
-
-FILES = ("weights.caffemodel", "solver.solverstate")
 
 
 def message(solver: caffe_pb2.SolverParameter, net: caffe_pb2.NetParameter, count: int) -> caffe_pb2.SolverParameter:
@@ -39,12 +38,11 @@ def message(solver: caffe_pb2.SolverParameter, net: caffe_pb2.NetParameter, coun
 
 def relocate(net: caffe_pb2.NetParameter, data: Path) -> None:
     """Let the data layers of a net read from the folder `data`."""
-    for layer in net.layer:
-        if layer.type in nets.LMDB_TYPES:
-            param = nets.data_param(layer)
-            param.source = str(data / Path(param.source).name)
-            if layer.transform_param.mean_file:
-                layer.transform_param.mean_file = str(data / Path(layer.transform_param.mean_file).name)
+    for layer in nets.lmdb_layers(net):
+        param = nets.data_param(layer)
+        param.source = str(data / Path(param.source).name)
+        if layer.transform_param.mean_file:
+            layer.transform_param.mean_file = str(data / Path(layer.transform_param.mean_file).name)
 
 
 class Iterations:
@@ -130,17 +128,17 @@ def save(solver: Any, folder: Path) -> None:
         raise RunError(f"cannot write the checkpoint of iteration {solver.iter}: {why}") from error
     finally:
         solver.param.snapshot_prefix = prefix
-    next(folder.glob("snapshot*.caffemodel")).rename(folder / "weights.caffemodel")
-    solverstate = next(folder.glob("snapshot*.solverstate")).rename(folder / "solver.solverstate")
+    next(folder.glob("snapshot*.caffemodel")).rename(folder / WEIGHTS)
+    solverstate = next(folder.glob("snapshot*.solverstate")).rename(folder / SOLVERSTATE)
     with open(solverstate, "ab") as stream:  # the last of two equal fields of a message counts
-        stream.write(caffe_pb2.SolverState(learned_net="weights.caffemodel").SerializeToString())
+        stream.write(caffe_pb2.SolverState(learned_net=WEIGHTS).SerializeToString())
     for path in folder.iterdir():
         files.sync(path)
 
 
 def read_checkpoint(folder: Path) -> dict[str, bytes]:
     """Return the files that `restore` needs, by name."""
-    return {name: (folder / name).read_bytes() for name in FILES}
+    return {name: (folder / name).read_bytes() for name in (WEIGHTS, SOLVERSTATE)}
 
 
 def restore(solver: Any, folder: Path) -> None:
@@ -152,7 +150,7 @@ def restore(solver: Any, folder: Path) -> None:
     working = Path.cwd()
     os.chdir(folder)  # the solverstate names the weights without a folder
     try:
-        solver.restore("solver.solverstate")
+        solver.restore(SOLVERSTATE)
     finally:
         os.chdir(working)
 

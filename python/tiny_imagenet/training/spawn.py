@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import itertools
 import math
 import multiprocessing
@@ -21,13 +20,12 @@ from typing import Any, NoReturn, TypeVar
 import caffe
 
 from tiny_imagenet.errors import RankLostError, TinyImageNetError
-from tiny_imagenet.stop import SIGNALS
+from tiny_imagenet.stop import SIGNALS, end_with_parent
 from tiny_imagenet.training.ranks import Ranks, join_nccl
 
 T = TypeVar("T")
 
 GRACE = 5.0  # seconds that the other ranks have to end once one has failed or rank 0 is done
-_PR_SET_PDEATHSIG = 1
 
 
 def run(names: Sequence[str], function: Callable[..., T], *arguments: Any) -> T:
@@ -200,7 +198,7 @@ class SpawnRanks(Ranks):
 def _main(rank: int, names: list[str], links: list[Connection], result: Connection, task: tuple[Any, Any]) -> NoReturn:
     """Call the function as one of the ranks, send the result or the error, and exit."""
     os.setsid()  # Ctrl-C reaches the parent only, which forwards it
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a killed parent ends the ranks, even within NCCL
+    end_with_parent()
     if rank:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)

@@ -1,6 +1,9 @@
 """Train a model of the zoo or any solver, stage by stage, or resume a run.
 
 tools/train.py -> train -> train_rank -> train_net -> loop.Loop.run -> solver.step
+
+A Plan is a net and its solver, fitted to the data; a Job is a Plan with its run folder and schedule; a Task contains
+what every rank needs of a Job.
 """
 
 from __future__ import annotations
@@ -20,17 +23,16 @@ from tiny_imagenet.evaluation.evaluator import Evaluator
 from tiny_imagenet.models import nets
 from tiny_imagenet.runs import Run
 from tiny_imagenet.stop import StopRequest
-from tiny_imagenet.training import jobs, loop, plan, rank_consistency, solving
+from tiny_imagenet.training import jobs, loop, rank_consistency, solving
+from tiny_imagenet.training import plan as plans
 from tiny_imagenet.training.jobs import Job
-from tiny_imagenet.training.loop import Keeping, Loop, Task
+from tiny_imagenet.training.loop import Checkpointing, Loop, Task
 from tiny_imagenet.training.options import Options
 from tiny_imagenet.training.progress import Progress, RunProgress
 from tiny_imagenet.training.ranks import Alone, Ranks
 
 
-def train(
-    source: str | None, options: Options, argv: list[str] | None = None, stop: StopRequest | None = None
-) -> dict[str, Any]:
+def train(source: str | None, options: Options, argv: list[str] | None = None) -> dict[str, Any]:
     """Train a model or a solver in this process or, on several GPUs, in one process each.
 
     Args:
@@ -38,7 +40,6 @@ def train(
             folder. None to resume.
         options: where and how.
         argv: the command to record in run.json.
-        stop: entered already, if several trainings share it.
 
     Returns:
         {"iterations", "epochs", "top1" (the best), "best" (its iteration), "verdict", "seconds", "run", "already"
@@ -59,7 +60,7 @@ def train(
         names = [f"GPU {number}" for number in options.gpus]
         return spawn.run(names, train_rank, source, options, argv)
     try:
-        return train_rank(Alone(), source, options, argv, stop)
+        return train_rank(Alone(), source, options, argv)
     finally:
         caffe.set_mode_cpu()
 
@@ -119,28 +120,27 @@ def resolve_options(options: Options) -> Options:
     return dataclasses.replace(options, **values)
 
 
-def train_rank(
-    ranks: Ranks, source: str | None, options: Options, argv: list[str], stop: StopRequest | None = None
-) -> dict[str, Any]:
-    """Train as one of the ranks; all of them call this with the same arguments. The result is None but in rank 0."""
+def train_rank(ranks: Ranks, source: str | None, options: Options, argv: list[str]) -> dict[str, Any]:
+    """`train` as one of the ranks, which all call this with the same arguments; the result is {} in all ranks but 0."""
     gpu.take(ranks.device(options.gpus))
     result: dict[str, Any] = {}
-    with (
-        contextlib.nullcontext(stop) if stop else StopRequest() as stop,
-        _open_jobs(ranks, source, options, argv) as made,
-    ):
+    with StopRequest() as stop, _open_jobs(ranks, source, options, argv) as made:
         count = ranks.broadcast(len(made))
-        for number in range(count):
-            job = made[number] if made else None
-            finished = ranks.broadcast(job.finished() if job else "")
+        for number, job in enumerate(made or [None] * count):
+            finished = ranks.broadcast(job.why_finished() if job else "")
             if job:
                 result = {**(job.run.info.get("finished") or {}), "run": str(job.run.path), "already": bool(finished)}
             if not finished:
-                init = made[number - 1].run.weights("best") if job and number else job and job.info["init"]
+                init = job and _initial_weights(made, number)
                 result |= train_net(job, init, ranks, options, stop) or {}
             if job:
-                result["longer"] = finished or job.finished()
+                result["longer"] = finished or job.why_finished()
     return result
+
+
+def _initial_weights(made: list[Job], number: int) -> str | Path | None:
+    """The caffemodel that a job starts from: the best one of the stage before, or that of --init."""
+    return made[number - 1].run.weights("best") if number else made[0].info["init"]
 
 
 @contextlib.contextmanager
@@ -157,7 +157,7 @@ def _open_jobs(ranks: Ranks, source: str | None, options: Options, argv: list[st
     with runs.reopen(options.run) if resumes else runs.create(options.run) as run:
         made = (jobs.resumed if resumes else jobs.new)(run, source, options, argv)
         for job in made:
-            plan.check_shares(job.plan, ranks.names, resumes)
+            plans.check_shares(job.plan, ranks.names, resumes)
             if ranks.count > 1:
                 job.info["sessions"][-1]["ranks"] = ranks.names
         try:
@@ -171,23 +171,25 @@ def _open_jobs(ranks: Ranks, source: str | None, options: Options, argv: list[st
                 run.discard()  # it failed before there was anything to keep
 
 
-def train_net(job: Job | None, init: str | None, ranks: Ranks, options: Options, stop: StopRequest) -> Any:
-    """Train one net and return how it went; `job` is None in all ranks but 0.
+def train_net(
+    job: Job | None, init: str | Path | None, ranks: Ranks, options: Options, stop: StopRequest
+) -> dict[str, Any] | None:
+    """Train one net and return the result of `Loop.run` in rank 0; `job` and the result are None in the others.
 
     Args:
         job: what to train.
-        init: caffemodel that initializes the layers of the same names.
+        init: caffemodel that initializes the layers of the same names, unless there is a checkpoint.
         ranks: the ranks that train together.
         options: as for `train`.
         stop: entered.
     """
     checkpoint = job.run.resume_from() if job else None
-    task = ranks.broadcast(_task(job, checkpoint, ranks.count) if job else None)
+    task = ranks.broadcast(_prepare(job, checkpoint, ranks.count) if job else None)
     data = (options.data or task.data).resolve()
     solving.relocate(task.solver.net_param, data)
     device = ranks.device(options.gpus)
     gpu.compute_on(device, options.tf32, options.deterministic)
-    with _progress(job, task, checkpoint, options) as progress:
+    with _progress(job, task, options) as progress:
         if job:
             _announce(job, checkpoint, progress, options, ranks)
         solver = _build(job, task, ranks)
@@ -197,21 +199,21 @@ def train_net(job: Job | None, init: str | None, ranks: Ranks, options: Options,
         ranks.join(solver)
         net, lmdb = task.solver.net_param, data / task.validation
         evaluator = Evaluator(net, lmdb, data / task.mean, solver.net, gpu=device)
-        keeping = job and Keeping(job.run, options.keep, 60 * options.save_every, job.stage)
-        result = Loop(task, solver, evaluator, ranks, progress, stop, keeping).run()
+        checkpointing = job and Checkpointing(job.run, options.keep, 60 * options.save_every, job.stage)
+        result = Loop(task, solver, evaluator, ranks, progress, stop, checkpointing).run()
         if job:
             job.run.update(finished=result, gradients=_traffic(ranks))
     ranks.broadcast()  # NCCL needs all ranks to leave together
     return result if job else None
 
 
-def _task(job: Job, checkpoint: Path | None, count: int) -> Task:
-    """Write the files of a job's run folder, and return its task for `count` ranks."""
+def _prepare(job: Job, checkpoint: Path | None, count: int) -> Task:
+    """Write a job's files, rewind its records to the checkpoint, and return its task for `count` ranks."""
     job.run.tidy()
     job.write_files()
     info = {**job.info, "finished": None}
     job.run.update(**info)
-    own, run = job.plan, job.run
+    plan, run = job.plan, job.run
     state = None
     if checkpoint:
         state = run.state(checkpoint)
@@ -222,19 +224,19 @@ def _task(job: Job, checkpoint: Path | None, count: int) -> Task:
     else:
         run.rewind(0)  # records of a run that was killed before its first checkpoint
     return Task(
-        solver=solving.message(own.solver, own.net, count),
-        validation=plan.validation_lmdb(own.net, own.data).name,
-        data=own.data,
-        mean=own.mean.name,
+        solver=solving.message(plan.solver, plan.net, count),
+        validation=plans.validation_lmdb(plan.net, plan.data).name,
+        data=plan.data,
+        mean=plan.mean.name,
         seed=job.info["seed"],
-        epoch=own.epoch,
+        epoch=plan.epoch,
         schedule=job.schedule,
         state=state,
         checkpoint=solving.read_checkpoint(checkpoint) if checkpoint and count > 1 else None,
     )
 
 
-def _progress(job: Job | None, task: Task, checkpoint: Path | None, options: Options) -> Progress:
+def _progress(job: Job | None, task: Task, options: Options) -> Progress:
     if not job:
         return Progress()
     start = task.state["iteration"] if task.state else 0
@@ -243,21 +245,21 @@ def _progress(job: Job | None, task: Task, checkpoint: Path | None, options: Opt
 
 def _announce(job: Job, checkpoint: Path | None, progress: Progress, options: Options, ranks: Ranks) -> None:
     """Print the net, its data, its changes and its schedule."""
-    own = job.plan
-    length = f"{own.epoch} iterations of {own.batch} images per epoch"
-    progress.note(f"{own.net.name}: {own.describe_data()}, {length}")
-    for line in (f"net: {files.shown(own.path)}", *own.changes, f"learning rate: {job.schedule.describe()}"):
+    plan = job.plan
+    length = f"{plan.epoch} iterations of {plan.batch} images per epoch"
+    progress.note(f"{plan.net.name}: {plan.describe_data()}, {length}")
+    for line in (f"net: {files.shown(plan.path)}", *plan.changes, f"learning rate: {job.schedule.describe()}"):
         progress.note(f"  {line}")
     if options.gpus or ranks.count > 1:
         progress.note(f"  on {_devices(options, ranks)}")
-    for layer in own.net.layer:
+    for layer in plan.net.layer:
         if layer.type == "Data" and nets.is_training(layer):
             note = "starts again at its first record when the run resumes; use CropData to resume exactly"
             progress.note(f"  layer {layer.name} (Data) {note}", warning=True)
     for note in job.notes:
         progress.note(f"  {note}")
     if checkpoint:
-        progress.note(f"resume from iteration {checkpoint.name} of {own.solver.max_iter} ({files.shown(checkpoint)})")
+        progress.note(f"resume from iteration {checkpoint.name} of {plan.solver.max_iter} ({files.shown(checkpoint)})")
 
 
 def _devices(options: Options, ranks: Ranks) -> str:
