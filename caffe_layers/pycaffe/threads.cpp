@@ -17,19 +17,24 @@ namespace pycaffe {
 namespace {
 
 std::atomic<bool> ending{false};
-std::thread::id ender;        // the thread that ends the interpreter
-std::atomic<int> waiting{0};  // threads that are about to take the GIL
+std::thread::id ender;          // the thread that ends the interpreter
+std::atomic<int> waiting{0};    // threads that are about to take the GIL
+std::atomic<int> computing{0};  // calls into Caffe without the GIL
+thread_local int computes = 0;  // of those, this thread's
 
 void StopForGood() {
   while (true) pause();
 }
 
-// Called before the interpreter ends, with the GIL: lets waiting threads take it.
+// Called before the interpreter ends, with the GIL: lets waiting threads take it, and daemon threads finish computing,
+// since the libraries that they use release their memory at exit.
 void BeforeTheEnd() {
   ender = std::this_thread::get_id();
   ending = true;
   py::gil_scoped_release release;
-  for (int i = 0; i < 1000 && waiting > 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  for (int i = 0; i < 10000 && (waiting > 0 || computing > 0); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
 }
 
 // Count a thread that waits for the GIL; stop it if the interpreter is ending.
@@ -38,6 +43,7 @@ struct Waiting {
     ++waiting;
     if (ending && ender != std::this_thread::get_id() && !PyGILState_Check()) {
       --waiting;
+      computing -= computes;
       StopForGood();
     }
   }
@@ -62,12 +68,16 @@ AcquireGil::AcquireGil() {
 }
 
 Compute::Compute() : thread_(PyEval_SaveThread()) {
+  ++computing;
+  ++computes;
   // HDF5 prints a page per error unless disabled in each thread; Caffe's checks report what matters.
   static thread_local const herr_t quiet = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
   (void)quiet;
 }
 
 Compute::~Compute() {
+  --computing;
+  --computes;
   const Waiting waits;
   PyEval_RestoreThread(thread_);
 }
