@@ -48,7 +48,7 @@ def main():
         for number in range(args.rounds):
             times = {name: [] for name in seconds}
             for length in (few, many):
-                solver.max_iter = length
+                solver.max_iter, solver.net = length, str(run / "train_val.prototxt")
                 file = Path(folder) / f"{length}.prototxt"
                 file.write_text(text_format.MessageToString(solver))
                 times["caffe train"].append(timed([*caffe, file]))

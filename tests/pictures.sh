@@ -19,10 +19,10 @@ shot() { # URL, WIDTHxHEIGHT, FILE
 }
 
 mkdir -p "$out"
-shot "file://$runs/report.html" 1100x1000 "$out/report.png"
+shot "file://$runs/report.html" 1300x1000 "$out/report.png"
 tools/visualize.py curves "$runs/model1" "$runs/model6" --out "$out/curves.png"
 tools/visualize.py errors "$runs/model6" --rows 2 --out "$out/errors.png"
 tools/visualize.py tsne "$runs/model1" --out "$out/tsne.png"
 tools/describe.py model1 --draw "$work/net.svg"
-shot "file://$work/net.svg" 700x560 "$out/net.png"
+shot "file://$work/net.svg" 640x790 "$out/net.png"
 ls -l "$out"

@@ -48,7 +48,7 @@ if [ "$quick" ]; then
   train model6 --batch 5 --max-iter 20
 else
   train model1 --batch 25 --epochs 5
-  train model6 --batch 25 --epochs 1
+  train model6 --batch 25 --epochs 2
 fi
 
 echo "==> Ensemble"
