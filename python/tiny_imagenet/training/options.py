@@ -29,7 +29,7 @@ class Options:
     """
 
     data: Path | None = _flag("converted data set; not needed with --resume", type=Path, metavar="DIR")
-    run: Path = _flag("run folder to create or resume", type=Path, metavar="DIR", required=True)
+    run: Path = _flag("run folder to create or resume", type=Path, metavar="DIR")
     resume: bool = _flag(
         "resume the run from its last checkpoint; start it if there is none", False, action="store_true"
     )
