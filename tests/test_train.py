@@ -385,8 +385,7 @@ def test_a_run_folder_in_use(tiny_solver, data, tmp_path):
 
 def test_usage_errors_of_the_script(tool, data, tmp_path):
     run = ("--run", tmp_path / "run")
-    done = tool("train", *run, fails=2)
-    assert "MODEL|SOLVER, --data" in done.stderr
+    assert "MODEL|SOLVER, --data, --run" in tool("train", fails=2).stderr
     tool("train", "model1", "--data", data, *run, "--epochs", "0", fails=2)
     tool("train", "model1", "--data", data, *run, "--epochs", "1", "--max-iter", "5", fails=2)
     assert "'--epochs'" in tool("train", "model1", "--data", data, *run, "--epoch", "1", fails=2).stderr

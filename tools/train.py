@@ -41,9 +41,13 @@ def main():
     )
     options.add_flags(parser)
     args = parser.parse_args()
-    missing = [name for name, value in (("MODEL|SOLVER", args.source), ("--data", args.data)) if value is None]
-    if missing and not args.resume:
-        parser.error(f"the following arguments are required: {', '.join(missing)}; or --resume to continue a run")
+    needed = {"--run": args.run}
+    if not args.resume:
+        needed = {"MODEL|SOLVER": args.source, "--data": args.data, "--run": args.run}
+    missing = ", ".join(name for name, value in needed.items() if value is None)
+    if missing:
+        advice = "" if args.resume else "; to continue a run, --run and --resume"
+        parser.error(f"the following arguments are required: {missing}{advice}")
 
     from tiny_imagenet.training import mpi, train  # after the arguments, since loading Caffe takes a moment
 
