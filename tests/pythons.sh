@@ -50,7 +50,7 @@ for python in "$@"; do
       continue
     fi
     have=$("$venv/bin/python" -c 'import numpy; print(numpy.__version__)')
-    if "$venv/bin/python" -m pytest -q -p no:cacheprovider tests/test_pycaffe*.py tests/test_python_layers.py \
+    if "$venv/bin/python" -m pytest -q -m "slow or not slow" -p no:cacheprovider tests/test_pycaffe*.py tests/test_python_layers.py \
       tests/test_upstream_python.py; then
       results+=("Python $version, numpy $have: passed")
     else

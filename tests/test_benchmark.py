@@ -262,6 +262,7 @@ def test_the_work_of_layers_is_counted():
 
 
 @needs_caffe
+@pytest.mark.slow
 @pytest.mark.parametrize("subject", [["layers"], ["nets", "model1", "--batch", 3], ["where", "model1", "--batch", 3]])
 def test_each_subject_writes_json_and_markdown(subject, tool, tmp_path, capsys):
     done = tool("benchmark", *subject, "--quick", "--no-stock", "--threads", 1, "--json", "--out", tmp_path / "x.json")

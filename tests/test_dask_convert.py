@@ -16,6 +16,8 @@ pytest.importorskip("distributed", reason="the packages for clusters are not ins
 PRELOAD = """
 import os, time
 from tiny_imagenet.data import loading
+
+pytestmark = pytest.mark.slow
 real = loading.real = getattr(loading, "real", loading.load)  # Dask loads this twice
 def load(records, *arguments):
     with open({count!r}, "a") as file:

@@ -9,6 +9,8 @@ import pytest
 from conftest import wait_for
 from dask_cluster import Cluster, Experiment, held, results
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
 
 NAMES = [f"tin{os.getpid()}-{number}" for number in range(3)]

@@ -19,6 +19,8 @@ from tiny_imagenet.experiment import schedulers
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
 from tiny_imagenet.experiment import cluster as cluster_side
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def fails(checkout, data, tmp_path):

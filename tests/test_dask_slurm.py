@@ -8,6 +8,8 @@ import pytest
 from conftest import wait_for
 from dask_cluster import Experiment, results
 
+pytestmark = pytest.mark.slow
+
 if importlib.util.find_spec("dask_jobqueue") is None:
     pytest.skip("the packages for clusters are not installed", allow_module_level=True)
 

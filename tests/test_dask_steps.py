@@ -11,6 +11,8 @@ from dask_cluster import Experiment, held, results
 from tiny_imagenet import runs
 from tiny_imagenet.evaluation import predictions
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
 
 LONG = ("--epochs", 60)

@@ -132,6 +132,7 @@ def test_nan_and_infinities_follow_the_formula():
     assert np.isnan(dslopes[0]) and dslopes[1] == -2
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_threads():
     code = (
         "import hashlib, numpy as np; from caffe import kernels; from test_kernels import arrays\n"

@@ -20,6 +20,8 @@ from tiny_imagenet.training import mpi, rank_consistency, train
 from tiny_imagenet.training.options import Options
 from tiny_imagenet.training.ranks import Alone
 
+pytestmark = pytest.mark.slow
+
 plain, solver = test_spawn.plain, test_spawn.solver  # without dropout and kinks; with both
 
 

@@ -13,7 +13,7 @@ from tiny_imagenet.runs import Run
 from tiny_imagenet.training import train
 from tiny_imagenet.training.options import Options
 
-pytestmark = needs_mpi
+pytestmark = [needs_mpi, pytest.mark.slow]
 plain = test_spawn.plain
 TIMEOUT = 15  # seconds; a rank on a busy machine must not need longer to start
 

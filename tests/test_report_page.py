@@ -12,6 +12,8 @@ from tiny_imagenet.evaluation.evaluate import evaluate_run
 from tiny_imagenet.report import page as report
 from tiny_imagenet.runs import Run
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PLAIN = '<meta http-equiv="Content-Security-Policy"'
 TILE = re.compile(r'<li data-class="([^"]*)" data-predicted="([^"]*)"( hidden="")?>')

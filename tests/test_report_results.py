@@ -236,6 +236,7 @@ def test_the_command_of_an_ensemble_repeats_it(tmp_path, tool):
     assert repeated == json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_a_page_of_many_runs(tmp_path):
     runs = [make_run(tmp_path / f"model{m}" / f"seed{s}", f"model{m}", seed=s) for m in range(1, 10) for s in range(3)]
     members = [runs[3 * m] for m in range(9)]

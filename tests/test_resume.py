@@ -118,6 +118,7 @@ def command(solver, data, run, *more):
     return [*script, *flags, *more]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save_every", [15, 0.00001])
 def test_a_run_that_is_killed_at_random(save_every, solver, whole, data, tmp_path):
     """Four times with checkpoints after epochs, four times with one after each iteration; some during a checkpoint."""

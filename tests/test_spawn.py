@@ -21,6 +21,8 @@ from tiny_imagenet.runs import Run
 from tiny_imagenet.training import spawn, train
 from tiny_imagenet.training.options import Options
 
+pytestmark = pytest.mark.slow
+
 ROW = zoo.MODELS["model6"].replace(
     convs="3-4 3-4 | 3-4 | 3-8 |", hidden=(16,), batch=20, classes=10, screened=False, base_lr=0.02, drop_after_stage=3
 )

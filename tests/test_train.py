@@ -100,6 +100,7 @@ def test_init_copies_weights_by_layer_name(trained, tiny_solver, data, tmp_path)
     np.testing.assert_allclose(net.params["conv1_1"][0].data, new.params["conv1_1"][0].data, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(tiny_solver, data, tmp_path):
     """Over two thousand iterations, with a validation and a checkpoint every ten."""
     code = (

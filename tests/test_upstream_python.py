@@ -10,6 +10,8 @@ import pytest
 
 from conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 TESTS = ROOT / "build" / "caffe-source" / "python" / "caffe" / "test"
 
 
