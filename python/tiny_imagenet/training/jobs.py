@@ -159,7 +159,9 @@ def solver_in(source: str) -> str:
 
 
 def _batch(plan: Plan) -> int:
-    return next((nets.data_param(layer).batch_size for layer in nets.lmdb_layers(plan.net)), 0)
+    return next(
+        (nets.data_param(layer).batch_size for layer in nets.lmdb_layers(plan.net) if nets.is_training(layer)), 0
+    )
 
 
 def _length(plan: Plan, options: Options) -> int | None:
@@ -170,7 +172,7 @@ def _schedule(plan: Plan, settings: dict[str, Any], options: Options, file: Path
     given = [name for name in zoo.SCHEDULE if getattr(options, name) is not None]
     if plan.solver.lr_policy != "fixed" and given:
         raise NetError(f'{file}: {flag(given[0])} needs lr_policy: "fixed", got "{plan.solver.lr_policy}"')
-    return schedule.make(settings, plan.solver.lr_policy, _decimal(plan.solver.base_lr), plan.solver.max_iter)
+    return schedule.make(settings, plan.solver.lr_policy, decimal(plan.solver.base_lr), plan.solver.max_iter)
 
 
 def _schedule_of(info: dict[str, Any]) -> dict[str, Any]:
@@ -244,8 +246,8 @@ def _describe(plan: Plan, seed: int) -> dict[str, Any]:
         "batch": plan.batch,
         "iter_size": plan.solver.iter_size,
         "max_iter": plan.solver.max_iter,
-        "base_lr": _decimal(plan.solver.base_lr),
-        "weight_decay": _decimal(plan.solver.weight_decay),
+        "base_lr": decimal(plan.solver.base_lr),
+        "weight_decay": decimal(plan.solver.weight_decay),
         "data": str(plan.data.resolve()),
         "lmdbs": plan.manifest["lmdbs"],
         "classes": plan.classes,
@@ -258,6 +260,6 @@ def _describe(plan: Plan, seed: int) -> dict[str, Any]:
     }
 
 
-def _decimal(value: float) -> float:
+def decimal(value: float) -> float:
     """The decimal number that a float32 of a message was written as."""
     return float(f"{value:.7g}")

@@ -26,7 +26,7 @@ from tiny_imagenet.evaluation.evaluator import Evaluator
 from tiny_imagenet.evaluation.predictions import Predictions
 from tiny_imagenet.runs import STATE, Run
 from tiny_imagenet.stop import StopRequest
-from tiny_imagenet.training import solving
+from tiny_imagenet.training import jobs, solving
 from tiny_imagenet.training.progress import Progress
 from tiny_imagenet.training.ranks import Ranks
 from tiny_imagenet.training.schedule import Schedule
@@ -169,7 +169,7 @@ class Loop:
             raise RunError(f"iteration {self.iteration + 1}: {error}{self._last_good()}") from error
         self._check_finite(loss, "loss")
         self._losses.append(loss)
-        self.progress.step(self.iteration, loss, float(f"{self.solver.lr:.7g}"))
+        self.progress.step(self.iteration, loss, jobs.decimal(self.solver.lr))
 
     def _validate(self) -> None:
         """Validate, let the schedule decide, and write a checkpoint."""
@@ -210,7 +210,7 @@ class Loop:
         """Record the iterations since the last record in metrics.jsonl and the TensorBoard events."""
         loss = float(np.mean(self._losses)) if self._losses else None
         self._losses.clear()
-        return self.progress.record(self.iteration, float(f"{self.solver.lr:.7g}"), loss, values)
+        return self.progress.record(self.iteration, jobs.decimal(self.solver.lr), loss, values)
 
     def _checkpoint_due(self) -> bool:
         return bool(self.checkpointing) and time.monotonic() - self._saved > self.checkpointing.save_every
