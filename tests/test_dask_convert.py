@@ -11,13 +11,13 @@ from conftest import ROOT, interruptible, wait_for
 from tiny_imagenet.data import convert, sample
 
 pytest.importorskip("distributed", reason="the packages for clusters are not installed")
+pytestmark = pytest.mark.slow
 
 # A worker that counts its batches, hangs in batch number `hangs`, and reads images as path + `ending`.
 PRELOAD = """
 import os, time
 from tiny_imagenet.data import loading
 
-pytestmark = pytest.mark.slow
 real = loading.real = getattr(loading, "real", loading.load)  # Dask loads this twice
 def load(records, *arguments):
     with open({count!r}, "a") as file:
