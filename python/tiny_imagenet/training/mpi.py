@@ -1,8 +1,9 @@
 """Ranks started by mpirun, mpiexec or srun, on one or several machines.
 
-All MPI calls are made by the main thread, and none of them blocks: an operation is started and then tested until it is
-done. If nothing finishes within the timeout, a rank or the network was lost, and the error ends all ranks. Which rank
-it was is for mpirun or srun to report.
+No MPI call blocks: an operation is started and then tested until it is done. If nothing finishes within the timeout, a
+rank or the network was lost, and the error ends all ranks. Which rank it was is for mpirun or srun to report. MPI
+transfers data only within its calls, so a thread tests the gradients' operations while the main thread computes; the
+two never call MPI at the same time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -126,7 +128,7 @@ def _initialize() -> Any:
     try:
         import mpi4py
 
-        mpi4py.rc.thread_level = "funneled"
+        mpi4py.rc.thread_level = "serialized"
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py finds no MPI library
         raise ClusterError(f"{started}, but mpi4py does not work ({error}): install {INSTALL}") from error
@@ -260,31 +262,58 @@ class _Average:
             for begin in range(0, len(values), SLICE)
         ]
         self.traffic = Traffic()
+        self._ready = threading.Event()
         self.begin()
 
     def begin(self) -> None:
         """Forget the iteration before."""
-        self._started, self._active, self._start = 0, [], 0.0
+        self._left, self._started, self._active, self._start = len(self._slices), 0, [], 0.0
+        self._layer, self._error = sys.maxsize, None
+        self._thread = None
 
-    def layer_done(self, layer: int) -> int:
-        """Average the gradients of layers from `layer` up as far as possible; return the number of unfinished ones."""
-        active = [(request, values) for request, values in self._active if not self._done(request, values)]
-        while self._started < len(self._slices) and len(active) < AT_ONCE and self._slices[self._started][0] >= layer:
-            self._start = self._start or time.monotonic()
-            values = self._slices[self._started][1]
-            active.append((self._comm.Iallreduce(self._in_place, values), values))
-            self._started += 1
-        self._active = active
-        return len(active) + len(self._slices) - self._started
+    def layer_done(self, layer: int) -> None:
+        """Begin to average the gradients of the layers from `layer` up."""
+        self._layer = layer
+        self._ready.set()
+        if self._thread is None:
+            self._start = time.monotonic()
+            self._thread = threading.Thread(target=self._run, name="gradients", daemon=True)
+            self._thread.start()
 
     def finish(self, wait: Callable[[str, Callable[[], int]], None]) -> None:
         """Wait until all gradients are averaged."""
         begin = time.monotonic()
-        wait("averaging gradients", lambda: self.layer_done(0))
+        self.layer_done(0)
+        wait("averaging gradients", lambda: 0 if self._error else self._left)
+        self._thread.join()
+        if self._error:
+            raise self._error
         end = time.monotonic()
         self.traffic.iterations += 1
-        self.traffic.seconds += end - (self._start or end)
+        self.traffic.seconds += end - self._start
         self.traffic.waited += end - begin
+
+    def _run(self) -> None:
+        """Average all slices, those of a layer once it has computed its gradients."""
+        try:
+            while self._left:
+                self._ready.clear()
+                self._advance(self._layer)
+                if self._active:
+                    time.sleep(POLL)
+                elif self._left:
+                    self._ready.wait()
+        except BaseException as error:
+            self._error = error
+
+    def _advance(self, layer: int) -> None:
+        active = [(request, values) for request, values in self._active if not self._done(request, values)]
+        while self._started < len(self._slices) and len(active) < AT_ONCE and self._slices[self._started][0] >= layer:
+            values = self._slices[self._started][1]
+            active.append((self._comm.Iallreduce(self._in_place, values), values))
+            self._started += 1
+        self._active = active
+        self._left = len(active) + len(self._slices) - self._started
 
     def _done(self, request: Any, values: np.ndarray) -> bool:
         done = request.Test()
