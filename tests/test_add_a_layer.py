@@ -52,8 +52,9 @@ def test_the_five_steps(tmp_path):
     named = re.search(r"^CAFFE_SOURCE_DIR:\w+=(.+)$", (ROOT / "build" / "CMakeCache.txt").read_text(), re.MULTILINE)
     caffe_source = named[1] if named else ROOT / "build" / "caffe-source"
     options = [f"-DCAFFE_SOURCE_DIR={caffe_source}", f"-DPython_EXECUTABLE={sys.executable}"]
+    options += ["-DCMAKE_CXX_FLAGS_RELEASE=-O0 -DNDEBUG"]  # compiles in half the time
     run("cmake", "-B", build, "-S", checkout, "-G", "Ninja", *options)
-    run("cmake", "--build", build)
+    run("cmake", "--build", build, "--target", "_caffe", "caffe_layers_test")
     assert "100% tests passed, 0 tests failed out of 4" in run("ctest", "--test-dir", build, "-R", "Softsign")
 
     run("cmake", "--install", build, "--component", "python", "--prefix", installed)

@@ -34,7 +34,7 @@ fi
 echo "==> C++ tests"
 ctest --test-dir build --output-on-failure --parallel "$(nproc)" --progress "${which[@]}"
 echo "==> Python tests"
-.venv/bin/python -m pytest "${arguments[@]}"
+.venv/bin/python -m pytest --numprocesses "$(nproc)" --maxprocesses 8 --dist loadfile "${arguments[@]}"
 if $all; then
   tests/sanitize.sh --fuzz 10000
 fi
